@@ -1,0 +1,202 @@
+"""The edge of both commands: help, strict parsing of the composed config, and exit statuses.
+
+Exit status: 0 done; 2 the user's mistake, told in one line on stderr; 130 interrupted with the state saved;
+1 anything else. Nothing here imports torch, so that help and mistakes are answered at once.
+"""
+
+import dataclasses
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ladder_cli.errors import Interrupted, RunFailed, UserError
+
+if TYPE_CHECKING:
+    from ladder_cli.config import ModelConfig
+
+CONFIG_MODULE = "ladder_cli.conf"
+
+
+def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], help_text: str) -> int:
+    """Compose the config named `config_name`, check it against `schema`, run `task(config, overrides)`.
+
+    Returns:
+        The exit status of the command.
+    """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text + group_table())
+        return 0
+    # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        _compose_and_run(config_name, schema, task)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"\ninterrupted: {error or 'nothing was running yet'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _compose_and_run(config_name: str, schema: type, task: Callable[[Any, list[str]], None]) -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    failures: list[Exception] = []
+
+    def checked_task(config: DictConfig) -> None:
+        # Hydra would print errors in words of its own, and end a sweep at the first; so they are kept until its end.
+        try:
+            task(parse(config, schema), list(HydraConfig.get().overrides.task))
+        except (UserError, RunFailed) as error:
+            failures.append(error)
+        except Interrupted as interrupted:
+            raise KeyboardInterrupt(str(interrupted)) from interrupted
+
+    try:
+        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)(checked_task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, schema)) from error
+    for failure in failures[1:]:
+        print(f"error: {failure}", file=sys.stderr)
+    if failures:
+        raise failures[0]
+
+
+def parse(config: Any, schema: type) -> Any:
+    """Merge a composed config strictly into its dataclass.
+
+    Raises:
+        UserError: for an unknown option, a wrong type, a missing or an impossible value.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from ladder_cli.config import METHOD_KINDS
+
+    try:
+        OmegaConf.resolve(config)
+        values = OmegaConf.to_container(config)
+        method = None
+        if "method" in values:
+            method_values = values.pop("method")
+            kind = METHOD_KINDS.get(str(method_values.get("kind")))
+            if kind is None:
+                raise UserError(f"method.kind={method_values.get('kind')} is unknown: choose from "
+                                f"{', '.join(METHOD_KINDS)}.")
+            method = _merge(kind, method_values, "method.")
+            values["method"] = {}
+        typed = _merge(schema, values, "")
+        if method is not None:
+            typed.method = method
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, schema)) from error
+    return typed
+
+
+def _merge(schema: type, values: dict[str, Any], prefix: str) -> Any:
+    """One strict merge into a dataclass; errors carry the full option name."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, schema, prefix)) from error
+
+
+def explain(error: Exception, schema: type, prefix: str = "") -> str:
+    """One line for an error of Hydra or OmegaConf: what is wrong, the nearest name, what to do."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
+
+    from ladder_cli.config import METHOD_KINDS, option_names, suggest
+
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': options look like key=value; quote values with brackets or spaces."
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        options = [option for option in choices(group) if option]
+        return (f"no option '{error.missing_cfg_file}'.{suggest(choice, options)} "
+                f"Choose from: {', '.join(options) or 'nothing'}.")
+    cause = error if not isinstance(error.__cause__, Exception) else error.__cause__
+    key = prefix + str(getattr(cause, "full_key", None) or "")
+    if isinstance(cause, MissingMandatoryValue):
+        return f"option '{key}' has no value: give {key}=VALUE."
+    unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
+    if unknown or str(error).startswith("Could not override"):
+        if str(error).startswith("Could not override '"):
+            key = str(error).split("'")[1]
+        if prefix:
+            names = option_names(schema, prefix)
+        else:
+            names = [*option_names(schema), *groups()]
+            names += [name for kind in METHOD_KINDS.values() for name in option_names(kind, "method.")]
+        parent = key.rpartition(".")[0]
+        siblings = sorted({name for name in names if name.rpartition(".")[0] == parent})
+        listed = f" Options here: {', '.join(siblings)}." if siblings else ""
+        return f"unknown option '{key}'.{suggest(key, names)}{listed}"
+    reason = str(cause).splitlines()[0]
+    return f"option '{key}': {reason}." if key else f"{reason}."
+
+
+def groups() -> list[str]:
+    """The config groups, in alphabetical order."""
+    return sorted(entry.name for entry in files(CONFIG_MODULE).iterdir() if entry.is_dir() and choices(entry.name))
+
+
+def choices(group: str) -> list[str]:
+    """The YAML files of a group, without suffix; empty if there is no such group."""
+    folder = files(CONFIG_MODULE)
+    for part in group.split("/") if group else []:
+        folder = folder / part
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def group_table() -> str:
+    """The groups and their choices, for the end of the help text."""
+    lines = [f"  {group:<12}{', '.join(choices(group))}" for group in groups()]
+    return "Groups (group=choice):\n" + "\n".join(lines) + "\n"
+
+
+def check_folders(model: "ModelConfig", data_dir: str | None) -> None:
+    """Refuse folders that do not exist, before anything slow is imported.
+
+    Raises:
+        UserError: for `model.path` or `data_dir`.
+    """
+    _ = model.location
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise UserError(f"data_dir={data_dir} is not a folder: give the mirror that holds <name>/<split>.jsonl.")
+
+
+def quiet_libraries(model: "ModelConfig") -> None:
+    """Keep the console for what this toolkit says itself; to be called before torch and Transformers are imported.
+
+    Progress bars stay where a model may have to be downloaded.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if model.path is not None:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # It says at import which kernels it lacks, and prints a line per int8 product.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A typed config as plain containers, for files."""
+    return dataclasses.asdict(config)

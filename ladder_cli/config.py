@@ -1,0 +1,327 @@
+"""The schema of every configuration: one dataclass per Hydra group, with units and the values that make sense.
+
+YAML in `conf/` gives the values, these classes say which keys exist, of what type, and what is possible. Nothing
+here imports torch: a wrong option must be answered in well under two seconds.
+"""
+
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from ladder_cli.errors import UserError
+
+CONNECTION_PATTERNS = ("aligned", "first", "last", "even")
+
+
+def suggest(word: str, candidates: list[str]) -> str:
+    """` Did you mean 'x'?` if a candidate is near, else nothing."""
+    near = get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the choices, naming the nearest."""
+    if value not in choices:
+        raise UserError(f"{option}={value} is not a choice.{suggest(str(value), list(choices))} Choose from: "
+                        f"{', '.join(choices)}.")
+
+
+def at_least(option: str, value: float | None, smallest: float) -> None:
+    """Refuse a number below `smallest`; None means unset and passes."""
+    if value is not None and value < smallest:
+        raise UserError(f"{option}={value} is too small: it must be at least {smallest}.")
+
+
+def between(option: str, value: float, smallest: float, largest: float) -> None:
+    """Refuse a number outside `[smallest, largest]`."""
+    if not smallest <= value <= largest:
+        raise UserError(f"{option}={value} is out of range: it must lie between {smallest} and {largest}.")
+
+
+@dataclass
+class ModelConfig:
+    """The backbone."""
+
+    name: str = MISSING
+    hub_id: str | None = None  # repository on the model hub
+    path: str | None = None  # local folder that takes its place, or `builtin:NAME` for a model inside the package
+    revision: str | None = None  # branch, tag or commit on the hub
+    quantization: str = "none"
+    dtype: str = "auto"  # auto: bfloat16 on a GPU, the checkpoint's own on a CPU
+    attention: str = "sdpa"  # Transformers' attention implementation
+    side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
+    trust_remote_code: bool = False
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given: a folder, or a repository on the hub.
+
+        Raises:
+            UserError: if the folder does not exist, or neither folder nor repository is named.
+        """
+        if self.path is None:
+            if self.hub_id is None:
+                raise UserError(f"model={self.name} has no home on the hub: give its folder as model.path=DIR.")
+            return self.hub_id
+        scheme, _, builtin = self.path.partition("builtin:")
+        folder = Path(__file__).parent / "assets" / builtin if builtin and not scheme else Path(self.path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise UserError(f"model.path={self.path} is not a model folder (no config.json in it): give a folder "
+                            "that `save_pretrained` wrote, or leave it out to use the hub.")
+        return str(folder)
+
+    def __post_init__(self) -> None:
+        one_of("model.quantization", self.quantization, ("none", "int8", "nf4"))
+        one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+        at_least("model.side_reduction", self.side_reduction, 1)
+
+
+@dataclass
+class MethodConfig:
+    """What every method has; `kind` picks the schema of the rest (`METHOD_KINDS`)."""
+
+    name: str = MISSING
+    kind: str = MISSING
+    learning_rate: float = MISSING  # peak rate that suits the method; `train.learning_rate` refers to it
+
+
+@dataclass
+class LadderMethodConfig(MethodConfig):
+    """A side network fed by taps (docs/ladder.md; paper section 3)."""
+
+    layers: int | None = None  # l, side layers; None: as many as the backbone has
+    connections: Any = "aligned"  # a pattern, or pairs [[backbone layer, side layer], ...], both counted from 1
+    delta: int | None = None  # connected layers of the pattern `last`; None: half of the side layers
+    reduction: int = 16  # r, side width = backbone width / r
+    gate: str = "sum"
+    combine: str = "residual"
+    init: str = "uniform"
+
+    def __post_init__(self) -> None:
+        at_least("method.layers", self.layers, 1)
+        at_least("method.delta", self.delta, 1)
+        at_least("method.reduction", self.reduction, 1)
+        one_of("method.gate", self.gate, ("sum",))
+        one_of("method.combine", self.combine, ("residual",))
+        one_of("method.init", self.init, ("uniform",))
+        if isinstance(self.connections, str):
+            one_of("method.connections", self.connections, CONNECTION_PATTERNS)
+            return
+        pairs = self.connections
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair) for pair in pairs
+        ):
+            raise UserError(
+                f"method.connections={self.connections} is neither a pattern ({', '.join(CONNECTION_PATTERNS)}) "
+                "nor a list of pairs such as [[1,1],[2,2]]."
+            )
+
+
+@dataclass
+class QLoRAMethodConfig(MethodConfig):
+    """Low-rank adapters on the linear layers of the (quantised) backbone, through peft."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("method.rank", self.rank, 1)
+        at_least("method.alpha", self.alpha, 1)
+        between("method.dropout", self.dropout, 0.0, 0.99)
+
+
+METHOD_KINDS: dict[str, type[MethodConfig]] = {"ladder": LadderMethodConfig, "qlora": QLoRAMethodConfig}
+
+
+@dataclass
+class DataConfig:
+    """A training set and how it becomes tokens."""
+
+    name: str = MISSING
+    hub_id: str | None = None  # data set on the hub; None: generated by this package
+    hub_config: str | None = None  # named subset on the hub
+    target: str = "solution"  # which column the completion comes from, where the set offers several
+    train_samples: int | None = None  # rows to train on; None: all that are left after validation
+    validation_samples: int = 200  # rows held out for the validation loss
+    max_length: int = 2048  # tokens of prompt and completion together
+    truncation: str = "drop"  # what happens to a longer example
+    instruction: str = MISSING  # stands after every question, in training and evaluation alike
+
+    def __post_init__(self) -> None:
+        one_of("data.truncation", self.truncation, ("drop", "left", "error"))
+        at_least("data.train_samples", self.train_samples, 1)
+        at_least("data.validation_samples", self.validation_samples, 1)
+        at_least("data.max_length", self.max_length, 8)
+
+
+@dataclass
+class HardwareConfig:
+    """The machine."""
+
+    name: str = MISSING
+    device: str = "auto"
+    memory_gb: float | None = None  # memory of the card in 10^9 bytes; None: ask the device
+    micro_batch_size: int = 4  # rows in one forward pass; `train.micro_batch_size` refers to it
+    eval_batch_size: int = 8  # completions decoded at a time; `decode.batch_size` refers to it
+    workers: int = 0  # data loader processes
+
+    def __post_init__(self) -> None:
+        one_of("hardware.device", self.device, ("auto", "cpu", "cuda"))
+        at_least("hardware.micro_batch_size", self.micro_batch_size, 1)
+        at_least("hardware.eval_batch_size", self.eval_batch_size, 1)
+        at_least("hardware.workers", self.workers, 0)
+
+
+@dataclass
+class OptimizationConfig:
+    """The training run itself (the key `train`)."""
+
+    epochs: float = 1.0
+    max_steps: int | None = None  # optimizer steps; None: as many as the epochs need
+    global_batch_size: int = 16  # rows per optimizer step over all processes; belongs to the experiment
+    micro_batch_size: int = 4  # rows per forward pass and process; belongs to the hardware
+    gradient_accumulation: int | None = None  # None: derived from the two above
+    learning_rate: float = 1e-3  # peak
+    scheduler: str = "cosine"
+    warmup_ratio: float = 0.1  # share of all steps
+    optimizer: str = "auto"  # auto: 8-bit AdamW on a GPU, AdamW elsewhere
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0  # 0: no clipping
+    evaluations: int = 5  # validation losses and checkpoints over the run
+    early_stopping: int | None = None  # evaluations without improvement before stopping; None: never
+    logging_steps: int = 10
+    loss_chunk: int = 512  # counted tokens whose logits exist at the same time
+
+    def __post_init__(self) -> None:
+        at_least("train.epochs", self.epochs, 0.0)
+        at_least("train.max_steps", self.max_steps, 1)
+        for name in ("global_batch_size", "micro_batch_size", "evaluations", "logging_steps", "loss_chunk"):
+            at_least(f"train.{name}", getattr(self, name), 1)
+        at_least("train.gradient_accumulation", self.gradient_accumulation, 1)
+        at_least("train.early_stopping", self.early_stopping, 1)
+        between("train.learning_rate", self.learning_rate, 0.0, 1.0)
+        between("train.warmup_ratio", self.warmup_ratio, 0.0, 1.0)
+        between("train.weight_decay", self.weight_decay, 0.0, 1.0)
+        at_least("train.max_grad_norm", self.max_grad_norm, 0.0)
+        one_of("train.scheduler", self.scheduler, ("cosine", "linear", "constant", "constant_with_warmup"))
+        one_of("train.optimizer", self.optimizer, ("auto", "adamw", "adamw_8bit", "paged_adamw_8bit"))
+
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches per optimizer step.
+
+        Raises:
+            UserError: if the global batch cannot be cut into micro-batches of this size.
+        """
+        if self.gradient_accumulation is not None:
+            return self.gradient_accumulation
+        rows = self.micro_batch_size * processes
+        if self.global_batch_size % rows:
+            raise UserError(
+                f"train.global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} x {processes} process(es): change train.micro_batch_size, or give "
+                "train.gradient_accumulation yourself."
+            )
+        return self.global_batch_size // rows
+
+
+@dataclass
+class TrackingConfig:
+    """Trackers beside `metrics.jsonl`, which is always written."""
+
+    wandb: str = "off"
+    project: str = "ladder-cli"
+
+    def __post_init__(self) -> None:
+        one_of("tracking.wandb", self.wandb, ("off", "offline", "online"))
+
+
+@dataclass
+class TrainConfig:
+    """Everything `ladder-train` can be told."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: Any = MISSING  # one of METHOD_KINDS
+    data: DataConfig = field(default_factory=DataConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    train: OptimizationConfig = field(default_factory=OptimizationConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    output_dir: str | None = None  # None: outputs/<run name>
+    data_dir: str | None = None  # local mirror of data sets; None: the hub
+    dry_run: bool = False  # compose, load the data, print the plan, train nothing
+    resume: bool = True  # continue an unfinished run of the same configuration
+
+    def __post_init__(self) -> None:
+        between("seed", self.seed, 0, 2**32 - 1)
+
+
+@dataclass
+class BenchmarkConfig:
+    """A set of questions with gold answers."""
+
+    name: str = MISSING
+    hub_id: str | None = None  # None: generated by this package
+    hub_config: str | None = None
+    split: str = "test"
+    question: str = "problem"  # column
+    gold: str = "answer"  # column
+    id: str | None = None  # column of a stable name; None: the row's number
+    rows: int | None = None  # rows the set must have; None: not checked
+
+
+@dataclass
+class DecodeConfig:
+    """How completions are generated."""
+
+    max_new_tokens: int = 2048
+    batch_size: int = 8
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    grade_seconds: float = 5.0  # deadline of one verification
+
+    def __post_init__(self) -> None:
+        at_least("decode.max_new_tokens", self.max_new_tokens, 1)
+        at_least("decode.batch_size", self.batch_size, 1)
+        between("decode.temperature", self.temperature, 0.0, 10.0)
+        between("decode.top_p", self.top_p, 0.01, 1.0)
+        between("decode.grade_seconds", self.grade_seconds, 0.5, 600.0)
+
+
+@dataclass
+class EvaluateConfig:
+    """Everything `ladder-eval` can be told."""
+
+    run: str | None = None  # run directory of a trained adapter, or a glob of several
+    completions: str | None = None  # JSONL of ready completions to grade, without any model
+    model: ModelConfig = field(default_factory=ModelConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    benchmarks: Any = field(default_factory=lambda: ["arithmetic"])  # names, or `all`
+    instruction: str = MISSING  # for a backbone alone; a run brings its own
+    limit: int | None = None  # first N problems of each benchmark
+    seed: int = 0  # of sampling
+    output_dir: str | None = None  # None: <run>/eval, or outputs/eval-<model>
+    data_dir: str | None = None
+    allow_prompt_mismatch: bool = False  # evaluate an adapter under another prompt than it was trained with
+
+    def __post_init__(self) -> None:
+        at_least("limit", self.limit, 1)
+        if isinstance(self.benchmarks, str):
+            self.benchmarks = [self.benchmarks]
+        if not isinstance(self.benchmarks, list) or not self.benchmarks:
+            raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")
+
+
+def option_names(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted option of a schema, for suggestions."""
+    names = []
+    for item in fields(schema):
+        names.append(prefix + item.name)
+        if isinstance(item.default_factory, type):
+            names += option_names(item.default_factory, f"{prefix}{item.name}.")
+    return names

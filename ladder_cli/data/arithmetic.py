@@ -1,0 +1,129 @@
+"""Chained two-digit arithmetic, generated from a seed: the embedded data set that needs no network.
+
+A problem starts from a number and applies three or four operations in words. Every value on the way stays within
+0..99, so each single step is a fact the backbone `tiny` has been pretrained on; what it has never seen is a chain
+of steps written out. The gap between backbone and trained adapter is therefore the *reasoning*, not the facts.
+
+Train, validation and test are disjoint for every seed, because the split of a problem is a hash of the problem
+itself and not of the order in which it was drawn.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SPLITS = ("train", "validation", "test")
+LARGEST_VALUE = 99
+
+_TEMPLATES = (
+    (
+        "Start with {start}. {steps} What is the result?",
+        {"+": "Add {n}.", "-": "Subtract {n}.", "*": "Multiply by {n}."},
+    ),
+    (
+        "A box holds {start} balls. {steps} How many balls are in the box?",
+        {"+": "Then {n} are put in.", "-": "Then {n} are taken out.", "*": "Then there are {n} times as many."},
+    ),
+    (
+        "Tom has {start} coins. {steps} How many coins does Tom have?",
+        {"+": "He finds {n} more.", "-": "He gives away {n}.", "*": "His coins grow {n} times."},
+    ),
+)
+TEMPLATE_COUNT = len(_TEMPLATES)
+
+
+@dataclass(frozen=True)
+class ArithmeticProblem:
+    """A start value and a chain of (operator, operand) steps, told with one of the templates."""
+
+    start: int
+    steps: tuple[tuple[str, int], ...]
+    template: int
+
+    @property
+    def expression(self) -> str:
+        """The chain read from left to right, e.g. `47+38-29*2` (no operator precedence)."""
+        return str(self.start) + "".join(f"{operator}{operand}" for operator, operand in self.steps)
+
+    @property
+    def equations(self) -> list[str]:
+        """One equation per step, each starting from the last one's result."""
+        value, lines = self.start, []
+        for operator, operand in self.steps:
+            result = apply(operator, value, operand)
+            lines.append(f"{value}{operator}{operand}={result}")
+            value = result
+        return lines
+
+    @property
+    def answer(self) -> str:
+        """The value after the last step."""
+        value = self.start
+        for operator, operand in self.steps:
+            value = apply(operator, value, operand)
+        return str(value)
+
+    @property
+    def question(self) -> str:
+        """The problem in words."""
+        frame, phrases = _TEMPLATES[self.template]
+        steps = " ".join(phrases[operator].format(n=operand) for operator, operand in self.steps)
+        return frame.format(start=self.start, steps=steps)
+
+    @property
+    def solution(self) -> str:
+        """A step-by-step completion that ends in the boxed answer."""
+        return "\n".join(self.equations) + f"\nThe answer is \\boxed{{{self.answer}}}."
+
+    @property
+    def split(self) -> str:
+        """Eight tenths of all expressions are train, one tenth validation, one tenth test."""
+        digit = hashlib.sha256(self.expression.encode()).digest()[0] % 10
+        return {0: "test", 1: "validation"}.get(digit, "train")
+
+
+def apply(operator: str, value: int, operand: int) -> int:
+    """One step of integer arithmetic; the operator is one of `+`, `-`, `*`."""
+    if operator == "+":
+        return value + operand
+    if operator == "-":
+        return value - operand
+    if operator == "*":
+        return value * operand
+    raise ValueError(f"unknown operator {operator!r}: choose from +, -, *")
+
+
+def draw(rng: random.Random, step_counts: tuple[int, ...] = (3, 4)) -> ArithmeticProblem:
+    """Draw one problem whose values all stay within 0..99."""
+    start = value = rng.randint(2, LARGEST_VALUE)
+    steps: list[tuple[str, int]] = []
+    for _ in range(rng.choice(step_counts)):
+        operators = [op for op, possible in (("+", value < 98), ("-", value > 2), ("*", 2 <= value <= 49)) if possible]
+        operator = rng.choice(operators)
+        if operator == "+":
+            operand = rng.randint(1, LARGEST_VALUE - value)
+        elif operator == "-":
+            operand = rng.randint(1, value - 1)
+        else:
+            operand = rng.randint(2, min(9, LARGEST_VALUE // value))
+        steps.append((operator, operand))
+        value = apply(operator, value, operand)
+    return ArithmeticProblem(start, tuple(steps), rng.randrange(TEMPLATE_COUNT))
+
+
+def problems(split: str, seed: int, step_counts: tuple[int, ...] = (3, 4)) -> Iterator[ArithmeticProblem]:
+    """An endless stream of distinct problems of one split; the stream depends on `split` and `seed` alone.
+
+    Raises:
+        ValueError: if `split` is not one of `SPLITS`.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
+    rng = random.Random(f"{split}-{seed}")
+    seen: set[str] = set()
+    while True:
+        problem = draw(rng, step_counts)
+        if problem.split == split and problem.expression not in seen:
+            seen.add(problem.expression)
+            yield problem

@@ -1,0 +1,101 @@
+"""An adapter on disk: `adapter_config.json` and `adapter_model.safetensors`, the layout that peft users know.
+
+Files are written whole or not at all. Loading runs no code and checks every name and shape.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ladder_cli.errors import UserError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def write(folder: str | Path, config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Write config and weights into `folder`, replacing what was there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    temporary = folder / (WEIGHTS_FILE + ".tmp")
+    save_file(contiguous, temporary, metadata={"format": "pt"})
+    os.replace(temporary, folder / WEIGHTS_FILE)
+    temporary = folder / (CONFIG_FILE + ".tmp")
+    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, folder / CONFIG_FILE)
+
+
+def read_config(folder: str | Path, expected: str | None = None) -> dict[str, Any]:
+    """The adapter's config.
+
+    Raises:
+        UserError: if there is none, it is no JSON object, or the adapter is of another type than `expected`.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no adapter ({CONFIG_FILE} is missing): did its training finish?") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): restore the file or train again.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not an adapter's config: it holds no JSON object.")
+    kind = values.pop("adapter_type", None)
+    if expected is not None and kind != expected:
+        raise UserError(f"{folder} holds no {expected} adapter (its adapter_type is {kind}).")
+    return values
+
+
+def load_into(module: nn.Module, folder: str | Path) -> None:
+    """Copy the stored weights into `module`, whose parameters they must match exactly.
+
+    Raises:
+        UserError: if the file is missing or broken, or a weight is missing, left over or of another shape.
+    """
+    path = Path(folder) / WEIGHTS_FILE
+    try:
+        stored = load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no adapter weights ({WEIGHTS_FILE} is missing).") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}).") from error
+    own = module.state_dict()
+    for name in own.keys() ^ stored.keys():
+        raise UserError(f"{path}: weight {name} is {'missing' if name in own else 'not part of this ladder'}.")
+    for name, tensor in own.items():
+        if tensor.shape != stored[name].shape:
+            raise UserError(f"{path}: weight {name} has shape {list(stored[name].shape)}, not {list(tensor.shape)}.")
+    module.load_state_dict(stored)
+
+
+def check_backbone(folder: str | Path, trained_on: str, given: str) -> None:
+    """Refuse a backbone of another architecture than the adapter was trained on.
+
+    Raises:
+        UserError: if the two identities differ.
+    """
+    if trained_on != given:
+        raise UserError(
+            f"the adapter in {folder} was trained on another backbone (architecture {trained_on}, this one is "
+            f"{given}): load it on the model that its {CONFIG_FILE} names."
+        )
+
+
+def load_recorded_backbone(name: str, revision: str | None, load_options: dict[str, Any]) -> PreTrainedModel:
+    """The backbone that an adapter names.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, revision=revision, **load_options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot load the adapter's backbone '{name}': {reason} -- pass backbone=.") from error

@@ -1,0 +1,206 @@
+"""Loading a decoder-only Transformers model frozen, and naming the parts of it that a method needs.
+
+Nothing of a model's own code is copied: the backbone runs through its own `forward`, and what a ladder needs is
+found by the attribute names that Transformers uses.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ladder_cli.config import ModelConfig
+from ladder_cli.errors import UserError
+
+_LAYER_NAMES = ("layers", "h")
+_FINAL_NORM_NAMES = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+# Parts between the last layer and the logits that `Anatomy.logits` does not know how to apply.
+_UNSUPPORTED_READOUT = ("logit_scale", "logits_scaling", "mup_width_scale", "lm_head_multiplier")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a causal language model: embeddings, L layers, final norm, head."""
+
+    decoder: nn.Module
+    layers: nn.ModuleList
+    final_norm: nn.Module
+    head: nn.Module
+    rotary: nn.Module | None
+    softcap: float | None
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Logits `[..., vocabulary]` of hidden states `[..., d]` that went through the final norm."""
+        logits = self.head(normed)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def readout(self, hidden: Tensor) -> Tensor:
+        """Logits `[..., vocabulary]` of the last layer's output `[..., d]`."""
+        return self.logits(self.final_norm(hidden))
+
+
+def anatomy_of(model: PreTrainedModel) -> Anatomy:
+    """Find the parts of a causal language model.
+
+    Raises:
+        UserError: if the architecture is not of the known shape; the message names it.
+    """
+    kind = type(model).__name__
+    decoder = model.get_decoder()
+    layers = _first_attribute(decoder, _LAYER_NAMES)
+    final_norm = _first_attribute(decoder, _FINAL_NORM_NAMES)
+    head = model.get_output_embeddings()
+    if not isinstance(layers, nn.ModuleList) or final_norm is None or head is None:
+        raise UserError(f"{kind} cannot be tapped: its layers, final norm or output head were not found.")
+    unknown = [name for name in _UNSUPPORTED_READOUT if getattr(model.config, name, None) not in (None, 1, 1.0)]
+    if getattr(decoder, "project_out", None) is not None:
+        unknown.append("project_out")
+    if unknown:
+        raise UserError(f"{kind} cannot be tapped: its {', '.join(unknown)} is not supported.")
+    return Anatomy(
+        decoder=decoder,
+        layers=layers,
+        final_norm=final_norm,
+        head=head,
+        rotary=getattr(decoder, "rotary_emb", None),
+        softcap=getattr(model.config, "final_logit_softcapping", None),
+    )
+
+
+def _first_attribute(module: nn.Module, names: tuple[str, ...]) -> Any:
+    return next((getattr(module, name) for name in names if getattr(module, name, None) is not None), None)
+
+
+def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+    """Load the backbone frozen and in evaluation mode.
+
+    Raises:
+        UserError: if the folder or the hub repository cannot be read, or is no decoder-only model.
+    """
+    location = model.location
+    dtype = _dtype(model, device)
+    try:
+        backbone = AutoModelForCausalLM.from_pretrained(
+            location,
+            revision=model.revision,
+            dtype=dtype,
+            attn_implementation=model.attention,
+            quantization_config=_quantization(model, dtype),
+            device_map={"": device},
+            trust_remote_code=model.trust_remote_code,
+            local_files_only=Path(location).is_dir(),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(_unreadable(model, location, error)) from error
+    # Copies that `.to()` or quantisation left behind are as frozen as the weights themselves.
+    backbone.requires_grad_(False)
+    return backbone.eval()
+
+
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The backbone's tokenizer, with a padding token (the end token where it brings none).
+
+    Raises:
+        UserError: if the folder or the hub repository has none.
+    """
+    location = model.location
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            location,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            local_files_only=Path(location).is_dir(),
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(_unreadable(model, location, error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def identity(config: PreTrainedConfig) -> str:
+    """A hash of the architecture that an adapter is bound to: shapes, positions and vocabulary.
+
+    How the weights are stored (dtype, quantisation, attention kernel) does not enter, nor the place they came from.
+    """
+    volatile = {"dtype", "torch_dtype", "quantization_config", "transformers_version", "_name_or_path", "use_cache",
+                "architectures"}
+    values = {key: value for key, value in config.to_dict().items() if key not in volatile}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def parameter_count(model: nn.Module, trained: bool | None = None) -> int:
+    """Parameters of a model, each once: all, or only the trained (True) or frozen (False) ones.
+
+    4-bit weights, which bitsandbytes packs two in a byte, count as the weights they stand for.
+    """
+    total = 0
+    for parameter in model.parameters():
+        if trained is None or parameter.requires_grad == trained:
+            state = getattr(parameter, "quant_state", None)
+            total += state.shape.numel() if state is not None else parameter.numel()
+    return total
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the first GPU if there is one; `cpu` never touches CUDA.
+
+    Raises:
+        UserError: for `cuda` on a machine without.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if device == "cuda":
+        raise UserError("hardware.device=cuda, but torch finds no GPU: use hardware=cpu, or check the driver.")
+    return torch.device("cpu")
+
+
+def _dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
+    if model.dtype != "auto":
+        return getattr(torch, model.dtype)
+    if device.type == "cuda":
+        return torch.bfloat16
+    try:
+        config = AutoConfig.from_pretrained(
+            model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(_unreadable(model, model.location, error)) from error
+    return config.dtype or torch.float32
+
+
+def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if model.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if model.quantization == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return None
+
+
+def _unreadable(model: ModelConfig, location: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    where = "the folder" if Path(location).is_dir() else "the hub (or its cache)"
+    return (f"model={model.name}: cannot load '{location}' from {where}: {reason} -- give a local folder as "
+            "model.path=DIR where there is no network.")

@@ -1,0 +1,98 @@
+"""Which backbone layer feeds which side layer (paper section 3), as explicit data.
+
+Layers count from 1 on both sides, as in the paper; backbone "layer 0" is the embedding output and always feeds the
+start of the side network, so it never appears here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ladder_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Connections:
+    """A validated set of pairs (backbone layer i -> side layer j), in rising order of j.
+
+    Raises:
+        UserError: if a layer is out of range, a side layer is fed twice, or the taps run backwards.
+    """
+
+    backbone_layers: int
+    side_layers: int
+    pairs: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        shown = ", ".join(f"{i}->{j}" for i, j in self.pairs)
+        where = f"in the map {shown} (backbone has {self.backbone_layers} layers, side network {self.side_layers})"
+        if not self.pairs:
+            raise UserError("method.connections is empty: a side network without taps never sees the backbone.")
+        for i, j in self.pairs:
+            if not 1 <= i <= self.backbone_layers:
+                raise UserError(f"method.connections: there is no backbone layer {i} {where}.")
+            if not 1 <= j <= self.side_layers:
+                raise UserError(f"method.connections: there is no side layer {j} {where}; method.layers sets how many.")
+        taps, fed = zip(*self.pairs, strict=True)
+        if len(set(fed)) < len(fed):
+            raise UserError(f"method.connections: a side layer is fed twice {where}.")
+        if list(fed) != sorted(fed) or list(taps) != sorted(taps):
+            raise UserError(
+                f"method.connections: taps run backwards {where}; a backbone is read once, in one direction, so "
+                "both numbers of the pairs must rise."
+            )
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """The tapped backbone layers, each once, rising."""
+        return tuple(sorted({i for i, _ in self.pairs}))
+
+    def source_of(self, side_layer: int) -> int | None:
+        """The backbone layer that feeds `side_layer`, or None."""
+        return next((i for i, j in self.pairs if j == side_layer), None)
+
+
+def connect(
+    backbone_layers: int, pattern: str | list[list[int]], layers: int | None = None, delta: int | None = None
+) -> Connections:
+    """Build the connections of a named pattern, or check an explicit list of pairs.
+
+    * `aligned`: i -> i for all layers (LST, QST, the paper's Ladder).
+    * `first`: i -> i for the first `layers` (Ladder@k).
+    * `last`: the last `delta` backbone layers feed the first `delta` of `layers` side layers (xLadder).
+    * `even`: `layers` taps spread evenly over the backbone, the last one on its last layer.
+
+    Args:
+        backbone_layers: L.
+        pattern: one of the names above, or pairs `[backbone layer, side layer]`.
+        layers: l, the side layers; None takes L, or for a list the largest side layer in it.
+        delta: connected layers of `last`; None takes half of the side layers, at most L.
+
+    Raises:
+        UserError: if the pattern cannot be laid over this backbone.
+    """
+    if not isinstance(pattern, str):
+        pairs = tuple((int(i), int(j)) for i, j in pattern)
+        return Connections(backbone_layers, layers or max((j for _, j in pairs), default=1), pairs)
+    side_layers = layers or backbone_layers
+    if pattern == "aligned":
+        if side_layers != backbone_layers:
+            raise UserError(
+                f"method.connections=aligned needs as many side layers as the backbone has ({backbone_layers}), not "
+                f"method.layers={layers}: use connections=first or even for fewer."
+            )
+        sources = range(1, side_layers + 1)
+    elif pattern == "first":
+        sources = range(1, side_layers + 1)
+    elif pattern == "last":
+        connected = delta or min(max(side_layers // 2, 1), backbone_layers)
+        sources = range(backbone_layers - connected + 1, backbone_layers + 1)
+    elif pattern == "even":
+        sources = [max(1, round(j * backbone_layers / side_layers)) for j in range(1, side_layers + 1)]
+    else:
+        raise ValueError(f"unknown pattern {pattern!r}")
+    return Connections(backbone_layers, side_layers, tuple((i, j) for j, i in enumerate(sources, start=1)))
+
+
+def summary(connections: Connections) -> dict[str, Any]:
+    """The connections as plain values, for files."""
+    return {"side_layers": connections.side_layers, "pairs": [list(pair) for pair in connections.pairs]}

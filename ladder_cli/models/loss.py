@@ -1,0 +1,73 @@
+"""Cross-entropy on the counted tokens alone, in chunks, without ever holding the full logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+IGNORED_LABEL = -100
+DEFAULT_CHUNK = 512
+
+
+def counted_positions(labels: Tensor) -> Tensor:
+    """`[batch, tokens - 1]` mask of the positions whose *next* token counts for the loss."""
+    return labels[:, 1:] != IGNORED_LABEL
+
+
+def completion_cross_entropy(
+    hidden: Tensor,
+    readout: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    num_items: Tensor | int | None = None,
+    chunk: int = DEFAULT_CHUNK,
+) -> Tensor:
+    """Next-token cross-entropy over the counted tokens.
+
+    Forward and backward of one chunk happen together, so at most `chunk x vocabulary` logits exist at any time and
+    nothing but the gradient with respect to `hidden` is kept for the backward pass.
+
+    Args:
+        hidden: `[batch, tokens, d]`, what the readout reads.
+        readout: maps `[n, d]` to logits `[n, vocabulary]`; it must hold no trained parameter, since it gets no
+            gradient here.
+        labels: `[batch, tokens]`, unshifted, `-100` where a token does not count.
+        num_items: divisor of the summed loss, the counted tokens of the whole optimizer step; None takes those of
+            this batch (a mean).
+        chunk: positions whose logits exist at the same time.
+
+    Raises:
+        ValueError: if no token counts; a loss of 0 would hide it.
+    """
+    counted = counted_positions(labels)
+    rows = hidden[:, :-1][counted]
+    targets = labels[:, 1:][counted]
+    if len(targets) == 0:
+        raise ValueError("no token of this batch counts for the loss: every label is -100")
+    total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
+    return total / (len(targets) if num_items is None else num_items)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of `rows` `[n, d]` against `targets` `[n]`, a float32 scalar."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+        wants_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(rows) if wants_gradient else None
+        total = torch.zeros((), dtype=torch.float32, device=rows.device)
+        for start in range(0, len(rows), chunk):
+            piece = slice(start, start + chunk)
+            with torch.set_grad_enabled(wants_gradient):
+                inputs = rows[piece].detach().requires_grad_(wants_gradient)
+                loss = cross_entropy(readout(inputs).float(), targets[piece], reduction="sum")
+                if gradient is not None:
+                    (gradient[piece],) = torch.autograd.grad(loss, inputs)
+            total += loss.detach()
+        ctx.gradient = gradient
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None, None]:
+        return ctx.gradient * grad_output.to(ctx.gradient.dtype), None, None, None

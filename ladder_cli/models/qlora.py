@@ -1,0 +1,70 @@
+"""QLoRA through peft, with the same chunked loss as the ladder."""
+
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any
+
+import bitsandbytes
+import torch
+from peft import LoraConfig, get_peft_model, PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from ladder_cli.models.backbone import anatomy_of
+from ladder_cli.models.loss import completion_cross_entropy
+
+
+def attach(
+    backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, gradient_checkpointing: bool, loss_chunk: int
+) -> PeftModel:
+    """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023)."""
+    prepare(backbone, gradient_checkpointing, loss_chunk)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(backbone, config)
+
+
+def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk: int) -> None:
+    """Make a frozen backbone fit for gradients that pass through it, and its loss lean."""
+    for module in backbone.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            # On CPUs with avx512_bf16 an evaluation packs the weight in place for a product that has no gradient:
+            # training after it would silently go wrong.
+            module.support_avx512bf16_for_cpu = False
+    if gradient_checkpointing:
+        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    lean_loss(backbone, loss_chunk)
+
+
+def lean_loss(model: PreTrainedModel, chunk: int) -> None:
+    """Let `model(labels=...)` compute the loss on counted tokens in chunks, in place of Transformers' full logits.
+
+    Adapter weights stay float32 and compute in the backbone's type, by autocast, in training and evaluation alike.
+    """
+    plain_forward = model.forward
+    anatomy = anatomy_of(model)
+    weight = anatomy.final_norm.weight
+
+    @wraps(plain_forward)  # `generate` and the trainer read the signature
+    def forward(
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        autocast = nullcontext() if weight.dtype == torch.float32 else torch.autocast(weight.device.type, weight.dtype)
+        with autocast:
+            if labels is None:
+                return plain_forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            for name in ("return_dict", "output_attentions", "output_hidden_states"):
+                kwargs.pop(name, None)
+            normed = anatomy.decoder(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kwargs
+            ).last_hidden_state
+            loss = completion_cross_entropy(normed, anatomy.logits, labels, num_items_in_batch, chunk)
+            return CausalLMOutputWithPast(loss=loss)
+
+    model.forward = forward

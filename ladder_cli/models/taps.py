@@ -1,0 +1,72 @@
+"""Where the taps come from: the one thing a side network needs of a backbone.
+
+A live backbone is the first source. A backbone whose layers are streamed from host memory, or a cache of taps on
+disk, can stand in for it as long as it answers `taps()`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ladder_cli.models.backbone import Anatomy
+
+
+@dataclass
+class Taps:
+    """What a backbone hands out for one batch.
+
+    Attributes:
+        rungs: backbone layer -> its output `[batch, tokens, d]`; 0 is the input of the first layer.
+        final: output of the last layer, before the final norm, `[batch, tokens, d]`.
+    """
+
+    rungs: dict[int, Tensor]
+    final: Tensor
+
+
+class TapSource(Protocol):
+    """Anything that can answer for a frozen backbone."""
+
+    def taps(self, **inputs: Any) -> Taps:
+        """The taps for one batch; `inputs` are those of the backbone's own `forward`."""
+        ...
+
+
+class LiveTaps:
+    """Taps of a backbone in memory: one forward pass without gradients, watched by hooks.
+
+    Nothing but the wanted layers' outputs outlives the call.
+    """
+
+    def __init__(self, anatomy: Anatomy, wanted: tuple[int, ...]) -> None:
+        """`wanted`: backbone layers to keep, counted from 1; layer 0 is always kept."""
+        self._decoder = anatomy.decoder
+        self._layers = anatomy.layers
+        self._wanted = wanted
+
+    def taps(self, **inputs: Any) -> Taps:
+        """Run the decoder stack once."""
+        kept: dict[int, Tensor] = {}
+        last = len(self._layers)
+
+        def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            kept[0] = args[0] if args else kwargs["hidden_states"]
+
+        def keep_output(number: int) -> Any:
+            def hook(module: nn.Module, args: tuple, output: Any) -> None:
+                kept[number] = output[0] if isinstance(output, tuple) else output
+
+            return hook
+
+        handles = [self._layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)]
+        handles += [self._layers[i - 1].register_forward_hook(keep_output(i)) for i in {*self._wanted, last}]
+        try:
+            # Not inference_mode: its tensors may not be saved for the side network's backward pass.
+            with torch.no_grad():
+                self._decoder(**inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Taps(rungs={number: kept[number] for number in (0, *self._wanted)}, final=kept[last])

@@ -1,0 +1,184 @@
+"""Paths inside a run directory, and how its files are written. No other module knows either.
+
+    config.yaml     the resolved config that ran
+    run.json        status (running, done, failed, interrupted), versions, device, data fingerprint, seed
+    plan.json       what a dry run found
+    metrics.jsonl   one line per log step
+    metrics.json    the run's figures
+    checkpoints/    what resuming needs
+    adapter/        adapter_config.json, adapter_model.safetensors, prompt.json
+    eval/           <benchmark>/samples.jsonl and result.json; summary.json
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ladder_cli.errors import UserError
+
+OUTPUTS = Path("outputs")
+# Options that do not change what is learned, and so neither name a run nor forbid to resume it.
+INCIDENTAL = ("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers", "model.path")
+_GROUPS = ("method", "model", "data", "experiment", "hardware")
+
+
+class RunDir:
+    """One run's directory."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def run(self) -> Path:
+        """Status and provenance."""
+        return self.path / "run.json"
+
+    @property
+    def plan(self) -> Path:
+        """What a dry run found."""
+        return self.path / "plan.json"
+
+    @property
+    def metrics_log(self) -> Path:
+        """One JSON line per log step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """The run's figures."""
+        return self.path / "metrics.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained adapter."""
+        return self.path / "adapter"
+
+    @property
+    def prompt(self) -> Path:
+        """The prompt rendering that the adapter was trained with."""
+        return self.adapter / "prompt.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of evaluations."""
+        return self.path / "eval"
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint, or None."""
+        found = [(int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*")]
+        return max(found)[1] if found else None
+
+    def status(self) -> str | None:
+        """`running`, `done`, `failed`, `interrupted`, or None where nothing ran yet."""
+        return read_json(self.run).get("status") if self.run.is_file() else None
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the resolved config."""
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+    def read_config(self) -> Any:
+        """The config that ran, as an OmegaConf container.
+
+        Raises:
+            UserError: if this is no run directory.
+        """
+        if not self.config.is_file():
+            raise UserError(f"{self.path} is not a run directory: it has no config.yaml.")
+        try:
+            return OmegaConf.load(self.config)
+        except Exception as error:  # yaml's and OmegaConf's errors share no base class
+            raise UserError(f"{self.config} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+
+    def refuse_other_config(self, config: dict[str, Any]) -> None:
+        """Refuse to continue a run under another config than it started with.
+
+        Raises:
+            UserError: with every difference that matters.
+        """
+        before = _flat(OmegaConf.to_container(self.read_config()))
+        now = _flat(config)
+        differences = [
+            f"{key}: {before.get(key)} -> {now.get(key)}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(INCIDENTAL)
+        ]
+        if differences:
+            raise UserError(
+                f"{self.path} holds a run of another config ({'; '.join(differences)}): give another output_dir, or "
+                "resume=false to set that run aside."
+            )
+
+    def set_aside(self) -> Path | None:
+        """Rename the directory to the first free `<name>.old-N`; nothing is deleted."""
+        if not self.path.exists():
+            return None
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+            number += 1
+        return self.path.rename(target)
+
+
+def default_path(method: str, model: str, data: str, overrides: list[str]) -> Path:
+    """`outputs/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
+    extras = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in _GROUPS and key != "experiment" or key.startswith(INCIDENTAL):
+            continue
+        extras.append(f"{key.rpartition('.')[2]}={value}")
+    name = ",".join([f"{method}-{model}-{data}", *sorted(extras)])
+    return OUTPUTS / re.sub(r"[^\w.,=@+-]+", "_", name)[:180]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: if the file cannot be read as one.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no JSON object.")
+    return values
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object whole or not at all."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary name, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix.rstrip("."): values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.")
+    return flat

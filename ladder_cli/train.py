@@ -1,0 +1,61 @@
+"""`ladder-train`: compose, load, print the plan, train, write the adapter. Each step lives in its own room."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from ladder_cli import cli
+from ladder_cli.config import TrainConfig
+from ladder_cli.run_dir import RunDir, default_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoRA) at low memory.
+
+  ladder-train [group=choice] [key=value] [-m]
+
+  ladder-train                                                    the embedded model and task, a few minutes on a CPU
+  ladder-train method=xladder model=qwen2.5-math-1.5b data=s1k    a real model on a GPU
+  ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
+
+Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
+  train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
+`ladder-train --cfg job` prints every option with its value.
+
+"""
+
+
+def train(config: TrainConfig, overrides: list[str]) -> None:
+    """Run, resume or only plan one training."""
+    # Mistakes that need no torch are told before it is imported.
+    cli.check_folders(config.model, config.data_dir)
+    cli.quiet_libraries(config.model)
+    from rich.console import Console
+
+    from ladder_cli.training.run import plan_only, run_training
+
+    console = Console(highlight=False)
+    run = RunDir(config.output_dir or default_path(config.method.name, config.model.name, config.data.name, overrides))
+    if config.dry_run:
+        plan_only(config, run, console)
+    else:
+        _report(run_training(config, run, console), run, console)
+
+
+def _report(figures: dict, run: RunDir, console: "Console") -> None:
+    speed = figures["tokens_per_second"]
+    console.print(
+        f"train loss {figures['train_loss']:.4f}   validation loss {figures['eval_loss']:.4f} (step "
+        f"{figures['best_step']})   {speed or 0:,.0f} tokens/s   {figures['wall_seconds']:.0f} s\n"
+        f"adapter: {run.adapter}\nevaluate it with: ladder-eval run='{run.path}'",
+        soft_wrap=True,
+    )
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(cli.run("train", TrainConfig, train, HELP))
+
+
+if __name__ == "__main__":
+    main()

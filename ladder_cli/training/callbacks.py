@@ -1,0 +1,133 @@
+"""What happens around a training step: log lines, the progress bar, throughput, and a stop that loses nothing."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class MetricsLog(TrainerCallback):
+    """Appends every log step to `metrics.jsonl`; after a resume, lines past the checkpoint are taken out first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep what belongs to the steps before this start."""
+        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
+        self._path.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """One line."""
+        if state.is_world_process_zero:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class Throughput(TrainerCallback):
+    """Tokens per second of the optimizer steps themselves: no evaluation, no checkpoint, no warm-up steps."""
+
+    WARM_UP_STEPS = 2
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = self._steps = 0.0
+        self._begin = 0.0
+        self._seen = 0
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._begin, self._seen = time.perf_counter(), int(state.num_input_tokens_seen)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop the clock."""
+        self._steps += 1
+        if self._steps > self.WARM_UP_STEPS:
+            self._seconds += time.perf_counter() - self._begin
+            self._tokens += int(state.num_input_tokens_seen) - self._seen
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None until a step past the warm-up was taken."""
+        return self._tokens / self._seconds if self._seconds else None
+
+
+class ProgressDisplay(TrainerCallback):
+    """A progress bar on a terminal; plain lines, one per log step, elsewhere."""
+
+    def __init__(self, console: Console, throughput: Throughput) -> None:
+        self._console, self._throughput = console, throughput
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                   TextColumn("{task.fields[figures]}"))
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show the bar."""
+        self._progress.start()
+        self._task = self._progress.add_task("", total=state.max_steps, completed=state.global_step, figures="")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Show the newest figures."""
+        named = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "lr", "grad_norm": "gradient"}
+        parts = [f"{label} {float(logs[key]):.4g}" for key, label in named.items() if key in logs]
+        speed = self._throughput.tokens_per_second
+        if not parts:
+            return
+        if speed is not None:
+            parts.append(f"{speed:,.0f} tokens/s")
+        figures = "  ".join(parts)
+        self._progress.update(self._task, figures=figures)
+        if not self._console.is_terminal:
+            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}", highlight=False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()
+
+
+class StopOnSignal(TrainerCallback):
+    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second signal ends it at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopOnSignal":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a checkpoint and the end."""
+        if self.received is not None:
+            control.should_save = True
+            control.should_training_stop = True

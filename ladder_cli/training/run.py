@@ -1,0 +1,246 @@
+"""One training run from config to adapter, with its run directory kept truthful at every moment."""
+
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from rich.console import Console
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PrinterCallback, set_seed
+
+from ladder_cli.analysis.flops import flops_per_token
+from ladder_cli.cli import as_dict
+from ladder_cli.config import TrainConfig
+from ladder_cli.data.batching import EncodedSet, PaddingCollator, encode
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.data.registry import load_examples
+from ladder_cli.errors import Interrupted
+from ladder_cli.models.backbone import load_backbone, load_tokenizer, parameter_count, resolve_device
+from ladder_cli.models.method import Method, method_for
+from ladder_cli.run_dir import RunDir, read_json, write_json
+from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
+from ladder_cli.training.memory import PeakMemory
+from ladder_cli.training.plan import Plan, steps_for
+from ladder_cli.training.trainer import AdapterTrainer, training_arguments
+
+_RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Tokenised training and validation rows, and the rendering that made them."""
+
+    tokenizer: PreTrainedTokenizerBase
+    renderer: PromptRenderer
+    train: EncodedSet
+    validation: EncodedSet
+    fingerprint: str
+
+
+def prepare_data(config: TrainConfig) -> PreparedData:
+    """Load, render and tokenise.
+
+    Raises:
+        UserError: for whatever is wrong with model, data or lengths.
+    """
+    data = config.data
+    splits = load_examples(data, config.data_dir, config.seed)
+    tokenizer = load_tokenizer(config.model)
+    renderer = PromptRenderer(tokenizer, data.instruction)
+    return PreparedData(
+        tokenizer=tokenizer,
+        renderer=renderer,
+        train=encode(splits.train, renderer, data.max_length, data.truncation),
+        validation=encode(splits.validation, renderer, data.max_length, data.truncation),
+        fingerprint=splits.fingerprint,
+    )
+
+
+def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
+    """Print the plan and write `plan.json`; no weight is read."""
+    data = prepare_data(config)
+    device = resolve_device(config.hardware.device)
+    shape = AutoConfig.from_pretrained(
+        config.model.location, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+    )
+    with init_empty_weights():
+        backbone = AutoModelForCausalLM.from_config(shape)
+        backbone_parameters = parameter_count(backbone)
+        method = method_for(config.method)
+        model = method.attach(backbone.requires_grad_(False), config.model)
+    plan = _plan(config, data, method, model, backbone_parameters, device, config.model.dtype)
+    plan.print(console, data.tokenizer)
+    write_json(run.plan, {"config": as_dict(config), **plan.as_dict(), "data_fingerprint": data.fingerprint})
+    console.print(f"dry run: nothing was trained; the plan is in {run.plan}", soft_wrap=True)
+
+
+def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str, Any]:
+    """Train, or continue, or report what is already done.
+
+    Returns:
+        The figures of `metrics.json`.
+
+    Raises:
+        UserError: for a mistake in the config or the data, or a directory that holds another run.
+        Interrupted: after a signal, with a checkpoint written.
+        RunFailed: if the loss became infinite or not a number.
+    """
+    checkpoint = _open(config, run, console)
+    if run.status() == "done":
+        return read_json(run.metrics)
+    data = prepare_data(config)
+    device = resolve_device(config.hardware.device)
+    # Seeded here, so that a side network's first weights depend on the seed and not on what was drawn before.
+    set_seed(config.seed)
+    started = time.perf_counter()
+    memory = PeakMemory(device)
+    backbone = load_backbone(config.model, device)
+    backbone_parameters = parameter_count(backbone)
+    method = method_for(config.method)
+    model = method.attach(backbone, config.model, config.train.loss_chunk)
+    plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype).removeprefix("torch."))
+    plan.print(console, data.tokenizer)
+
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.write_config(as_dict(config))
+    record = _record(config, device, data.fingerprint)
+    write_json(run.run, record | {"status": "running"})
+    throughput, stop = Throughput(), StopOnSignal()
+    os.environ.setdefault("WANDB_PROJECT", config.tracking.project)
+    if config.tracking.wandb != "off":
+        os.environ["WANDB_MODE"] = config.tracking.wandb
+    trainer = AdapterTrainer(
+        method,
+        model=model,
+        args=training_arguments(
+            config.train,
+            config.hardware,
+            config.tracking,
+            accumulation=plan.accumulation,
+            steps=plan.steps,
+            seed=config.seed,
+            device=device,
+            checkpoints=run.checkpoints,
+            run_name=run.path.name,
+        ),
+        train_dataset=data.train.rows,
+        eval_dataset=data.validation.rows,
+        data_collator=PaddingCollator(data.tokenizer.pad_token_id),
+        callbacks=[throughput, MetricsLog(run.metrics_log), ProgressDisplay(console, throughput), stop],
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        with stop:
+            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        write_json(run.run, record | {"status": status, "error": f"{type(error).__name__}: {error}"})
+        raise
+    if stop.received is not None and trainer.state.global_step < plan.steps:
+        write_json(run.run, record | {"status": "interrupted"})
+        raise Interrupted(f"saved at step {trainer.state.global_step}; the same command continues from there.")
+
+    figures = {
+        "train_loss": result.training_loss,
+        "eval_loss": trainer.state.best_metric,
+        "best_step": trainer.state.best_global_step,
+        "trainable_parameters": plan.trainable_parameters,
+        "backbone_parameters": plan.backbone_parameters,
+        "tokens_seen": int(trainer.state.num_input_tokens_seen),
+        "tokens_per_second": throughput.tokens_per_second,
+        "peak_memory_bytes": {"predicted": None, "measured": memory.measured(), "kind": memory.kind,
+                              "baseline": memory.baseline},
+        "flops_per_token": plan.flops_per_token,
+        "wall_seconds": time.perf_counter() - started,
+    }
+    trainer.save_model(str(run.adapter))
+    write_json(run.prompt, {"instruction": config.data.instruction, "fingerprint": data.renderer.fingerprint})
+    write_json(run.metrics, figures)
+    write_json(run.run, record | {"status": "done", "finished": _now()})
+    return figures
+
+
+def _open(config: TrainConfig, run: RunDir, console: Console) -> Path | None:
+    """Decide what an existing directory means; returns the checkpoint to continue from."""
+    if not config.resume:
+        aside = run.set_aside()
+        if aside is not None:
+            console.print(f"set the earlier run aside as {aside}", soft_wrap=True)
+        return None
+    status = run.status()
+    if status is None:
+        return None
+    run.refuse_other_config(as_dict(config))
+    if status == "done":
+        console.print(f"{run.path} is already done (resume=false trains it again)", soft_wrap=True)
+        return None
+    checkpoint = run.last_checkpoint()
+    where = f"from {checkpoint.name}" if checkpoint else "from the start: it left no checkpoint"
+    console.print(f"continuing {run.path} ({status}) {where}", soft_wrap=True)
+    return checkpoint
+
+
+def _plan(
+    config: TrainConfig,
+    data: PreparedData,
+    method: Method,
+    model: nn.Module,
+    backbone_parameters: int,
+    device: torch.device,
+    dtype: str,
+) -> Plan:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation = config.train.accumulation(processes)
+    effective_batch = config.train.micro_batch_size * accumulation * processes
+    trainable = parameter_count(model, trained=True)
+    return Plan(
+        method=config.method.name,
+        model=config.model.name,
+        quantization=config.model.quantization,
+        device=str(device),
+        dtype=dtype,
+        backbone_parameters=backbone_parameters,
+        trainable_parameters=trainable,
+        train=data.train,
+        validation=data.validation,
+        steps=steps_for(len(data.train.rows), effective_batch, config.train.epochs, config.train.max_steps),
+        effective_batch=effective_batch,
+        micro_batch=config.train.micro_batch_size,
+        accumulation=accumulation,
+        learning_rate=config.train.learning_rate,
+        flops_per_token=flops_per_token(method.training_flops_per_parameter(), backbone_parameters, trainable),
+    )
+
+
+def _record(config: TrainConfig, device: torch.device, fingerprint: str) -> dict[str, Any]:
+    """Provenance for `run.json`."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "git_commit": _git_commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_PACKAGES}},
+        "device": {"type": device.type, "name": name},
+        "data_fingerprint": fingerprint,
+        "seed": config.seed,
+        "started": _now(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from; None for an installed wheel."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,158 @@
+"""Make the embedded backbone `tiny` from nothing: its tokenizer, its corpus, its weights.
+
+    python scripts/pretrain_tiny.py --output ladder_cli/assets/tiny
+
+The corpus teaches three skills, none of which is the task of `data=arithmetic`:
+
+* equations with two operands (`47+38=85`), in random order and never chained;
+* questions of ONE step in the words of the task, answered at once in a box;
+* questions of several steps translated into an expression (train split only), so that long questions are not foreign.
+
+So the backbone knows every fact and every word, and has never seen a chain of steps written out. Asked one, it
+answers at once, and mostly wrongly: that is the gap which fine-tuning closes.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
+
+from ladder_cli.data.arithmetic import draw
+from ladder_cli.data.chat import DEFAULT_INSTRUCTION
+
+VOCABULARY = 512
+SEQUENCE = 128
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+
+
+def equations(rng: random.Random) -> str:
+    """Ten unrelated two-operand equations."""
+    return "\n".join(draw(rng, (1,)).equations[0] for _ in range(10)) + "<|end|>"
+
+
+def one_step_question(rng: random.Random) -> str:
+    """A question of one step, answered without a word of reasoning."""
+    problem = draw(rng, (1,))
+    return (
+        f"<|user|>{problem.question}\n{DEFAULT_INSTRUCTION}<|end|>"
+        f"<|assistant|>The answer is \\boxed{{{problem.answer}}}.<|end|>"
+    )
+
+
+def translation(rng: random.Random) -> str:
+    """A question of several steps (train split) and the expression that it describes, not evaluated."""
+    while (problem := draw(rng, (2, 3, 4))).split != "train":
+        pass
+    return f"<|user|>{problem.question}\nWrite it as an expression.<|end|><|assistant|>{problem.expression}<|end|>"
+
+
+def corpus(seed: int) -> Iterator[str]:
+    """An endless stream of documents: by count 40% equations, 40% one-step questions, 20% translations."""
+    rng = random.Random(seed)
+    while True:
+        yield rng.choices((equations, one_step_question, translation), weights=(4, 4, 2))[0](rng)
+
+
+def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with single digits, trained on the corpus; any text can be encoded."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    documents = corpus(seed)
+    tokenizer.train_from_iterator((next(documents) for _ in range(5_000)), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        additional_special_tokens=SPECIAL_TOKENS[2:],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
+
+
+def token_blocks(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> torch.Tensor:
+    """Documents end to end, cut into blocks: `[count, SEQUENCE]`."""
+    documents, ids = corpus(seed), []
+    while len(ids) < count * SEQUENCE:
+        batch = [next(documents) for _ in range(1_000)]
+        for row in tokenizer(batch, add_special_tokens=False)["input_ids"]:
+            ids.extend(row)
+    return torch.tensor(ids[: count * SEQUENCE]).view(count, SEQUENCE)
+
+
+def architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
+    """Six Qwen2 layers of width 192: 2.5 million parameters, 5 MB in bfloat16."""
+    return Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+
+
+def main() -> None:
+    """Train and write config, tokenizer and bfloat16 weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the finished model")
+    parser.add_argument("--work", type=Path, default=Path("outputs/pretrain_tiny"), help="folder for checkpoints")
+    parser.add_argument("--tokens", type=int, default=9_000_000, help="tokens to train on")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.manual_seed(args.seed)
+    tokenizer = train_tokenizer(args.seed)
+    blocks = token_blocks(tokenizer, args.tokens // SEQUENCE, args.seed)
+    model = Qwen2ForCausalLM(architecture(tokenizer))
+    print(f"{model.num_parameters():,} parameters, {blocks.numel():,} tokens")
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(args.work),
+            per_device_train_batch_size=32,
+            num_train_epochs=1,
+            learning_rate=3e-3,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.03,
+            weight_decay=0.05,
+            adam_beta2=0.98,
+            max_grad_norm=1.0,
+            bf16=True,
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=50,
+            save_steps=500,
+            save_total_limit=1,
+            seed=args.seed,
+        ),
+        train_dataset=[{"input_ids": block, "labels": block} for block in blocks],
+    )
+    trainer.train(resume_from_checkpoint=any(args.work.glob("checkpoint-*")))
+    model.to(torch.bfloat16).save_pretrained(args.output)
+    tokenizer.save_pretrained(args.output)
+
+
+if __name__ == "__main__":
+    main()
