@@ -1,0 +1,36 @@
+"""Fine-tune large language models at low memory with ladder side networks.
+
+from ladder_cli import LadderModel, connect
+
+backbone = AutoModelForCausalLM.from_pretrained("Qwen/Qwen2.5-1.5B")
+model = LadderModel.on(backbone, connect(backbone.config.num_hidden_layers, "aligned"), reduction=16)
+...                                       # any Trainer
+model.save_pretrained("adapter")          # the side network alone
+model = LadderModel.from_pretrained("adapter", backbone=backbone)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ladder_cli.models.connections import connect
+    from ladder_cli.models.ladder import LadderConfig, LadderModel
+    from ladder_cli.models.method import load_adapter
+
+__version__ = "0.1.0"
+__all__ = ["LadderConfig", "LadderModel", "connect", "load_adapter"]
+
+_HOMES = {
+    "LadderConfig": "ladder_cli.models.ladder",
+    "LadderModel": "ladder_cli.models.ladder",
+    "connect": "ladder_cli.models.connections",
+    "load_adapter": "ladder_cli.models.method",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported when it is asked for: the commands must answer before torch is loaded."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

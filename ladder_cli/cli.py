@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from ladder_cli.config import ModelConfig
 
 CONFIG_MODULE = "ladder_cli.conf"
+# Hydra's own.
+_FLAGS = (
+    *("--help", "-h", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m", "--info", "-i"),
+    *("--version", "--hydra-help", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--experimental-rerun"),
+)
 
 
 def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], help_text: str) -> int:
@@ -31,6 +37,13 @@ def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], 
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text + group_table())
         return 0
+    unknown = [word for word in sys.argv[1:] if word.startswith("-") and word.partition("=")[0] not in _FLAGS]
+    if unknown:
+        print(
+            f"error: unknown flag '{unknown[0]}': options look like key=value; flags: {', '.join(_FLAGS)}.",
+            file=sys.stderr,
+        )
+        return 2
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -49,11 +62,14 @@ def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], 
 
 def _compose_and_run(config_name: str, schema: type, task: Callable[[Any, list[str]], None]) -> None:
     import hydra
+    from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
+    # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
     failures: list[Exception] = []
 
     def checked_task(config: DictConfig) -> None:
@@ -88,17 +104,18 @@ def parse(config: Any, schema: type) -> Any:
 
     try:
         OmegaConf.resolve(config)
-        values = OmegaConf.to_container(config)
+        values: Any = OmegaConf.to_container(config)
         method = None
         if "method" in values:
             method_values = values.pop("method")
             kind = METHOD_KINDS.get(str(method_values.get("kind")))
             if kind is None:
-                raise UserError(f"method.kind={method_values.get('kind')} is unknown: choose from "
-                                f"{', '.join(METHOD_KINDS)}.")
-            method = _merge(kind, method_values, "method.")
+                raise UserError(
+                    f"method.kind={method_values.get('kind')} is unknown: choose from {', '.join(METHOD_KINDS)}."
+                )
+            method = merge_strictly(kind, method_values, "method.")
             values["method"] = {}
-        typed = _merge(schema, values, "")
+        typed = merge_strictly(schema, values, "")
         if method is not None:
             typed.method = method
     except OmegaConfBaseException as error:
@@ -106,8 +123,12 @@ def parse(config: Any, schema: type) -> Any:
     return typed
 
 
-def _merge(schema: type, values: dict[str, Any], prefix: str) -> Any:
-    """One strict merge into a dataclass; errors carry the full option name."""
+def merge_strictly(schema: type, values: Any, prefix: str) -> Any:
+    """Merge values into one dataclass; an unknown option or a wrong type is an error that carries its full name.
+
+    Raises:
+        UserError: in the words of `explain`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -129,8 +150,10 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         options = [option for option in choices(group) if option]
-        return (f"no option '{error.missing_cfg_file}'.{suggest(choice, options)} "
-                f"Choose from: {', '.join(options) or 'nothing'}.")
+        return (
+            f"no option '{error.missing_cfg_file}'.{suggest(choice, options)} "
+            f"Choose from: {', '.join(options) or 'nothing'}."
+        )
     cause = error if not isinstance(error.__cause__, Exception) else error.__cause__
     key = prefix + str(getattr(cause, "full_key", None) or "")
     if isinstance(cause, MissingMandatoryValue):
@@ -142,13 +165,22 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
         if prefix:
             names = option_names(schema, prefix)
         else:
-            names = [*option_names(schema), *groups()]
-            names += [name for kind in METHOD_KINDS.values() for name in option_names(kind, "method.")]
+            names = option_names(schema)
+            if "method" in names:
+                names += [
+                    "experiment",
+                    *(name for kind in METHOD_KINDS.values() for name in option_names(kind, "method.")),
+                ]
+        if key in names:
+            owners = [kind for kind, options in METHOD_KINDS.items() if key in option_names(options, "method.")]
+            return f"option '{key}' does not belong to the chosen method: it is one of {' and '.join(owners)}."
         parent = key.rpartition(".")[0]
         siblings = sorted({name for name in names if name.rpartition(".")[0] == parent})
         listed = f" Options here: {', '.join(siblings)}." if siblings else ""
         return f"unknown option '{key}'.{suggest(key, names)}{listed}"
-    reason = str(cause).splitlines()[0]
+    reason = str(cause).splitlines()[0].rstrip(".")
+    if reason.startswith("Ambiguous value"):
+        reason += ": several values at once are a sweep, which needs the flag -m"
     return f"option '{key}': {reason}." if key else f"{reason}."
 
 

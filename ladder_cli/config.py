@@ -4,6 +4,7 @@ YAML in `conf/` gives the values, these classes say which keys exist, of what ty
 here imports torch: a wrong option must be answered in well under two seconds.
 """
 
+import os
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,8 +26,9 @@ def suggest(word: str, candidates: list[str]) -> str:
 def one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not among the choices, naming the nearest."""
     if value not in choices:
-        raise UserError(f"{option}={value} is not a choice.{suggest(str(value), list(choices))} Choose from: "
-                        f"{', '.join(choices)}.")
+        raise UserError(
+            f"{option}={value} is not a choice.{suggest(str(value), list(choices))} Choose from: {', '.join(choices)}."
+        )
 
 
 def at_least(option: str, value: float | None, smallest: float) -> None:
@@ -69,8 +71,10 @@ class ModelConfig:
         scheme, _, builtin = self.path.partition("builtin:")
         folder = Path(__file__).parent / "assets" / builtin if builtin and not scheme else Path(self.path).expanduser()
         if not (folder / "config.json").is_file():
-            raise UserError(f"model.path={self.path} is not a model folder (no config.json in it): give a folder "
-                            "that `save_pretrained` wrote, or leave it out to use the hub.")
+            raise UserError(
+                f"model.path={self.path} is not a model folder (no config.json in it): give a folder "
+                "that `save_pretrained` wrote, or leave it out to use the hub."
+            )
         return str(folder)
 
     def __post_init__(self) -> None:
@@ -315,6 +319,11 @@ class EvaluateConfig:
             self.benchmarks = [self.benchmarks]
         if not isinstance(self.benchmarks, list) or not self.benchmarks:
             raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun and accelerate tell it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def option_names(schema: type, prefix: str = "") -> list[str]:

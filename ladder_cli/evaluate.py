@@ -1,1 +1,43 @@
-def main(): pass
+"""`ladder-eval`: trained runs, a backbone alone, or ready completions, graded by Math-Verify."""
+
+import sys
+
+from ladder_cli import cli
+from ladder_cli.config import EvaluateConfig
+
+HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions on mathematical benchmarks.
+
+  ladder-eval [key=value]
+
+  ladder-eval run=outputs/ladder-tiny-arithmetic                     a trained run (or several: run='outputs/*')
+  ladder-eval model=qwen2.5-math-1.5b benchmarks=[math500] limit=50   a backbone alone
+  ladder-eval completions=answers.jsonl output_dir=graded            rows of id, gold, completion; no model needed
+
+Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
+`ladder-eval --cfg job` prints every option with its value.
+
+"""
+
+
+def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
+    """Evaluate whatever the config names."""
+    if config.run is None and config.completions is None:
+        cli.check_folders(config.model, config.data_dir)
+    cli.quiet_libraries(config.model)
+    from ladder_cli.console import make_console
+    from ladder_cli.evaluation.run import evaluate_models, grade_completions
+
+    console = make_console()
+    if config.completions is not None:
+        grade_completions(config, console)
+    else:
+        evaluate_models(config, overrides, console)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(cli.run("evaluate", EvaluateConfig, evaluate, HELP))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,13 @@
 """Paths inside a run directory, and how its files are written. No other module knows either.
 
-    config.yaml     the resolved config that ran
-    run.json        status (running, done, failed, interrupted), versions, device, data fingerprint, seed
-    plan.json       what a dry run found
-    metrics.jsonl   one line per log step
-    metrics.json    the run's figures
-    checkpoints/    what resuming needs
-    adapter/        adapter_config.json, adapter_model.safetensors, prompt.json
-    eval/           <benchmark>/samples.jsonl and result.json; summary.json
+config.yaml     the resolved config that ran
+run.json        status (running, done, failed, interrupted), versions, device, data fingerprint, seed
+plan.json       what a dry run found
+metrics.jsonl   one line per log step
+metrics.json    the run's figures
+checkpoints/    what resuming needs
+adapter/        adapter_config.json, adapter_model.safetensors, prompt.json
+eval/           <benchmark>/samples.jsonl, settings.json and result.json; summary.json
 """
 
 import json
@@ -21,6 +21,9 @@ from omegaconf import OmegaConf
 from ladder_cli.errors import UserError
 
 OUTPUTS = Path("outputs")
+# Inside a folder of evaluations, and inside that of each benchmark.
+SUMMARY = "summary.json"
+SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
 INCIDENTAL = ("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers", "model.path")
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
@@ -137,7 +140,7 @@ def default_path(method: str, model: str, data: str, overrides: list[str]) -> Pa
     extras = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key in _GROUPS and key != "experiment" or key.startswith(INCIDENTAL):
+        if (key in _GROUPS and key != "experiment") or key.startswith(INCIDENTAL):
             continue
         extras.append(f"{key.rpartition('.')[2]}={value}")
     name = ",".join([f"{method}-{model}-{data}", *sorted(extras)])

@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ladder_cli import cli
-from ladder_cli.config import TrainConfig
+from ladder_cli.config import TrainConfig, processes
 from ladder_cli.run_dir import RunDir, default_path
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     """Run, resume or only plan one training."""
     # Mistakes that need no torch are told before it is imported.
     cli.check_folders(config.model, config.data_dir)
+    config.train.accumulation(processes())
     cli.quiet_libraries(config.model)
-    from rich.console import Console
-
+    from ladder_cli.console import make_console
     from ladder_cli.training.run import plan_only, run_training
 
-    console = Console(highlight=False)
+    console = make_console()
     run = RunDir(config.output_dir or default_path(config.method.name, config.model.name, config.data.name, overrides))
     if config.dry_run:
         plan_only(config, run, console)

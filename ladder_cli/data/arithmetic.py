@@ -1,7 +1,7 @@
-"""Chained two-digit arithmetic, generated from a seed: the embedded data set that needs no network.
+"""Chained arithmetic, generated from a seed: the embedded data set that needs no network.
 
 A problem starts from a number and applies three or four operations in words. Every value on the way stays within
-0..99, so each single step is a fact the backbone `tiny` has been pretrained on; what it has never seen is a chain
+0..49, so each single step is a fact the backbone `tiny` has been pretrained on; what it has never seen is a chain
 of steps written out. The gap between backbone and trained adapter is therefore the *reasoning*, not the facts.
 
 Train, validation and test are disjoint for every seed, because the split of a problem is a hash of the problem
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
-LARGEST_VALUE = 99
+LARGEST_VALUE = 49
 
 _TEMPLATES = (
     (
@@ -95,11 +95,12 @@ def apply(operator: str, value: int, operand: int) -> int:
 
 
 def draw(rng: random.Random, step_counts: tuple[int, ...] = (3, 4)) -> ArithmeticProblem:
-    """Draw one problem whose values all stay within 0..99."""
+    """Draw one problem whose values all stay within 0..49."""
     start = value = rng.randint(2, LARGEST_VALUE)
     steps: list[tuple[str, int]] = []
     for _ in range(rng.choice(step_counts)):
-        operators = [op for op, possible in (("+", value < 98), ("-", value > 2), ("*", 2 <= value <= 49)) if possible]
+        possible = {"+": value < LARGEST_VALUE, "-": value > 2, "*": 2 <= value <= LARGEST_VALUE // 2}
+        operators = [operator for operator, is_possible in possible.items() if is_possible]
         operator = rng.choice(operators)
         if operator == "+":
             operand = rng.randint(1, LARGEST_VALUE - value)

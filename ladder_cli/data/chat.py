@@ -71,7 +71,8 @@ class PromptRenderer:
             messages = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
             text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
             tail = self._ids(text.rpartition(_PROBE)[2])
-            if tail and tail[0] in self.tokenizer.all_special_ids:
+            marks = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+            if tail and tail[0] in marks:
                 return tail[0]
         if end is None:
             raise ValueError(f"{type(self.tokenizer).__name__} has neither a chat template nor an end token")

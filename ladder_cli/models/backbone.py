@@ -6,6 +6,7 @@ found by the attribute names that Transformers uses.
 
 import hashlib
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ class Anatomy:
     head: nn.Module
     rotary: nn.Module | None
     softcap: float | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the readout lives."""
+        return next(self.final_norm.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the backbone computes in."""
+        return next(self.final_norm.parameters()).dtype
+
+    def autocast(self) -> AbstractContextManager:
+        """Trained parts keep float32 weights and compute in the backbone's type."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
 
     def logits(self, normed: Tensor) -> Tensor:
         """Logits `[..., vocabulary]` of hidden states `[..., d]` that went through the final norm."""
@@ -138,8 +153,15 @@ def identity(config: PreTrainedConfig) -> str:
 
     How the weights are stored (dtype, quantisation, attention kernel) does not enter, nor the place they came from.
     """
-    volatile = {"dtype", "torch_dtype", "quantization_config", "transformers_version", "_name_or_path", "use_cache",
-                "architectures"}
+    volatile = {
+        "dtype",
+        "torch_dtype",
+        "quantization_config",
+        "transformers_version",
+        "_name_or_path",
+        "use_cache",
+        "architectures",
+    }
     values = {key: value for key, value in config.to_dict().items() if key not in volatile}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -202,5 +224,7 @@ def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig 
 def _unreadable(model: ModelConfig, location: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
     where = "the folder" if Path(location).is_dir() else "the hub (or its cache)"
-    return (f"model={model.name}: cannot load '{location}' from {where}: {reason} -- give a local folder as "
-            "model.path=DIR where there is no network.")
+    return (
+        f"model={model.name}: cannot load '{location}' from {where}: {reason} -- give a local folder as "
+        "model.path=DIR where there is no network."
+    )

@@ -4,6 +4,7 @@ Layers count from 1 on both sides, as in the paper; backbone "layer 0" is the em
 start of the side network, so it never appears here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,7 @@ def connect(
         pairs = tuple((int(i), int(j)) for i, j in pattern)
         return Connections(backbone_layers, layers or max((j for _, j in pairs), default=1), pairs)
     side_layers = layers or backbone_layers
+    sources: Sequence[int]
     if pattern == "aligned":
         if side_layers != backbone_layers:
             raise UserError(

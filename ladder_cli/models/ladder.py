@@ -1,6 +1,5 @@
 """A frozen backbone and its side network as one Transformers model."""
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,17 @@ from ladder_cli.models.taps import LiveTaps, TapSource
 
 FULL_ATTENTION = "full_attention"
 # What `generate` and the trainer read from a model's config, taken over from the backbone.
-_INHERITED = ("vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
-              "sliding_window", "pad_token_id", "bos_token_id", "eos_token_id")
+_INHERITED = (
+    "vocab_size",
+    "hidden_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "sliding_window",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
 
 
 class LadderConfig(PreTrainedConfig):
@@ -116,9 +124,8 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         self._anatomy = anatomy_of(backbone)
         connections = config.connections()
         shape = side_config(backbone.config, connections, config.reduction, list(config.layer_types))
-        device = self._anatomy.final_norm.weight.device
         self.side = SideNetwork(self._anatomy, shape, backbone.config.hidden_size, connections)
-        self.side.to(device=device, dtype=torch.float32)
+        self.side.to(device=self._anatomy.device, dtype=torch.float32)
         self.tap_source: TapSource = LiveTaps(self._anatomy, connections.taps)
         self.generation_config = GenerationConfig.from_dict(backbone.generation_config.to_dict())
         self.post_init()
@@ -242,7 +249,7 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         taps = self.tap_source.taps(
             input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **shared, **kwargs
         )
-        with self._autocast():
+        with self._anatomy.autocast():
             hidden = taps.final + self.side(taps.rungs, masks, **shared, **kwargs)
             if labels is not None:
                 loss = completion_cross_entropy(
@@ -261,22 +268,12 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             return attention_mask
         masks = create_masks_for_generate(
             config=self.config,
-            inputs_embeds=torch.empty((*tokens.shape[:2], 0), dtype=self._compute_dtype, device=tokens.device),
+            inputs_embeds=torch.empty((*tokens.shape[:2], 0), dtype=self._anatomy.dtype, device=tokens.device),
             attention_mask=attention_mask,
             past_key_values=cache,
             position_ids=position_ids,
         )
-        return masks if isinstance(masks, dict) else {kind: masks for kind in set(self.config.layer_types)}
-
-    @property
-    def _compute_dtype(self) -> torch.dtype:
-        return self._anatomy.final_norm.weight.dtype
-
-    def _autocast(self) -> AbstractContextManager:
-        """The side network keeps float32 weights and computes in the backbone's type."""
-        if self._compute_dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._anatomy.final_norm.weight.device.type, dtype=self._compute_dtype)
+        return masks if isinstance(masks, dict) else dict.fromkeys(set(self.config.layer_types), masks)
 
 
 def _plain_config(config: PreTrainedConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What every method must do, and the one place that maps a method's kind to its code.
 
 A method attaches its trained part to a frozen backbone, hands it out, loads it, and says what it costs. The trainer
-and the evaluator know nothing else of it.
+knows nothing else of it, and the evaluator needs only `load_adapter`.
 """
 
 from pathlib import Path
@@ -30,17 +30,14 @@ class Method(Protocol):
         """A model to train; `backbone` belongs to it from now on."""
         ...
 
-    def load(self, backbone: PreTrainedModel, folder: Path) -> nn.Module:
-        """The trained model on its backbone, in evaluation mode."""
-        ...
-
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the trained part of `model` by a checkpoint's."""
         ...
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """FLOPs per token for each backbone parameter, as the paper counts and as really done, and for each
-        trained parameter."""
+        trained parameter.
+        """
         ...
 
 
@@ -66,10 +63,6 @@ class LadderMethod:
         )
         ladder.loss_chunk = loss_chunk
         return ladder
-
-    def load(self, backbone: PreTrainedModel, folder: Path) -> LadderModel:
-        """The trained ladder."""
-        return LadderModel.from_pretrained(folder, backbone=backbone)
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the side network's weights."""
@@ -98,12 +91,6 @@ class QLoRAMethod:
         peft_config.revision = model.revision
         return attached
 
-    def load(self, backbone: PreTrainedModel, folder: Path) -> PeftModel:
-        """The trained adapters."""
-        adapter.read_config(folder)
-        qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
-        return PeftModel.from_pretrained(backbone, folder).eval()
-
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the low-rank matrices."""
         assert isinstance(model, PeftModel)
@@ -111,7 +98,8 @@ class QLoRAMethod:
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """The paper counts 6(N + n); a frozen weight needs no weight gradient, so 4N + 6n is what is done, and
-        6N + 6n with gradient checkpointing."""
+        6N + 6n with gradient checkpointing.
+        """
         return 6, 6 if self.config.gradient_checkpointing else 4, 6
 
 
@@ -122,3 +110,19 @@ def method_for(config: MethodConfig) -> Method:
     if isinstance(config, QLoRAMethodConfig):
         return QLoRAMethod(config)
     raise TypeError(f"no method for {type(config).__name__}")
+
+
+def load_adapter(folder: str | Path, backbone: PreTrainedModel) -> nn.Module:
+    """A trained adapter of whatever method on its loaded backbone, in evaluation mode.
+
+    Raises:
+        UserError: if the folder holds no adapter, or one of another backbone.
+    """
+    if adapter.read_config(folder).get("peft_type") is not None:
+        return _load_peft(folder, backbone)
+    return LadderModel.from_pretrained(folder, backbone=backbone)
+
+
+def _load_peft(folder: str | Path, backbone: PreTrainedModel) -> PeftModel:
+    qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
+    return PeftModel.from_pretrained(backbone, folder).eval()

@@ -1,12 +1,10 @@
 """QLoRA through peft, with the same chunked loss as the ladder."""
 
-from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 import bitsandbytes
-import torch
-from peft import LoraConfig, get_peft_model, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -45,7 +43,6 @@ def lean_loss(model: PreTrainedModel, chunk: int) -> None:
     """
     plain_forward = model.forward
     anatomy = anatomy_of(model)
-    weight = anatomy.final_norm.weight
 
     @wraps(plain_forward)  # `generate` and the trainer read the signature
     def forward(
@@ -55,8 +52,7 @@ def lean_loss(model: PreTrainedModel, chunk: int) -> None:
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
-        autocast = nullcontext() if weight.dtype == torch.float32 else torch.autocast(weight.device.type, weight.dtype)
-        with autocast:
+        with anatomy.autocast():
             if labels is None:
                 return plain_forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
             for name in ("return_dict", "output_attentions", "output_hidden_states"):

@@ -130,20 +130,3 @@ class SideNetwork(nn.Module):
             )
             state = output[0] if isinstance(output, tuple) else output
         return self.up(state)
-
-
-def float32_modules() -> Any:
-    """Context in which new parameters are float32, whatever the default type around it."""
-    return _DefaultDtype(torch.float32)
-
-
-class _DefaultDtype:
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    def __enter__(self) -> None:
-        self._before = torch.get_default_dtype()
-        torch.set_default_dtype(self._dtype)
-
-    def __exit__(self, *exc: object) -> None:
-        torch.set_default_dtype(self._before)

@@ -69,8 +69,13 @@ class ProgressDisplay(TrainerCallback):
 
     def __init__(self, console: Console, throughput: Throughput) -> None:
         self._console, self._throughput = console, throughput
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[figures]}"))
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
 
     def on_train_begin(

@@ -1,5 +1,6 @@
 """Peak memory of a run: what the GPU's allocator gave out, or the resident set of the process on a CPU."""
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -37,10 +38,9 @@ class PeakMemory:
 
 
 def _reset_resident_peak() -> None:
-    try:
+    # Not on Linux, or not allowed: the peak then counts from the start of the process.
+    with contextlib.suppress(OSError):
         _CLEAR_REFS.write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak then counts from the process's start
-        pass
 
 
 def _status_bytes(field: str) -> int:

@@ -47,8 +47,13 @@ class Plan:
         """For `plan.json`; memory is not predicted yet, and says so by null."""
         return {
             "rows": {"train": len(self.train.rows), "validation": len(self.validation.rows)},
-            "tokens": {"train": self.train.tokens, "train_counted": self.train.counted_tokens,
-                       "longest": self.train.longest, "too_long": self.train.too_long, "dropped": self.train.dropped},
+            "tokens": {
+                "train": self.train.tokens,
+                "train_counted": self.train.counted_tokens,
+                "longest": self.train.longest,
+                "too_long": self.train.too_long,
+                "dropped": self.train.dropped,
+            },
             "steps": self.steps,
             "epochs": self.epochs,
             "effective_batch": self.effective_batch,
@@ -64,19 +69,33 @@ class Plan:
         cut = self.train.too_long - self.train.dropped
         table = Table(show_header=False, box=None, padding=(0, 2))
         rows = [
-            ("backbone", f"{self.model}: {self.backbone_parameters:,} parameters, frozen, "
-                         f"quantization {self.quantization}, {self.dtype}, on {self.device}"),
+            (
+                "backbone",
+                f"{self.model}: {self.backbone_parameters:,} parameters, frozen, "
+                f"quantization {self.quantization}, {self.dtype}, on {self.device}",
+            ),
             ("trained", f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"),
-            ("training rows", f"{len(self.train.rows):,} with {self.train.tokens:,} tokens, of which "
-                              f"{self.train.counted_tokens:,} count for the loss"),
-            ("too long", f"{self.train.too_long:,} rows: {self.train.dropped:,} dropped, {cut:,} cut "
-                         f"(longest {self.train.longest:,} tokens)"),
+            (
+                "training rows",
+                f"{len(self.train.rows):,} with {self.train.tokens:,} tokens, of which "
+                f"{self.train.counted_tokens:,} count for the loss",
+            ),
+            (
+                "too long",
+                f"{self.train.too_long:,} rows: {self.train.dropped:,} dropped, {cut:,} cut "
+                f"(longest {self.train.longest:,} tokens)",
+            ),
             ("validation rows", f"{len(self.validation.rows):,}"),
-            ("steps", f"{self.steps:,} of {self.effective_batch} rows ({self.micro_batch} x {self.accumulation} "
-                      f"accumulated), {self.epochs:.2f} epochs"),
+            (
+                "steps",
+                f"{self.steps:,} of {self.effective_batch} rows ({self.micro_batch} x {self.accumulation} "
+                f"accumulated), {self.epochs:.2f} epochs",
+            ),
             ("learning rate", f"{self.learning_rate:g} at its peak"),
-            ("FLOPs per token", f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by "
-                                "the paper's count"),
+            (
+                "FLOPs per token",
+                f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by the paper's count",
+            ),
         ]
         for label, value in rows:
             table.add_row(Text(label, style="bold"), value)
@@ -98,7 +117,7 @@ def marked_example(row: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase
         if (label != IGNORED_LABEL) != counted:
             counted = not counted
             text.append("»" if counted else "«", style="bold")
-        text.append(tokenizer.decode([token]), style="bold green" if counted else "dim")
+        text.append(str(tokenizer.decode([token])), style="bold green" if counted else "dim")
     if counted:
         text.append("«", style="bold")
     return text

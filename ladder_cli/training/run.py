@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.cli import as_dict
-from ladder_cli.config import TrainConfig
+from ladder_cli.config import TrainConfig, processes
 from ladder_cli.data.batching import EncodedSet, PaddingCollator, encode
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.registry import load_examples
@@ -119,7 +119,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         os.environ["WANDB_MODE"] = config.tracking.wandb
     trainer = AdapterTrainer(
         method,
-        model=model,
+        model,
         args=training_arguments(
             config.train,
             config.hardware,
@@ -156,8 +156,12 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         "backbone_parameters": plan.backbone_parameters,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": throughput.tokens_per_second,
-        "peak_memory_bytes": {"predicted": None, "measured": memory.measured(), "kind": memory.kind,
-                              "baseline": memory.baseline},
+        "peak_memory_bytes": {
+            "predicted": None,
+            "measured": memory.measured(),
+            "kind": memory.kind,
+            "baseline": memory.baseline,
+        },
         "flops_per_token": plan.flops_per_token,
         "wall_seconds": time.perf_counter() - started,
     }
@@ -197,9 +201,8 @@ def _plan(
     device: torch.device,
     dtype: str,
 ) -> Plan:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation = config.train.accumulation(processes)
-    effective_batch = config.train.micro_batch_size * accumulation * processes
+    accumulation = config.train.accumulation(processes())
+    effective_batch = config.train.micro_batch_size * accumulation * processes()
     trainable = parameter_count(model, trained=True)
     return Plan(
         method=config.method.name,

@@ -18,9 +18,9 @@ _OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_ad
 class AdapterTrainer(Trainer):
     """Trains whatever part of a model its method left trainable."""
 
-    def __init__(self, method: Method, **trainer_options: Any) -> None:
-        self._method = method
-        super().__init__(**trainer_options)
+    def __init__(self, method: Method, model: nn.Module, **trainer_options: Any) -> None:
+        self._method, self._trained = method, model
+        super().__init__(model=model, **trainer_options)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch forward and backward.
@@ -55,11 +55,11 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self._method.load_weights(self.model, Path(resume_from_checkpoint))
+        self._method.load_weights(self._trained, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
-        self._method.load_weights(self.model, Path(self.state.best_model_checkpoint))
+        self._method.load_weights(self._trained, Path(self.state.best_model_checkpoint))
 
 
 def training_arguments(

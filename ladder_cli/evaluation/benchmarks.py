@@ -1,0 +1,74 @@
+"""Benchmarks: which problems, and which of their columns hold question and gold answer."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import islice
+
+from omegaconf import OmegaConf
+
+from ladder_cli.cli import CONFIG_MODULE, choices, merge_strictly
+from ladder_cli.config import BenchmarkConfig, suggest
+from ladder_cli.data import arithmetic
+from ladder_cli.data.sources import load_rows, text_column
+from ladder_cli.errors import UserError
+
+# The test problems of `arithmetic` are the same for every training seed.
+_ARITHMETIC_SEED = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer, as it stands in the data."""
+
+    id: str
+    question: str
+    gold: str
+
+
+def benchmark_config(name: str) -> BenchmarkConfig:
+    """The config file of a benchmark.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    known = choices("benchmark")
+    if name not in known:
+        raise UserError(f"no benchmark '{name}'.{suggest(name, known)} Choose from: {', '.join(known)}, all.")
+    text = (files(CONFIG_MODULE) / "benchmark" / f"{name}.yaml").read_text()
+    return merge_strictly(BenchmarkConfig, OmegaConf.create(text), "benchmark.")
+
+
+def benchmark_names(wanted: list[str]) -> list[str]:
+    """Checked names, with `all` spelled out."""
+    names = choices("benchmark") if "all" in wanted else wanted
+    for name in names:
+        benchmark_config(name)
+    return list(dict.fromkeys(names))
+
+
+def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int | None = None) -> list[Problem]:
+    """The problems of a benchmark, in the order of the data.
+
+    Raises:
+        UserError: if the set is missing or broken, has another number of rows than it must, or names a problem twice.
+    """
+    if benchmark.name == "arithmetic" and benchmark.hub_id is None:
+        drawn = islice(arithmetic.problems("test", _ARITHMETIC_SEED), benchmark.rows)
+        problems = [Problem(problem.expression, problem.question, problem.answer) for problem in drawn]
+    else:
+        rows = load_rows(benchmark.name, benchmark.split, benchmark.hub_id, benchmark.hub_config, data_dir)
+        problems = []
+        for number, row in enumerate(rows, start=1):
+            where = f"{benchmark.name} row {number}"
+            name = str(number) if benchmark.id is None else text_column(row, benchmark.id, where)
+            problems.append(
+                Problem(name, text_column(row, benchmark.question, where), text_column(row, benchmark.gold, where))
+            )
+    if benchmark.rows is not None and len(problems) != benchmark.rows:
+        raise UserError(
+            f"benchmark '{benchmark.name}' has {len(problems)} rows here, but must have {benchmark.rows}: "
+            "this is another version of the data."
+        )
+    if len({problem.id for problem in problems}) < len(problems):
+        raise UserError(f"benchmark '{benchmark.name}' names a problem twice in its column '{benchmark.id}'.")
+    return problems[:limit]

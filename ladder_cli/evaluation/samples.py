@@ -1,0 +1,46 @@
+"""`samples.jsonl`: one graded completion a line, written as it comes, read back to resume.
+
+{"id", "prompt", "completion", "tokens", "stop_reason", "gold", "answer", "verdict"}
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ladder_cli.errors import UserError
+
+Sample = dict[str, Any]
+FIELDS = ("id", "prompt", "completion", "tokens", "stop_reason", "gold", "answer", "verdict")
+
+
+def read_samples(path: Path) -> dict[str, Sample]:
+    """Finished samples by problem id. A last line that a kill cut short is taken off the file.
+
+    Raises:
+        UserError: if a line that is not the last one is broken.
+    """
+    if not path.is_file():
+        return {}
+    samples: dict[str, Sample] = {}
+    content = path.read_bytes()
+    whole, newline, rest = content.rpartition(b"\n")
+    if rest:
+        with path.open("r+b") as file:
+            file.truncate(len(whole) + len(newline))
+    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        try:
+            sample = json.loads(line)
+            samples[sample["id"]] = sample
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: not a sample ({error}): delete the line or the file.") from error
+    return samples
+
+
+def append_samples(path: Path, samples: list[Sample]) -> None:
+    """Append whole lines and flush them to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write("".join(json.dumps(sample) + "\n" for sample in samples).encode())
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,214 @@
+"""What every method must do, run over all of them and over several architectures."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from ladder_cli.config import LadderMethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.models.backbone import parameter_count
+from ladder_cli.models.method import load_adapter, method_for
+from tests.conftest import random_backbone
+
+LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2)
+METHODS = {
+    "ladder": LadderMethodConfig(name="ladder", **LADDER),
+    "ladder@2": LadderMethodConfig(name="ladder@2", layers=2, connections="first", **LADDER),
+    "xladder": LadderMethodConfig(name="xladder", connections="last", **LADDER),
+    "xladder, deeper": LadderMethodConfig(name="xladder", connections="last", layers=6, delta=2, **LADDER),
+    "pairs": LadderMethodConfig(name="pairs", connections=[[2, 1], [4, 3]], layers=3, **LADDER),
+    "qlora": QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8),
+    "qlora, checkpointed": QLoRAMethodConfig(
+        name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8, gradient_checkpointing=True
+    ),
+}
+MODEL = ModelConfig(name="random", hub_id="nowhere/random")
+
+
+@pytest.fixture(params=METHODS, ids=list(METHODS))
+def method(request):
+    return method_for(METHODS[request.param])
+
+
+@pytest.fixture
+def backbone(architecture):
+    return random_backbone(architecture)
+
+
+@pytest.fixture
+def model(method, backbone):
+    return method.attach(backbone, MODEL)
+
+
+def disturb(model) -> None:
+    """Weights as after some training: every trained parameter away from its start."""
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def train_step(model, ids, learning_rate=0.1) -> float:
+    labels = ids.clone()
+    labels[:, :5] = -100
+    model.train()
+    loss = model(input_ids=ids, labels=labels).loss
+    loss.backward()
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.data -= learning_rate * parameter.grad
+            parameter.grad = None
+    return loss.item()
+
+
+def test_an_untrained_method_equals_the_backbone_bit_for_bit(method, model, architecture, token_ids):
+    expected = random_backbone(architecture)(token_ids).logits
+    assert torch.equal(model.eval()(input_ids=token_ids).logits, expected)
+
+
+def test_no_gradient_and_no_change_reaches_the_backbone(model, architecture, token_ids):
+    before = {name: value.clone() for name, value in random_backbone(architecture).state_dict().items()}
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    losses = [train_step(model, token_ids) for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert all(parameter.grad is None for parameter in frozen)
+    stored = model.state_dict()
+    for name, value in before.items():
+        matching = [key for key in stored if key.replace(".base_layer", "").endswith(name)]
+        assert matching, name
+        assert torch.equal(stored[matching[0]], value), name
+
+
+def test_the_loss_equals_cross_entropy_over_full_logits(model, token_ids):
+    disturb(model)
+    model.eval()
+    labels = token_ids.clone()
+    labels[:, :6] = -100
+    logits = model(input_ids=token_ids).logits.double()
+    expected = torch.nn.functional.cross_entropy(logits[:, 5:-1].flatten(0, 1), labels[:, 6:].flatten())
+    torch.testing.assert_close(model(input_ids=token_ids, labels=labels).loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_save_and_load_are_bitwise(model, architecture, token_ids, tmp_path):
+    disturb(model)
+    model.eval()
+    expected = model(input_ids=token_ids).logits
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_config.json").is_file()
+    weights = (tmp_path / "adapter_model.safetensors").stat().st_size
+    assert weights < 5 * parameter_count(model, trained=True) + 20_000, "more than the adapter was saved"
+    loaded = load_adapter(tmp_path, random_backbone(architecture))
+    assert not loaded.training
+    assert torch.equal(loaded(input_ids=token_ids).logits, expected)
+
+
+def test_checkpoint_weights_load_in_place(method, model, token_ids, tmp_path):
+    disturb(model)
+    model.eval()
+    expected = model(input_ids=token_ids).logits
+    model.save_pretrained(tmp_path)
+    disturb(model)
+    assert not torch.equal(model(input_ids=token_ids).logits, expected)
+    method.load_weights(model, tmp_path)
+    assert torch.equal(model(input_ids=token_ids).logits, expected)
+
+
+def test_a_cached_forward_equals_the_full_one(model, token_ids):
+    disturb(model)
+    model.eval()
+    full = model(input_ids=token_ids).logits
+    cache = DynamicCache(config=model.config)
+    pieces = [
+        model(input_ids=piece, past_key_values=cache, use_cache=True).logits
+        for piece in token_ids.split([9, 1, 7], dim=1)
+    ]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), full, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}],
+    ids=["greedy", "beams", "two beams returned"],
+)
+def test_cached_generation_equals_uncached(model, token_ids, options):
+    disturb(model)
+    model.eval()
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, **options}
+    cached = model.generate(input_ids=token_ids, **options)
+    assert torch.equal(cached, model.generate(input_ids=token_ids, use_cache=False, **options))
+
+
+def test_sampling_depends_on_the_seed_alone(model, token_ids):
+    disturb(model)
+    model.eval()
+    options = {"max_new_tokens": 8, "do_sample": True, "eos_token_id": None, "pad_token_id": 0}
+    torch.manual_seed(5)
+    first = model.generate(input_ids=token_ids, **options)
+    torch.manual_seed(5)
+    assert torch.equal(model.generate(input_ids=token_ids, **options), first)
+
+
+def test_left_padding_changes_nothing(model, token_ids):
+    disturb(model)
+    model.eval()
+    lengths = (17, 11, 5)
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    alone = [
+        model.generate(input_ids=row[None, -n:], **options)[0, n:] for row, n in zip(token_ids, lengths, strict=True)
+    ]
+    padded, mask = token_ids.clone(), torch.ones_like(token_ids)
+    for row, n in enumerate(lengths):
+        padded[row, : 17 - n] = 0
+        mask[row, : 17 - n] = 0
+    together = model.generate(input_ids=padded, attention_mask=mask, **options)[:, 17:]
+    for row, expected in zip(together, alone, strict=True):
+        assert torch.equal(row, expected)
+
+
+def test_right_padding_changes_no_loss(model, token_ids):
+    disturb(model)
+    model.eval()
+    row = token_ids[:1, :12]
+    labels = row.clone()
+    labels[:, :4] = -100
+    expected = model(input_ids=row, attention_mask=torch.ones_like(row), labels=labels).loss
+    padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], dim=1)
+    padded_labels = torch.cat([labels, torch.full((1, 5), -100)], dim=1)
+    mask = (padded != 0).long()
+    torch.testing.assert_close(model(input_ids=padded, attention_mask=mask, labels=padded_labels).loss, expected)
+
+
+def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backbone, token_ids):
+    model = method_for(METHODS["ladder"]).attach(backbone, MODEL)
+    disturb(model)
+    inside = []
+    for layer in backbone.model.layers:
+        layer.mlp.register_forward_hook(lambda module, args, output: inside.append(output.data_ptr()))
+        layer.self_attn.register_forward_hook(lambda module, args, output: inside.append(output[0].data_ptr()))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        model.train()(input_ids=token_ids, labels=token_ids)
+    assert kept
+    assert inside
+    frozen = {parameter.data_ptr() for parameter in backbone.parameters()}
+    sizes = sum(
+        t.untyped_storage().nbytes()
+        for t in {t.untyped_storage().data_ptr(): t for t in kept}.values()
+        if t.untyped_storage().data_ptr() not in frozen
+    )
+    wide = token_ids.numel() * 64 * 4
+    # Taps (L + 1) and the loss's one gradient are as wide as the backbone; all else is the side network's own.
+    taps_and_gradient = (4 + 1 + 2) * wide
+    side = 4 * 40 * token_ids.numel() * 32 * 4
+    assert sizes < taps_and_gradient + side
+    assert not {t.data_ptr() for t in kept} & set(inside)
+
+
+def test_the_loss_never_holds_the_full_logits(backbone, token_ids):
+    model = method_for(METHODS["ladder"]).attach(backbone, MODEL, loss_chunk=4)
+    shapes = []
+    backbone.lm_head.register_forward_hook(lambda module, args, output: shapes.append(len(output)))
+    labels = token_ids.clone()
+    labels[:, :8] = -100
+    model(input_ids=token_ids, labels=labels).loss.backward()
+    assert max(shapes) == 4
+    assert sum(shapes) == 27

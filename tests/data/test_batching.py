@@ -1,0 +1,70 @@
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ladder_cli.data.batching import IGNORED_LABEL, PaddingCollator, encode
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.data.examples import Example
+from ladder_cli.errors import UserError
+
+TEXT = st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
+
+
+@pytest.fixture(scope="module")
+def renderer(tiny_tokenizer):
+    return PromptRenderer(tiny_tokenizer, "Think.")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(question=TEXT, completion=TEXT)
+def test_labels_cover_the_completion_and_its_end_token_and_nothing_else(renderer, question, completion):
+    (row,) = encode([Example("1", question, completion)], renderer, 10_000, "error").rows
+    counted = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED_LABEL]
+    assert [label for label in row["labels"] if label != IGNORED_LABEL] == counted
+    assert counted[-1] == renderer.end_id
+    assert renderer.tokenizer.decode(counted[:-1]) == completion
+    assert row["input_ids"][: -len(counted)] == renderer.prompt_ids(question)
+
+
+EXAMPLES = [Example("short", "Q", "yes"), Example("long", "Q", "no " * 60)]
+
+
+def test_drop_leaves_the_long_row_out_and_counts_it(renderer):
+    encoded = encode(EXAMPLES, renderer, 40, "drop")
+    assert (len(encoded.rows), encoded.too_long, encoded.dropped) == (1, 1, 1)
+    assert encoded.longest > 40
+
+
+def test_left_keeps_the_end_of_the_row(renderer):
+    encoded = encode(EXAMPLES, renderer, 40, "left")
+    assert (len(encoded.rows), encoded.too_long, encoded.dropped) == (2, 1, 0)
+    long = encoded.rows[1]
+    assert len(long["input_ids"]) == 40
+    assert long["input_ids"][-1] == renderer.end_id
+    assert long["labels"] == long["input_ids"]
+
+
+def test_left_never_counts_the_prompt(renderer):
+    (whole,) = encode(EXAMPLES[1:], renderer, 10_000, "error").rows
+    prompt = whole["labels"].count(IGNORED_LABEL)
+    (cut,) = encode(EXAMPLES[1:], renderer, len(whole["input_ids"]) - 3, "left").rows
+    assert cut["labels"].count(IGNORED_LABEL) == prompt - 3
+
+
+def test_error_names_the_row(renderer):
+    with pytest.raises(UserError, match="row 'long' has"):
+        encode(EXAMPLES, renderer, 40, "error")
+
+
+def test_nothing_left_is_an_error(renderer):
+    with pytest.raises(UserError, match="none of the 1 rows fits"):
+        encode(EXAMPLES[1:], renderer, 20, "drop")
+
+
+def test_padding_is_masked_and_never_counts():
+    rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8], "labels": [8]}]
+    batch = PaddingCollator(pad_id=0)(rows)
+    assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 0, 0]]))
+    assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
+    assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))

@@ -1,0 +1,86 @@
+"""Both commands from outside: help, mistakes, exit statuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+TRAIN = [sys.executable, "-m", "ladder_cli.train"]
+EVALUATE = [sys.executable, "-m", "ladder_cli.evaluate"]
+
+MISTAKES = [
+    (["method=qlra"], "no option 'method/qlra'. Did you mean 'qlora'? Choose from: ladder, qlora, xladder."),
+    (["method=qlora", "method.rank=three"], "option 'method.rank': Value 'three' of type 'str'"),
+    (["method.rank=three"], "option 'method.rank' does not belong to the chosen method: it is one of qlora."),
+    (["+foo=1"], "unknown option 'foo'."),
+    (["trian.max_steps=3"], "Did you mean 'train.max_steps'?"),
+    (["train.max_steps=0"], "train.max_steps=0 is too small: it must be at least 1."),
+    (["train.max_steps=["], "cannot read 'train.max_steps=['"),
+    (["model.path=/nowhere"], "model.path=/nowhere is not a model folder"),
+    (["model.quantization=nf5"], "Did you mean 'nf4'?"),
+    (["train.micro_batch_size=5"], "is not a multiple of micro_batch_size 5"),
+    (["data=s1k", "data_dir=/nowhere"], "data_dir=/nowhere is not a folder"),
+    (["method.connections=[[1,2],[1]]"], "is neither a pattern"),
+    (["method=ladder,qlora"], "-m"),
+    (["--nonsense"], "unknown flag '--nonsense'"),
+]
+
+
+def run(command, *arguments, **options):
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path):
+    result = run(TRAIN, *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_of_nothing_is_a_mistake(tmp_path):
+    for arguments, message in [
+        (["run=nowhere"], "names no run directory"),
+        (["benchmarks=[math50]"], "Did you mean 'math500'?"),
+        (["completions=nowhere.jsonl"], "nowhere.jsonl"),
+    ]:
+        result = run(EVALUATE, *arguments, cwd=tmp_path)
+        assert result.returncode == 2, result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert message in result.stderr
+
+
+def test_a_broken_row_is_named_by_file_and_line(tmp_path):
+    rows = [json.dumps({"question": f"What is {n}?", "solution": f"{n}"}) for n in range(20)]
+    rows[6] = '{"question": "What is'
+    (tmp_path / "s1k").mkdir()
+    (tmp_path / "s1k" / "train.jsonl").write_text("\n".join(rows))
+    result = run(TRAIN, "data=s1k", f"data_dir={tmp_path}", "dry_run=true", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "train.jsonl, line 7: not valid JSON" in result.stderr
+
+
+@pytest.mark.parametrize("command", [TRAIN, EVALUATE])
+def test_help_shows_groups_choices_and_three_examples_without_torch(command):
+    result = run([*command[:1], "-X", "importtime", *command[1:]], "--help")
+    assert result.returncode == 0
+    assert "xladder" in result.stdout
+    assert "qwen2.5-math-1.5b" in result.stdout
+    tool = "ladder-train" if command is TRAIN else "ladder-eval"
+    assert sum(line.startswith(f"  {tool} ") for line in result.stdout.splitlines()) >= 4
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert not imported & {"torch", "transformers", "hydra"}
+
+
+def test_a_mistake_does_not_load_torch():
+    result = run([sys.executable, "-X", "importtime", "-m", "ladder_cli.train"], "method.gate=some")
+    assert result.returncode == 2
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "transformers"}

@@ -1,0 +1,63 @@
+"""Every config file composes and passes the strict check."""
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+
+from ladder_cli.cli import choices, explain, groups, parse
+from ladder_cli.config import METHOD_KINDS, OptimizationConfig, TrainConfig, option_names
+from ladder_cli.errors import UserError
+from ladder_cli.evaluation.benchmarks import benchmark_config
+
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+
+
+def composed(*overrides: str) -> TrainConfig:
+    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
+        return parse(compose("train", overrides=list(overrides)), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    "override", [f"{group}={choice}" for group in groups() if group != "benchmark" for choice in choices(group)]
+)
+def test_every_choice_of_every_group_composes(override):
+    config = composed(override)
+    group, _, choice = override.partition("=")
+    if group != "experiment":
+        assert getattr(config, group).name == choice
+
+
+@pytest.mark.parametrize("name", choices("benchmark"))
+def test_every_benchmark_file_is_valid_and_named_after_itself(name):
+    assert benchmark_config(name).name == name
+
+
+def test_the_groups_are_those_of_the_contract():
+    assert groups() == ["benchmark", "data", "experiment", "hardware", "method", "model"]
+    assert {"qlora", "ladder", "xladder"} <= set(choices("method"))
+
+
+def test_the_method_brings_its_learning_rate_and_the_command_line_overrules_it():
+    assert composed("method=qlora").train.learning_rate == composed("method=qlora").method.learning_rate
+    assert composed("train.learning_rate=0.5").train.learning_rate == 0.5
+
+
+def test_a_method_has_the_schema_of_its_kind():
+    assert type(composed("method=xladder").method) is METHOD_KINDS["ladder"]
+    assert type(composed("method=qlora").method) is METHOD_KINDS["qlora"]
+
+
+def test_accumulation_follows_from_the_global_batch():
+    assert OptimizationConfig(global_batch_size=24, micro_batch_size=4).accumulation(2) == 3
+    assert OptimizationConfig(global_batch_size=24, micro_batch_size=4, gradient_accumulation=5).accumulation(2) == 5
+    with pytest.raises(UserError, match="not a multiple"):
+        OptimizationConfig(global_batch_size=24, micro_batch_size=5).accumulation(1)
+
+
+def test_option_names_reach_into_the_groups():
+    names = option_names(TrainConfig)
+    assert {"seed", "model.path", "train.max_steps", "data.max_length"} <= set(names)
+
+
+def test_an_unknown_error_is_still_one_line():
+    assert "\n" not in explain(ValueError("first\nsecond"), TrainConfig)

@@ -1,0 +1,244 @@
+"""Whole training runs on the embedded model: files, figures, resume, interruption, divergence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from ladder_cli.run_dir import RunDir, default_path
+
+QUICK = [
+    "data.train_samples=64",
+    "data.validation_samples=8",
+    "train.global_batch_size=8",
+    "train.micro_batch_size=4",
+    "train.max_steps=12",
+    "train.evaluations=3",
+    "train.logging_steps=1",
+    "hardware=cpu",
+]
+
+
+def ladder_train(*arguments, timeout=300, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "ladder_cli.train", *QUICK, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    result = ladder_train(f"output_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    return RunDir(folder), result
+
+
+def log_lines(run):
+    return [json.loads(line) for line in run.metrics_log.read_text().splitlines()]
+
+
+def test_the_page_before_training_says_what_is_trained(finished):
+    _, result = finished
+    assert "2,462,016 parameters, frozen" in result.stdout
+    assert "12 of 8 rows (4 x 2 accumulated)" in result.stdout
+    assert "»" in result.stdout
+    assert "\\boxed{" in result.stdout.partition("»")[2].partition("«")[0]
+
+
+def test_a_finished_run_leaves_every_file_of_the_contract(finished):
+    run, _ = finished
+    record = json.loads(run.run.read_text())
+    assert record["status"] == "done"
+    assert {"git_commit", "versions", "device", "data_fingerprint", "seed"} <= record.keys()
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics.keys() >= {
+        "train_loss",
+        "eval_loss",
+        "best_step",
+        "trainable_parameters",
+        "backbone_parameters",
+        "tokens_seen",
+        "tokens_per_second",
+        "peak_memory_bytes",
+        "flops_per_token",
+        "wall_seconds",
+    }
+    assert metrics["backbone_parameters"] == 2_462_016
+    assert metrics["flops_per_token"]["paper"] == 2 * 2_462_016 + 6 * metrics["trainable_parameters"]
+    assert metrics["peak_memory_bytes"]["measured"] > metrics["peak_memory_bytes"]["baseline"] > 0
+    assert run.adapter.is_dir()
+    stored = sum(tensor.numel() for tensor in load_file(run.adapter / "adapter_model.safetensors").values())
+    assert stored == metrics["trainable_parameters"]
+    assert run.read_config().train.max_steps == 12
+
+
+def test_the_log_has_a_line_for_every_step_and_a_falling_loss(finished):
+    run, _ = finished
+    losses = {line["step"]: line["loss"] for line in log_lines(run) if "loss" in line}
+    assert sorted(losses) == list(range(1, 13))
+    assert losses[12] < losses[1]
+    assert sum("eval_loss" in line for line in log_lines(run)) == 3
+
+
+def test_tokens_seen_are_those_of_the_rows_without_padding(finished):
+    run, _ = finished
+    metrics = json.loads(run.metrics.read_text())
+    # 12 steps of 8 rows, of 75 to 120 tokens each.
+    assert 12 * 8 * 75 < metrics["tokens_seen"] < 12 * 8 * 120
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    run, _ = finished
+    before = run.metrics.read_bytes()
+    result = ladder_train(f"output_dir={run.path}")
+    assert result.returncode == 0
+    assert "already done" in result.stdout
+    assert run.metrics.read_bytes() == before
+
+
+def test_another_config_in_the_same_directory_is_refused_with_the_difference(finished):
+    run, _ = finished
+    result = ladder_train(f"output_dir={run.path}", "seed=1")
+    assert result.returncode == 2
+    assert "seed: 0 -> 1" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_resume_false_sets_the_earlier_run_aside(finished, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "precious").write_text("kept")
+    result = ladder_train(f"output_dir={folder}", "resume=false")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run.old-1" / "adapter" / "precious").read_text() == "kept"
+
+
+def test_an_interrupted_run_continues_to_the_same_adapter(finished, tmp_path):
+    run = RunDir(tmp_path / "run")
+    command = [sys.executable, "-m", "ladder_cli.train", *QUICK, f"output_dir={run.path}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if run.metrics_log.is_file() and len(run.metrics_log.read_text().splitlines()) >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert errors.strip().startswith("interrupted: saved at step")
+    assert json.loads(run.run.read_text())["status"] == "interrupted"
+
+    result = ladder_train(f"output_dir={run.path}")
+    assert result.returncode == 0, result.stderr
+    assert "continuing" in result.stdout
+    twin, _ = finished
+    ours, theirs = (load_file(r.adapter / "adapter_model.safetensors") for r in (run, twin))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.equal(theirs[name]), name
+    steps = [line["step"] for line in log_lines(run) if "loss" in line]
+    assert steps == list(range(1, 13))
+    for ours_line, theirs_line in zip(log_lines(run), log_lines(twin), strict=True):
+        assert ours_line.get("loss") == theirs_line.get("loss")
+        assert ours_line.get("eval_loss") == theirs_line.get("eval_loss")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, tiny_config):
+    import torch
+    from transformers import TrainingArguments
+
+    from ladder_cli.config import LadderMethodConfig
+    from ladder_cli.data.batching import PaddingCollator
+    from ladder_cli.errors import RunFailed
+    from ladder_cli.models.backbone import load_backbone
+    from ladder_cli.models.method import method_for
+    from ladder_cli.training.trainer import AdapterTrainer
+
+    method = method_for(LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2))
+    model = method.attach(load_backbone(tiny_config, torch.device("cpu")), tiny_config)
+    poisoned = model.side.up.weight
+    row = {"input_ids": [7, 8, 9, 10], "labels": [-100, 8, 9, 10]}
+    trainer = AdapterTrainer(
+        method,
+        model,
+        train_dataset=[row] * 8,
+        data_collator=PaddingCollator(0),
+        args=TrainingArguments(
+            str(tmp_path),
+            max_steps=4,
+            per_device_train_batch_size=2,
+            use_cpu=True,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            save_strategy="no",
+        ),
+    )
+    forward = model.forward
+
+    def poison_the_third(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        if trainer.state.global_step == 2:
+            output.loss = output.loss * float("nan")
+            poison_the_third.before = poisoned.detach().clone()
+        return output
+
+    model.forward = poison_the_third
+    with pytest.raises(RunFailed, match="the loss became nan at step 3; that step was not taken"):
+        trainer.train()
+    assert torch.equal(poisoned, poison_the_third.before)
+
+
+def test_a_dry_run_writes_the_plan_and_trains_nothing(tmp_path):
+    result = ladder_train(f"output_dir={tmp_path / 'run'}", "dry_run=true", "method=xladder")
+    assert result.returncode == 0, result.stderr
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["rows"] == {"train": 64, "validation": 8}
+    assert plan["steps"] == 12
+    assert plan["config"]["method"]["name"] == "xladder"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
+
+
+def test_a_dry_run_counts_the_same_parameters_as_the_run(finished, tmp_path):
+    run, _ = finished
+    ladder_train(f"output_dir={tmp_path / 'run'}", "dry_run=true")
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    metrics = json.loads(run.metrics.read_text())
+    for name in ("trainable_parameters", "backbone_parameters", "flops_per_token"):
+        assert plan[name] == metrics[name]
+
+
+def test_wandb_offline_needs_no_account(tmp_path):
+    pytest.importorskip("wandb")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    result = ladder_train(
+        f"output_dir={tmp_path / 'run'}",
+        "tracking.wandb=offline",
+        "train.max_steps=2",
+        "train.evaluations=1",
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_run_is_named_after_what_it_is():
+    def name(*overrides):
+        return str(default_path("ladder", "tiny", "arithmetic", list(overrides)))
+
+    assert name() == "outputs/ladder-tiny-arithmetic"
+    assert name("method=ladder", "data_dir=/somewhere", "resume=false") == name()
+    assert name("train.max_steps=30", "seed=1") == "outputs/ladder-tiny-arithmetic,max_steps=30,seed=1"
+    assert name("seed=1", "train.max_steps=30") == name("train.max_steps=30", "seed=1")
+    assert "/" not in name("model.revision=a/b/../c").removeprefix("outputs/")
