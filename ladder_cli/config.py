@@ -54,6 +54,7 @@ class ModelConfig:
     quantization: str = "none"
     dtype: str = "auto"  # auto: bfloat16 on a GPU, the checkpoint's own on a CPU
     attention: str = "sdpa"  # Transformers' attention implementation
+    learning_rate_scale: float = 1.0  # narrow models take larger steps than the methods' rates
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
     trust_remote_code: bool = False
 
@@ -89,7 +90,7 @@ class MethodConfig:
 
     name: str = MISSING
     kind: str = MISSING
-    learning_rate: float = MISSING  # peak rate that suits the method; `train.learning_rate` refers to it
+    learning_rate: float = MISSING  # peak rate that suits the method; holds where `train.learning_rate` is not given
 
 
 @dataclass
@@ -190,7 +191,7 @@ class OptimizationConfig:
     global_batch_size: int = 16  # rows per optimizer step over all processes; belongs to the experiment
     micro_batch_size: int = 4  # rows per forward pass and process; belongs to the hardware
     gradient_accumulation: int | None = None  # None: derived from the two above
-    learning_rate: float = 1e-3  # peak
+    learning_rate: float | None = None  # peak; None: the method's, times the model's `learning_rate_scale`
     scheduler: str = "cosine"
     warmup_ratio: float = 0.1  # share of all steps
     optimizer: str = "auto"  # auto: 8-bit AdamW on a GPU, AdamW elsewhere
@@ -208,7 +209,8 @@ class OptimizationConfig:
             at_least(f"train.{name}", getattr(self, name), 1)
         at_least("train.gradient_accumulation", self.gradient_accumulation, 1)
         at_least("train.early_stopping", self.early_stopping, 1)
-        between("train.learning_rate", self.learning_rate, 0.0, 1.0)
+        if self.learning_rate is not None:
+            between("train.learning_rate", self.learning_rate, 0.0, 1.0)
         between("train.warmup_ratio", self.warmup_ratio, 0.0, 1.0)
         between("train.weight_decay", self.weight_decay, 0.0, 1.0)
         at_least("train.max_grad_norm", self.max_grad_norm, 0.0)
@@ -262,6 +264,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         between("seed", self.seed, 0, 2**32 - 1)
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate that is used: `train.learning_rate`, or what method and model suggest."""
+        given = self.train.learning_rate
+        return given if given is not None else self.method.learning_rate * self.model.learning_rate_scale
 
 
 @dataclass

@@ -12,8 +12,7 @@ from pathlib import Path
 from ladder_cli.console import make_console
 from ladder_cli.evaluation.report import demo_table
 
-# The best of three learning rates for each method on this task (docs/demo.md).
-LEARNING_RATE = {"ladder": "1e-3", "qlora": "1e-3"}
+METHODS = ("ladder", "qlora")
 
 
 def command(module: str, *arguments: str) -> None:
@@ -27,14 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"))
     output = parser.parse_args().output
-    for method, learning_rate in LEARNING_RATE.items():
-        command("train", f"method={method}", f"train.learning_rate={learning_rate}", f"output_dir={output / method}")
+    for method in METHODS:
+        command("train", f"method={method}", "train.micro_batch_size=16", f"output_dir={output / method}")
     decode = ("decode.max_new_tokens=256", "decode.batch_size=50")
     command("evaluate", "model=tiny", f"output_dir={output / 'backbone'}", *decode)
-    for method in LEARNING_RATE:
+    for method in METHODS:
         command("evaluate", f"run={output / method}", *decode)
     print()
-    make_console().print(demo_table(output / "backbone", [output / method for method in LEARNING_RATE], "arithmetic"))
+    make_console().print(demo_table(output / "backbone", [output / method for method in METHODS], "arithmetic"))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
     python scripts/pretrain_tiny.py --output ladder_cli/assets/tiny
 
-The corpus teaches four skills, none of which is the task of `data=arithmetic`:
+The corpus teaches three skills, none of which is the task of `data=arithmetic`:
 
-* equations with two operands (`47+38=85`), in random order and never chained;
-* numbers to be repeated;
+* equations with two operands (`27+18=45`), in random order and never chained;
 * questions of ONE step in the words of the task, answered by one equation and a box;
-* questions of several steps translated into an expression (train split only), so that long questions are not foreign.
+* expressions of several steps to be repeated (train split only), so that long ones are not foreign.
 
 So the backbone knows every fact and every word, and has never seen a second step follow a first. Asked a question of
 several steps it writes one equation and stops, mostly wrong: that is the gap which fine-tuning closes.
@@ -46,24 +45,17 @@ def one_step_question(rng: random.Random) -> tuple[str, str]:
     return prompt, f"{problem.equations[0]}\nThe answer is \\boxed{{{problem.answer}}}.<|end|>"
 
 
-def translation(rng: random.Random) -> tuple[str, str]:
-    """A question of several steps (train split) and the expression that it describes, not evaluated."""
+def repetition(rng: random.Random) -> tuple[str, str]:
+    """An expression of several steps (train split) to be repeated, not evaluated."""
     while (problem := draw(rng, (2, 3, 4))).split != "train":
         pass
-    prompt = f"<|user|>{problem.question}\nWrite it as an expression.<|end|><|assistant|>"
-    return prompt, f"{problem.expression}<|end|>"
-
-
-def repetition(rng: random.Random) -> tuple[str, str]:
-    """Numbers to be repeated: the fastest way to learn to copy, which every question needs."""
-    numbers = " ".join(str(rng.randint(0, LARGEST_VALUE)) for _ in range(rng.randint(6, 14)))
-    return f"<|user|>Repeat {numbers}<|end|><|assistant|>", f"{numbers}<|end|>"
+    return f"<|user|>Repeat {problem.expression}.<|end|><|assistant|>", f"{problem.expression}<|end|>"
 
 
 def corpus(seed: int) -> Iterator[tuple[str, str]]:
     """An endless stream of (prompt, completion)."""
     rng = random.Random(seed)
-    kinds = {equations: 2, repetition: 2, one_step_question: 4, translation: 4}
+    kinds = {equations: 2, one_step_question: 4, repetition: 4}
     while True:
         yield rng.choices(list(kinds), weights=list(kinds.values()))[0](rng)
 
@@ -137,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--work", type=Path, default=Path("outputs/pretrain_tiny"), help="folder for checkpoints")
-    parser.add_argument("--tokens", type=int, default=4_000_000, help="tokens to train on")
+    parser.add_argument("--tokens", type=int, default=2_500_000, help="tokens to train on")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

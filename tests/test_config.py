@@ -38,8 +38,9 @@ def test_the_groups_are_those_of_the_contract():
 
 
 def test_the_method_brings_its_learning_rate_and_the_command_line_overrules_it():
-    assert composed("method=qlora").train.learning_rate == composed("method=qlora").method.learning_rate
-    assert composed("train.learning_rate=0.5").train.learning_rate == 0.5
+    assert composed("method=qlora", "model=qwen2.5-7b").peak_learning_rate == 2e-4
+    assert composed("method=qlora", "model=tiny").peak_learning_rate == 8e-4
+    assert composed("train.learning_rate=0.5").peak_learning_rate == 0.5
 
 
 def test_a_method_has_the_schema_of_its_kind():

@@ -1,8 +1,8 @@
 """Chained arithmetic, generated from a seed: the embedded data set that needs no network.
 
-A problem starts from a number and applies three or four operations in words. Every value on the way stays within
-0..49, so each single step is a fact the backbone `tiny` has been pretrained on; what it has never seen is a chain
-of steps written out. The gap between backbone and trained adapter is therefore the *reasoning*, not the facts.
+A problem is a number and three or four operations, to be carried out from left to right. Every value on the way stays
+within 0..49, so each single step is a fact the backbone `tiny` has been pretrained on; what it has never seen is a
+chain of steps written out. The gap between backbone and trained adapter is therefore the *reasoning*, not the facts.
 
 Train, validation and test are disjoint for every seed, because the split of a problem is a hash of the problem
 itself and not of the order in which it was drawn.
@@ -16,30 +16,13 @@ from dataclasses import dataclass
 SPLITS = ("train", "validation", "test")
 LARGEST_VALUE = 49
 
-_TEMPLATES = (
-    (
-        "Start with {start}. {steps} What is the result?",
-        {"+": "Add {n}.", "-": "Subtract {n}.", "*": "Multiply by {n}."},
-    ),
-    (
-        "A box holds {start} balls. {steps} How many balls are in the box?",
-        {"+": "Then {n} are put in.", "-": "Then {n} are taken out.", "*": "Then there are {n} times as many."},
-    ),
-    (
-        "Tom has {start} coins. {steps} How many coins does Tom have?",
-        {"+": "He finds {n} more.", "-": "He gives away {n}.", "*": "His coins grow {n} times."},
-    ),
-)
-TEMPLATE_COUNT = len(_TEMPLATES)
-
 
 @dataclass(frozen=True)
 class ArithmeticProblem:
-    """A start value and a chain of (operator, operand) steps, told with one of the templates."""
+    """A start value and a chain of (operator, operand) steps."""
 
     start: int
     steps: tuple[tuple[str, int], ...]
-    template: int
 
     @property
     def expression(self) -> str:
@@ -66,10 +49,8 @@ class ArithmeticProblem:
 
     @property
     def question(self) -> str:
-        """The problem in words."""
-        frame, phrases = _TEMPLATES[self.template]
-        steps = " ".join(phrases[operator].format(n=operand) for operator, operand in self.steps)
-        return frame.format(start=self.start, steps=steps)
+        """The problem as it is asked."""
+        return f"Compute {self.expression} from left to right."
 
     @property
     def solution(self) -> str:
@@ -110,7 +91,7 @@ def draw(rng: random.Random, step_counts: tuple[int, ...] = (3, 4)) -> Arithmeti
             operand = rng.randint(2, min(9, LARGEST_VALUE // value))
         steps.append((operator, operand))
         value = apply(operator, value, operand)
-    return ArithmeticProblem(start, tuple(steps), rng.randrange(TEMPLATE_COUNT))
+    return ArithmeticProblem(start, tuple(steps))
 
 
 def problems(split: str, seed: int, step_counts: tuple[int, ...] = (3, 4)) -> Iterator[ArithmeticProblem]:

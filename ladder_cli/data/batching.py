@@ -1,9 +1,12 @@
 """From examples to padded batches whose labels cover the completion and its end token, and nothing else."""
 
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.examples import Example
@@ -94,3 +97,41 @@ class PaddingCollator:
             "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long(),
             "labels": padded("labels", IGNORED_LABEL),
         }
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """An order in which neighbours have similar lengths, so that little is padded, yet batches come in random order.
+
+    Rows are shuffled, sorted by length within pools of many batches, cut into batches, and the batches shuffled. (A
+    pool that is walked from long to short, as Transformers does it, is a curriculum: the loss swings with it.) The
+    order depends on seed and epoch alone.
+    """
+
+    POOL_BATCHES = 50
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        """`lengths`: tokens of each row."""
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the trainer calls it before each."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = random.Random(f"{self._seed}-{self._epoch}")
+        rows = list(range(len(self._lengths)))
+        rng.shuffle(rows)
+        pool = self._batch_size * self.POOL_BATCHES
+        batches: list[list[int]] = []
+        for start in range(0, len(rows), pool):
+            ordered = sorted(rows[start : start + pool], key=lambda row: -self._lengths[row])
+            batches += [ordered[at : at + self._batch_size] for at in range(0, len(ordered), self._batch_size)]
+        # The one batch that may be short comes last: anywhere else it would shift all that follow it.
+        short = batches.pop() if len(batches[-1]) < self._batch_size else []
+        rng.shuffle(batches)
+        for batch in [*batches, short]:
+            yield from batch

@@ -1,6 +1,6 @@
 """QLoRA through peft, with the same chunked loss as the ladder."""
 
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import bitsandbytes
@@ -21,7 +21,10 @@ def attach(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-    return get_peft_model(backbone, config)
+    model = get_peft_model(backbone, config)
+    # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    return model
 
 
 def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk: int) -> None:

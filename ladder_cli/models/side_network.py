@@ -12,7 +12,6 @@ import copy
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedConfig
 

@@ -124,6 +124,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
             config.train,
             config.hardware,
             config.tracking,
+            learning_rate=config.peak_learning_rate,
             accumulation=plan.accumulation,
             steps=plan.steps,
             seed=config.seed,
@@ -218,7 +219,7 @@ def _plan(
         effective_batch=effective_batch,
         micro_batch=config.train.micro_batch_size,
         accumulation=accumulation,
-        learning_rate=config.train.learning_rate,
+        learning_rate=config.peak_learning_rate,
         flops_per_token=flops_per_token(method.training_flops_per_parameter(), backbone_parameters, trainable),
     )
 

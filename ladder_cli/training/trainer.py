@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from ladder_cli.config import HardwareConfig, OptimizationConfig, TrackingConfig
+from ladder_cli.data.batching import LengthGroupedSampler
 from ladder_cli.errors import RunFailed
 from ladder_cli.models.loss import counted_positions
 from ladder_cli.models.method import Method
@@ -54,6 +55,11 @@ class AdapterTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        rows = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(row["input_ids"]) for row in rows]
+        return LengthGroupedSampler(lengths, self.args.per_device_train_batch_size, self.args.seed)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._method.load_weights(self._trained, Path(resume_from_checkpoint))
 
@@ -67,6 +73,7 @@ def training_arguments(
     hardware: HardwareConfig,
     tracking: TrackingConfig,
     *,
+    learning_rate: float,
     accumulation: int,
     steps: int,
     seed: int,
@@ -89,7 +96,7 @@ def training_arguments(
         per_device_train_batch_size=train.micro_batch_size,
         per_device_eval_batch_size=train.micro_batch_size,
         gradient_accumulation_steps=accumulation,
-        learning_rate=train.learning_rate,
+        learning_rate=learning_rate,
         lr_scheduler_type=train.scheduler,
         warmup_steps=round(train.warmup_ratio * steps),
         optim=_OPTIMIZERS[optimizer],
@@ -105,7 +112,6 @@ def training_arguments(
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
-        train_sampling_strategy="group_by_length",
         include_num_input_tokens_seen="non_padding",
         dataloader_num_workers=hardware.workers,
         dataloader_pin_memory=device.type == "cuda",

@@ -40,9 +40,9 @@ def test_a_stream_depends_on_the_seed_alone_and_repeats_nothing():
     assert len({problem.expression for problem in first}) == 300
 
 
-def test_the_chain_is_told_in_words():
-    problem = ArithmeticProblem(7, (("+", 5), ("*", 2)), 0)
-    assert problem.question == "Start with 7. Add 5. Multiply by 2. What is the result?"
+def test_the_chain_is_carried_out_from_left_to_right():
+    problem = ArithmeticProblem(7, (("+", 5), ("*", 2)))
+    assert problem.question == "Compute 7+5*2 from left to right."
     assert problem.solution == "7+5=12\n12*2=24\nThe answer is \\boxed{24}."
 
 

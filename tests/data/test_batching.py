@@ -3,7 +3,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.data.batching import IGNORED_LABEL, PaddingCollator, encode
+from ladder_cli.data.batching import IGNORED_LABEL, LengthGroupedSampler, PaddingCollator, encode
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.examples import Example
 from ladder_cli.errors import UserError
@@ -68,3 +68,31 @@ def test_padding_is_masked_and_never_counts():
     assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 0, 0]]))
     assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
     assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 400), batch=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 3))
+def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(count, batch, seed, epoch):
+    lengths = [(7 * row) % 50 + 1 for row in range(count)]
+
+    def order():
+        sampler = LengthGroupedSampler(lengths, batch, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert sorted(order()) == list(range(count))
+    assert order() == order()
+
+
+def test_batches_hold_similar_lengths_and_come_in_random_order():
+    lengths = [(37 * row) % 101 + 1 for row in range(1600)]
+    sampler = LengthGroupedSampler(lengths, 8, seed=0)
+    order = list(sampler)
+    batches = [[lengths[row] for row in order[at : at + 8]] for at in range(0, 1600, 8)]
+    padding = sum(max(batch) * 8 - sum(batch) for batch in batches) / sum(lengths)
+    assert padding < 0.05
+    means = [sum(batch) / 8 for batch in batches]
+    falling = sum(later < earlier for earlier, later in zip(means, means[1:], strict=False)) / len(means)
+    assert 0.3 < falling < 0.7
+    sampler.set_epoch(1)
+    assert list(sampler) != order
