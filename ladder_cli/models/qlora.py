@@ -23,7 +23,7 @@ def attach(
     )
     model = get_peft_model(backbone, config)
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
-    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
+    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
 
 

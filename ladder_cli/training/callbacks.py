@@ -29,8 +29,8 @@ class MetricsLog(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """One line."""
-        if state.is_world_process_zero:
+        """One line; the trainer's closing summary is left to `metrics.json`."""
+        if state.is_world_process_zero and "train_loss" not in logs:
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from rich.console import Console
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PrinterCallback, set_seed
@@ -71,7 +70,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     shape = AutoConfig.from_pretrained(
         config.model.location, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
     )
-    with init_empty_weights():
+    with torch.device("meta"):
         backbone = AutoModelForCausalLM.from_config(shape)
         backbone_parameters = parameter_count(backbone)
         method = method_for(config.method)

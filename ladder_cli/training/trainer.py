@@ -56,7 +56,7 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        rows = train_dataset if train_dataset is not None else self.train_dataset
+        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(row["input_ids"]) for row in rows]
         return LengthGroupedSampler(lengths, self.args.per_device_train_batch_size, self.args.seed)
 

@@ -180,15 +180,10 @@ def test_right_padding_changes_no_loss(model, token_ids):
 def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backbone, token_ids):
     model = method_for(METHODS["ladder"]).attach(backbone, MODEL)
     disturb(model)
-    inside = []
-    for layer in backbone.model.layers:
-        layer.mlp.register_forward_hook(lambda module, args, output: inside.append(output.data_ptr()))
-        layer.self_attn.register_forward_hook(lambda module, args, output: inside.append(output[0].data_ptr()))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         model.train()(input_ids=token_ids, labels=token_ids)
     assert kept
-    assert inside
     frozen = {parameter.data_ptr() for parameter in backbone.parameters()}
     sizes = sum(
         t.untyped_storage().nbytes()
@@ -200,7 +195,8 @@ def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backb
     taps_and_gradient = (4 + 1 + 2) * wide
     side = 4 * 40 * token_ids.numel() * 32 * 4
     assert sizes < taps_and_gradient + side
-    assert not {t.data_ptr() for t in kept} & set(inside)
+    # 96 is the width inside the backbone's MLPs, and of nothing else.
+    assert not [t.shape for t in kept if t.data_ptr() not in frozen and t.shape[-1:] == (96,)]
 
 
 def test_the_loss_never_holds_the_full_logits(backbone, token_ids):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -92,7 +94,7 @@ def test_batches_hold_similar_lengths_and_come_in_random_order():
     padding = sum(max(batch) * 8 - sum(batch) for batch in batches) / sum(lengths)
     assert padding < 0.05
     means = [sum(batch) / 8 for batch in batches]
-    falling = sum(later < earlier for earlier, later in zip(means, means[1:], strict=False)) / len(means)
+    falling = sum(later < earlier for earlier, later in pairwise(means)) / len(means)
     assert 0.3 < falling < 0.7
     sampler.set_epoch(1)
     assert list(sampler) != order
