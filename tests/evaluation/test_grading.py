@@ -71,7 +71,7 @@ def test_a_verification_that_runs_on_is_killed_and_the_others_are_not_lost(grade
     started = time.monotonic()
     grades = {grade.key: grade.verdict for grade in grader.grade(tasks)}
     assert time.monotonic() - started < 60
-    assert grades["tower"] in (TIMEOUT, CRASH, INCORRECT, NO_ANSWER)
+    assert grades["tower"] in (TIMEOUT, CRASH)
     assert (grades["good 1"], grades["good 2"], grades["bad"]) == (CORRECT, CORRECT, INCORRECT)
 
 
