@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ladder_cli.models.connections import connect
-    from ladder_cli.models.ladder import LadderConfig, LadderModel
+    from ladder_cli.models.ladder import LadderModel
+    from ladder_cli.models.ladder_config import LadderConfig
     from ladder_cli.models.method import load_adapter
 
 __version__ = "0.1.0"
 __all__ = ["LadderConfig", "LadderModel", "connect", "load_adapter"]
 
 _HOMES = {
-    "LadderConfig": "ladder_cli.models.ladder",
+    "LadderConfig": "ladder_cli.models.ladder_config",
     "LadderModel": "ladder_cli.models.ladder",
     "connect": "ladder_cli.models.connections",
     "load_adapter": "ladder_cli.models.method",

@@ -15,6 +15,16 @@ from omegaconf import MISSING
 from ladder_cli.errors import UserError
 
 CONNECTION_PATTERNS = ("aligned", "first", "last", "even")
+# What each part of a ladder can be (docs/ladder.md).
+LADDER_CHOICES = {
+    "gate": ("sum", "fixed", "learned", "vector"),
+    "combine": ("residual", "side", "gated"),
+    "projection": ("full", "low_rank", "shared"),
+    "tap_norm": ("none", "rms"),
+    "block": ("full", "attention"),
+    "attention": ("narrow", "backbone"),
+    "init": ("uniform", "pruned_magnitude", "pruned_fisher"),
+}
 
 
 def suggest(word: str, candidates: list[str]) -> str:
@@ -101,17 +111,23 @@ class LadderMethodConfig(MethodConfig):
     connections: Any = "aligned"  # a pattern, or pairs [[backbone layer, side layer], ...], both counted from 1
     delta: int | None = None  # connected layers of the pattern `last`; None: half of the side layers
     reduction: int = 16  # r, side width = backbone width / r
-    gate: str = "sum"
-    combine: str = "residual"
-    init: str = "uniform"
+    gate: str = "sum"  # how a tap joins the side state
+    combine: str = "residual"  # how the side network joins the backbone at the end
+    projection: str = "full"  # down-projection of the taps
+    projection_rank: int = 16  # of projection=low_rank
+    tap_norm: str = "none"  # before the down-projection
+    block: str = "full"  # a side layer: attention and feed-forward, or attention alone
+    attention: str = "narrow"  # the side attention's head size and kv heads: narrow, or the backbone's
+    init: str = "uniform"  # first weights of the side network
+    init_samples: int = 32  # training rows that init=pruned_fisher looks at
 
     def __post_init__(self) -> None:
         at_least("method.layers", self.layers, 1)
         at_least("method.delta", self.delta, 1)
-        at_least("method.reduction", self.reduction, 1)
-        one_of("method.gate", self.gate, ("sum",))
-        one_of("method.combine", self.combine, ("residual",))
-        one_of("method.init", self.init, ("uniform",))
+        for name in ("reduction", "projection_rank", "init_samples"):
+            at_least(f"method.{name}", getattr(self, name), 1)
+        for name, choices in LADDER_CHOICES.items():
+            one_of(f"method.{name}", getattr(self, name), choices)
         if isinstance(self.connections, str):
             one_of("method.connections", self.connections, CONNECTION_PATTERNS)
             return

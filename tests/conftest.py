@@ -8,7 +8,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from hypothesis import settings
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PhiConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from ladder_cli.config import ModelConfig
 from ladder_cli.models.backbone import load_backbone, load_tokenizer
@@ -20,10 +32,11 @@ if os.environ.get("CI"):
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VOCABULARY = 97
+INNER = 104  # width inside the feed-forward layers, and of nothing else
 _SHAPE = dict(
     vocab_size=VOCABULARY,
     hidden_size=64,
-    intermediate_size=96,
+    intermediate_size=INNER,
     num_hidden_layers=4,
     num_attention_heads=4,
     num_key_value_heads=2,
@@ -32,19 +45,48 @@ _SHAPE = dict(
     bos_token_id=None,
     eos_token_id=1,
 )
+_OPT = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=64,
+    ffn_dim=INNER,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    max_position_embeddings=128,
+    pad_token_id=0,
+    bos_token_id=None,
+    eos_token_id=1,
+)
+
+
+# What each architecture has that the others lack is in brackets.
+ARCHITECTURES = {
+    "qwen2": lambda: Qwen2Config(**_SHAPE, tie_word_embeddings=True),  # (biases on q, k, v)
+    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=24, tie_word_embeddings=True),  # (norms on q and k)
+    "llama": lambda: LlamaConfig(**_SHAPE, tie_word_embeddings=False),
+    "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=8),
+    "gemma": lambda: GemmaConfig(**_SHAPE, head_dim=32),  # (embeddings scaled, norms around one)
+    "gemma2": lambda: Gemma2Config(  # (soft caps, every other layer windowed, four norms)
+        **_SHAPE, head_dim=16, query_pre_attn_scalar=16, sliding_window=8, final_logit_softcapping=5.0
+    ),
+    "phi": lambda: PhiConfig(**_SHAPE, partial_rotary_factor=0.5),  # (attention beside the feed-forward layer)
+    "gpt2": lambda: GPT2Config(  # (learned positions, q, k and v in one matrix stored the other way round)
+        vocab_size=VOCABULARY, n_embd=64, n_inner=INNER, n_layer=4, n_head=4, n_positions=128,
+        pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    ),
+    "opt": lambda: OPTConfig(**_OPT, word_embed_proj_dim=64),  # (positions from the mask)
+    "opt-350m": lambda: OPTConfig(  # (narrow embeddings, norms after, no final norm)
+        **_OPT, word_embed_proj_dim=32, do_layer_norm_before=False
+    ),
+}  # fmt: skip
 
 
 def random_backbone(architecture: str) -> PreTrainedModel:
     """An untrained decoder of four layers, always the same for the same name."""
     torch.manual_seed(0)
-    if architecture == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**_SHAPE, tie_word_embeddings=True)).eval().requires_grad_(False)
-    if architecture == "llama":
-        return LlamaForCausalLM(LlamaConfig(**_SHAPE, tie_word_embeddings=False)).eval().requires_grad_(False)
-    raise ValueError(architecture)
+    return AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]()).eval().requires_grad_(False)
 
 
-@pytest.fixture(params=["qwen2", "llama"])
+@pytest.fixture(params=list(ARCHITECTURES))
 def architecture(request) -> str:
     return request.param
 

@@ -1,12 +1,13 @@
 """A frozen backbone and its side network as one Transformers model."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     Cache,
     DynamicCache,
     GenerationConfig,
@@ -15,99 +16,33 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.masking_utils import create_masks_for_generate
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from ladder_cli.errors import UserError
 from ladder_cli.models import adapter
-from ladder_cli.models.backbone import anatomy_of, identity
+from ladder_cli.models.backbone import anatomy_of, identity, keep_differentiable
 from ladder_cli.models.connections import Connections
+from ladder_cli.models.importance import Batch, by_fisher, by_magnitude
+from ladder_cli.models.ladder_config import LadderConfig
 from ladder_cli.models.loss import DEFAULT_CHUNK, completion_cross_entropy
-from ladder_cli.models.side_network import SideNetwork, side_config
+from ladder_cli.models.pruning import initialise_pruned
+from ladder_cli.models.side_network import SideNetwork
 from ladder_cli.models.taps import LiveTaps, TapSource
 
-FULL_ATTENTION = "full_attention"
-# What `generate` and the trainer read from a model's config, taken over from the backbone.
-_INHERITED = (
-    "vocab_size",
-    "hidden_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-    "sliding_window",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-)
-
-
-class LadderConfig(PreTrainedConfig):
-    """The shape of a ladder and the identity of the backbone that it stands on.
-
-    Attributes:
-        backbone: the backbone's own config as a dict (with its `model_type`).
-        backbone_name: hub repository or folder it was loaded from; where `from_pretrained` looks by default.
-        backbone_revision: revision on the hub.
-        pairs: connections `[backbone layer, side layer]`, counted from 1.
-        side_layers: l.
-        reduction: r; the side width is d / r.
-        gate, combine, init: see docs/ladder.md.
-    """
-
-    model_type = "ladder"
-
-    backbone: dict | None = None
-    backbone_name: str = ""
-    backbone_revision: str | None = None
-    pairs: list | None = None
-    side_layers: int = 0
-    reduction: int = 16
-    gate: str = "sum"
-    combine: str = "residual"
-    init: str = "uniform"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.backbone is not None:
-            backbone = self.backbone_config()
-            for name in _INHERITED:
-                setattr(self, name, getattr(backbone, name, None))
-            # One cache serves both: L backbone layers, then l side layers.
-            self.num_hidden_layers = backbone.num_hidden_layers + self.side_layers
-            self.layer_types = self._layer_types(backbone)
-        super().__post_init__(**kwargs)
-
-    def backbone_config(self) -> PreTrainedConfig:
-        """The backbone's config as an object."""
-        values = dict(self.backbone or {})
-        return AutoConfig.for_model(values.pop("model_type"), **values)
-
-    def connections(self) -> Connections:
-        """The validated connections."""
-        layers = self.backbone_config().num_hidden_layers
-        return Connections(layers, self.side_layers, tuple((i, j) for i, j in self.pairs or []))
-
-    def _layer_types(self, backbone: PreTrainedConfig) -> list[str]:
-        """The backbone's attention types, then for each side layer that of the layer which last fed it."""
-        own = getattr(backbone, "layer_types", None)
-        if own is None:
-            windowed = getattr(backbone, "sliding_window", None) is not None
-            own = ["sliding_attention" if windowed else FULL_ATTENTION] * backbone.num_hidden_layers
-        sources = {j: i for i, j in self.pairs or []}
-        side, source = [], 1
-        for j in range(1, self.side_layers + 1):
-            source = sources.get(j, source)
-            side.append(own[source - 1])
-        return [*own, *side]
+DEFAULT_ADAPTER = "default"
 
 
 class LadderModel(PreTrainedModel, GenerationMixin):
     """A causal language model whose only trained part is the side network.
 
     Works with `Trainer`, with `generate` (cached, batched, left-padded, sampling, beams), and saves the adapter
-    alone. An untrained ladder gives the backbone's logits bit for bit. A ladder cannot be merged into its backbone:
-    it is a second network beside it, not a change of its weights.
+    alone. An untrained ladder gives the backbone's logits bit for bit (unless `combine="side"`). Several named side
+    networks can stand beside one backbone, one of them active (`load_adapter`, `set_adapter`, `disable_adapter`).
+
+    A ladder cannot be merged into its backbone: it is a second network beside it, not a change of its weights.
     """
 
     config_class = LadderConfig
-    base_model_prefix = "backbone"
     main_input_name = "input_ids"
     accepts_loss_kwargs = True
     supports_gradient_checkpointing = False
@@ -122,17 +57,105 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         self.backbone = backbone.requires_grad_(False)
         self.loss_chunk = DEFAULT_CHUNK
         self._anatomy = anatomy_of(backbone)
-        connections = config.connections()
-        shape = side_config(backbone.config, connections, config.reduction, list(config.layer_types))
-        self.side = SideNetwork(self._anatomy, shape, backbone.config.hidden_size, connections)
-        self.side.to(device=self._anatomy.device, dtype=torch.float32)
-        self.tap_source: TapSource = LiveTaps(self._anatomy, connections.taps)
+        if self._anatomy.project_out is not None:
+            keep_differentiable(self._anatomy.project_out)
+        self._disabled = False
+        self._bare_taps = LiveTaps(self._anatomy, ())
+        self._configs: dict[str, LadderConfig] = {}
+        self._tap_sources: dict[str, TapSource] = {}
+        self.sides = nn.ModuleDict()
+        self.add_adapter(DEFAULT_ADAPTER, config)
         self.generation_config = GenerationConfig.from_dict(backbone.generation_config.to_dict())
         self.post_init()
 
+    @property
+    def side(self) -> SideNetwork:
+        """The active side network."""
+        return cast(SideNetwork, self.sides[self.active_adapter])
+
+    @property
+    def tap_source(self) -> TapSource:
+        """Where the active side network's taps come from."""
+        return self._tap_sources[self.active_adapter]
+
+    @tap_source.setter
+    def tap_source(self, source: TapSource) -> None:
+        self._tap_sources[self.active_adapter] = source
+
+    @property
+    def base_model(self) -> nn.Module:  # type: ignore[override]
+        """Everything up to the head, as Transformers' and TRL's code expects it: gives `last_hidden_state`."""
+        return _Headless(self)
+
+    def add_adapter(self, name: str, config: LadderConfig) -> None:  # type: ignore[override]
+        """Put one more, untrained side network beside the backbone and make it the active one.
+
+        Raises:
+            UserError: if the name is taken.
+        """
+        if name in self._configs:
+            raise UserError(f"there is an adapter named '{name}' already: choose another name.")
+        # Masks are made for one attention kernel, and both networks share them.
+        config._attn_implementation = self.backbone.config._attn_implementation
+        side = SideNetwork(self._anatomy, config)
+        self.sides[name] = side.to(device=self._anatomy.device, dtype=torch.float32)
+        self._configs[name] = config
+        self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps)
+        self.set_adapter(name)
+
+    def load_adapter(self, folder: str | Path, name: str) -> None:  # type: ignore[override]
+        """Load a saved side network beside the ones that are there, under a name, and make it the active one.
+
+        Raises:
+            UserError: if the name is taken, or the folder holds no ladder of this backbone.
+        """
+        config = LadderConfig(**adapter.read_config(folder, expected="ladder"))
+        adapter.check_backbone(folder, identity(config.backbone_config()), identity(self.backbone.config))
+        self.add_adapter(name, config)
+        self.load_adapter_weights(folder)
+
+    def set_adapter(self, name: str) -> None:  # type: ignore[override]
+        """Make the named side network the active one: the one that runs, is trained and is saved.
+
+        Raises:
+            UserError: if there is none of that name.
+        """
+        if name not in self._configs:
+            raise UserError(f"there is no adapter named '{name}': there are {', '.join(self._configs)}.")
+        self.active_adapter = name
+        self.config = self._configs[name]
+        for other, side in self.sides.items():
+            side.requires_grad_(other == name)
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """The bare backbone, within a `with` block."""
+        self._disabled, self.config = True, self.backbone.config
+        try:
+            yield
+        finally:
+            self._disabled, self.config = False, self._configs[self.active_adapter]
+
+    def merge_and_unload(self, *_: Any, **__: Any) -> None:
+        """Where users of peft look for merging.
+
+        Raises:
+            UserError: always; a ladder changes no weight of the backbone, so there is nothing to merge into.
+        """
+        raise UserError(
+            "a ladder cannot be merged: it is a second network beside the backbone, not a change of its weights. "
+            "Keep the adapter folder and serve both together."
+        )
+
     @classmethod
     def on(
-        cls, backbone: PreTrainedModel, connections: Connections, reduction: int = 16, name: str = "", **shape: Any
+        cls,
+        backbone: PreTrainedModel,
+        connections: Connections,
+        reduction: int = 16,
+        name: str = "",
+        sample: Iterable[Batch] = (),
+        **shape: Any,
     ) -> "LadderModel":
         """An untrained ladder on a loaded backbone.
 
@@ -141,7 +164,11 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             connections: from `connections.connect(...)`.
             reduction: r.
             name: where the backbone can be found again; by default the place it was loaded from.
-            shape: further fields of `LadderConfig`.
+            sample: batches of training data (`input_ids`, `attention_mask`, `labels`), for `init="pruned_fisher"`.
+            shape: further fields of `LadderConfig`: gate, combine, init, ...
+
+        Raises:
+            UserError: if the shape does not fit the backbone.
         """
         config = LadderConfig(
             backbone=_plain_config(backbone.config),
@@ -151,7 +178,12 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             reduction=reduction,
             **shape,
         )
-        return cls(config, backbone)
+        model = cls(config, backbone)
+        if config.init != "uniform" and model._anatomy.device.type != "meta":
+            fisher = config.init == "pruned_fisher"
+            importance = by_fisher(backbone, model._anatomy, sample) if fisher else by_magnitude(model._anatomy)
+            initialise_pruned(model.side, model._anatomy, importance)
+        return model
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -234,31 +266,55 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             logits_to_keep: last positions (or indices) whose logits are wanted; 0 means all.
             num_items_in_batch: divisor of the loss; None divides by this batch's counted tokens.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
+        with self._anatomy.autocast():
+            hidden = self._hidden(position_ids=position_ids, past_key_values=past_key_values, **inputs)
+            if labels is not None:
+                loss = completion_cross_entropy(hidden, self._logits, labels, num_items_in_batch, self.loss_chunk)
+                return CausalLMOutputWithPast(loss=loss, past_key_values=past_key_values)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self._logits(hidden[:, kept].to(self._anatomy.dtype))
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+    def features(self, **inputs: Any) -> Tensor:
+        """What the head reads, `[batch, tokens, d]`, for the inputs of `forward` (without labels)."""
+        with self._anatomy.autocast():
+            return self._features(self._hidden(**inputs))
+
+    def _features(self, hidden: Tensor) -> Tensor:
+        return self._anatomy.features(hidden, normed=self.side.combine.normed and not self._disabled)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self._anatomy.head_logits(self._features(hidden))
+
+    def _hidden(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The hidden state after backbone and side network, `[batch, tokens, d]`."""
         tokens = input_ids if input_ids is not None else inputs_embeds
-        assert tokens is not None
+        if tokens is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        kwargs["past_key_values"], kwargs["use_cache"] = past_key_values, past_key_values is not None
+        # The backbone is given the positions that the caller gave: OPT works them out of the mask.
+        inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
+        if self._disabled:
+            with torch.no_grad():
+                return self._bare_taps.taps(attention_mask=attention_mask, **inputs, **kwargs).final
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = (torch.arange(tokens.shape[1], device=tokens.device) + seen).unsqueeze(0)
         # Before the backbone runs: it advances the cache that masks are measured against.
         masks = self._masks(tokens, attention_mask, past_key_values, position_ids)
-        shared = {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": bool(use_cache)}
-        taps = self.tap_source.taps(
-            input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **shared, **kwargs
-        )
-        with self._anatomy.autocast():
-            hidden = taps.final + self.side(taps.rungs, masks, **shared, **kwargs)
-            if labels is not None:
-                loss = completion_cross_entropy(
-                    hidden, self._anatomy.readout, labels, num_items_in_batch, self.loss_chunk
-                )
-                return CausalLMOutputWithPast(loss=loss, past_key_values=past_key_values)
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self._anatomy.readout(hidden[:, kept])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+        taps = self.tap_source.taps(attention_mask=attention_mask, **inputs, **kwargs)
+        return self.side(taps.rungs, taps.final, masks, position_ids, **kwargs)
 
     def _masks(
         self, tokens: Tensor, attention_mask: Any, cache: Cache | None, position_ids: Tensor
@@ -274,6 +330,20 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             position_ids=position_ids,
         )
         return masks if isinstance(masks, dict) else dict.fromkeys(set(self.config.layer_types), masks)
+
+
+class _Headless(nn.Module):
+    """A ladder up to its head."""
+
+    def __init__(self, ladder: LadderModel) -> None:
+        super().__init__()
+        # Not a submodule: the ladder is the owner of all parameters.
+        self.__dict__["ladder"] = ladder
+
+    def forward(self, past_key_values: Cache | None = None, use_cache: bool | None = None, **inputs: Any) -> Any:
+        """The inputs of the ladder's `forward`, without labels."""
+        hidden = self.ladder.features(past_key_values=past_key_values, **inputs)
+        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
 
 def _plain_config(config: PreTrainedConfig) -> dict[str, Any]:

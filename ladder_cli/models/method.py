@@ -4,6 +4,8 @@ A method attaches its trained part to a frozen backbone, hands it out, loads it,
 knows nothing else of it, and the evaluator needs only `load_adapter`.
 """
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -12,9 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from ladder_cli.config import LadderMethodConfig, MethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.config import LADDER_CHOICES, LadderMethodConfig, MethodConfig, ModelConfig, QLoRAMethodConfig
 from ladder_cli.models import adapter, qlora
-from ladder_cli.models.connections import connect
+from ladder_cli.models.connection_map import draw
+from ladder_cli.models.connections import Connections, connect
+from ladder_cli.models.importance import Batch
 from ladder_cli.models.ladder import LadderModel
 from ladder_cli.models.loss import DEFAULT_CHUNK
 
@@ -26,12 +30,31 @@ class Method(Protocol):
     writes its adapter alone on `save_pretrained`.
     """
 
-    def attach(self, backbone: PreTrainedModel, model: ModelConfig, loss_chunk: int = DEFAULT_CHUNK) -> nn.Module:
-        """A model to train; `backbone` belongs to it from now on."""
+    def attach(
+        self,
+        backbone: PreTrainedModel,
+        model: ModelConfig,
+        loss_chunk: int = DEFAULT_CHUNK,
+        sample: Iterable[Batch] = (),
+    ) -> nn.Module:
+        """A model to train; `backbone` belongs to it from now on.
+
+        Args:
+            backbone: frozen.
+            model: where the backbone came from.
+            loss_chunk: counted tokens whose logits may exist at the same time.
+            sample: training data, one row a batch, for methods whose first weights depend on it.
+        """
         ...
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the trained part of `model` by a checkpoint's."""
+        ...
+
+    def picture(self, backbone: PreTrainedModel) -> list[str]:
+        """What `attach` would build over this backbone, drawn in lines for a terminal; empty if there is no shape to
+        see.
+        """
         ...
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
@@ -47,19 +70,24 @@ class LadderMethod:
     def __init__(self, config: LadderMethodConfig) -> None:
         self.config = config
 
-    def attach(self, backbone: PreTrainedModel, model: ModelConfig, loss_chunk: int = DEFAULT_CHUNK) -> LadderModel:
-        """A side network that starts as no change at all."""
+    def attach(
+        self,
+        backbone: PreTrainedModel,
+        model: ModelConfig,
+        loss_chunk: int = DEFAULT_CHUNK,
+        sample: Iterable[Batch] = (),
+    ) -> LadderModel:
+        """A side network beside the backbone."""
         config = self.config
-        connections = connect(backbone.config.num_hidden_layers, config.connections, config.layers, config.delta)
         ladder = LadderModel.on(
             backbone,
-            connections,
+            self._connections(backbone),
             reduction=config.reduction,
             name=model.hub_id if model.path is None and model.hub_id else model.location,
             backbone_revision=model.revision,
-            gate=config.gate,
-            combine=config.combine,
-            init=config.init,
+            sample=islice(sample, config.init_samples),
+            projection_rank=config.projection_rank,
+            **{name: getattr(config, name) for name in LADDER_CHOICES},
         )
         ladder.loss_chunk = loss_chunk
         return ladder
@@ -68,6 +96,14 @@ class LadderMethod:
         """Overwrite the side network's weights."""
         assert isinstance(model, LadderModel)
         model.load_adapter_weights(folder)
+
+    def picture(self, backbone: PreTrainedModel) -> list[str]:
+        """The connections."""
+        return draw(self._connections(backbone))
+
+    def _connections(self, backbone: PreTrainedModel) -> Connections:
+        config = self.config
+        return connect(backbone.config.num_hidden_layers, config.connections, config.layers, config.delta)
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """2N + 6n: the backbone runs forward only (paper section 3)."""
@@ -80,7 +116,13 @@ class QLoRAMethod:
     def __init__(self, config: QLoRAMethodConfig) -> None:
         self.config = config
 
-    def attach(self, backbone: PreTrainedModel, model: ModelConfig, loss_chunk: int = DEFAULT_CHUNK) -> PeftModel:
+    def attach(
+        self,
+        backbone: PreTrainedModel,
+        model: ModelConfig,
+        loss_chunk: int = DEFAULT_CHUNK,
+        sample: Iterable[Batch] = (),
+    ) -> PeftModel:
         """Low-rank adapters that start as no change at all."""
         config = self.config
         attached = qlora.attach(
@@ -95,6 +137,10 @@ class QLoRAMethod:
         """Overwrite the low-rank matrices."""
         assert isinstance(model, PeftModel)
         set_peft_model_state_dict(model, load_file(folder / adapter.WEIGHTS_FILE))
+
+    def picture(self, backbone: PreTrainedModel) -> list[str]:
+        """Every linear layer alike: nothing to see."""
+        return []
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """The paper counts 6(N + n); a frozen weight needs no weight gradient, so 4N + 6n is what is done, and

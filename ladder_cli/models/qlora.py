@@ -3,13 +3,13 @@
 from functools import partial, wraps
 from typing import Any
 
-import bitsandbytes
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.pytorch_utils import Conv1D
 
-from ladder_cli.models.backbone import anatomy_of
+from ladder_cli.models.backbone import anatomy_of, keep_differentiable
 from ladder_cli.models.loss import completion_cross_entropy
 
 
@@ -19,7 +19,12 @@ def attach(
     """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023)."""
     prepare(backbone, gradient_checkpointing, loss_chunk)
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
     )
     model = get_peft_model(backbone, config)
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
@@ -29,11 +34,7 @@ def attach(
 
 def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk: int) -> None:
     """Make a frozen backbone fit for gradients that pass through it, and its loss lean."""
-    for module in backbone.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            # On CPUs with avx512_bf16 an evaluation packs the weight in place for a product that has no gradient:
-            # training after it would silently go wrong.
-            module.support_avx512bf16_for_cpu = False
+    keep_differentiable(backbone)
     if gradient_checkpointing:
         backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lean_loss(backbone, loss_chunk)
@@ -60,10 +61,10 @@ def lean_loss(model: PreTrainedModel, chunk: int) -> None:
                 return plain_forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
             for name in ("return_dict", "output_attentions", "output_hidden_states"):
                 kwargs.pop(name, None)
-            normed = anatomy.decoder(
+            features = anatomy.decoder(
                 input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kwargs
             ).last_hidden_state
-            loss = completion_cross_entropy(normed, anatomy.logits, labels, num_items_in_batch, chunk)
+            loss = completion_cross_entropy(features, anatomy.head_logits, labels, num_items_in_batch, chunk)
             return CausalLMOutputWithPast(loss=loss)
 
     model.forward = forward

@@ -77,6 +77,8 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
         model = method.attach(backbone.requires_grad_(False), config.model)
     plan = _plan(config, data, method, model, backbone_parameters, device, config.model.dtype)
     plan.print(console, data.tokenizer)
+    for line in method.picture(backbone):
+        console.print(f"  {line}", highlight=False)
     write_json(run.plan, {"config": as_dict(config), **plan.as_dict(), "data_fingerprint": data.fingerprint})
     console.print(f"dry run: nothing was trained; the plan is in {run.plan}", soft_wrap=True)
 
@@ -104,7 +106,9 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     backbone = load_backbone(config.model, device)
     backbone_parameters = parameter_count(backbone)
     method = method_for(config.method)
-    model = method.attach(backbone, config.model, config.train.loss_chunk)
+    collate = PaddingCollator(data.tokenizer.pad_token_id)
+    sample = (collate([row]) for row in data.train.rows)
+    model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
     plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype).removeprefix("torch."))
     plan.print(console, data.tokenizer)
 
@@ -133,7 +137,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         ),
         train_dataset=data.train.rows,
         eval_dataset=data.validation.rows,
-        data_collator=PaddingCollator(data.tokenizer.pad_token_id),
+        data_collator=collate,
         callbacks=[throughput, MetricsLog(run.metrics_log), ProgressDisplay(console, throughput), stop],
     )
     trainer.remove_callback(PrinterCallback)

@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
 
     method = method_for(LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2))
     model = method.attach(load_backbone(tiny_config, torch.device("cpu")), tiny_config)
-    poisoned = model.side.up.weight
+    poisoned = model.side.combine.up.weight
     row = {"input_ids": [7, 8, 9, 10], "labels": [-100, 8, 9, 10]}
     trainer = AdapterTrainer(
         method,

@@ -1,0 +1,70 @@
+"""How a tap joins the state of the side network: s, P(h) -> the input of the next block.
+
+The names are those of the methods that came before: `sum` is the paper's (section 3), `fixed` and `learned` are Ladder
+Side-Tuning's (Sung et al., 2022), `vector` is Quantized Side Tuning's (Zhang et al., 2024).
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+
+class SumGate(nn.Module):
+    """s + P(h)."""
+
+    def forward(self, state: Tensor, tap: Tensor) -> Tensor:
+        """`[..., side width]` each."""
+        return state + tap
+
+
+class FixedGate(nn.Module):
+    """alpha s + (1 - alpha) P(h) with a constant alpha."""
+
+    def __init__(self, alpha: float = 0.5) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, state: Tensor, tap: Tensor) -> Tensor:
+        """`[..., side width]` each."""
+        return self.alpha * state + (1 - self.alpha) * tap
+
+
+class LearnedGate(nn.Module):
+    """mu s + (1 - mu) P(h), mu = sigmoid(a / T) with one learned number a, 0 at the start, and T = 0.1."""
+
+    temperature = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(()))
+
+    def forward(self, state: Tensor, tap: Tensor) -> Tensor:
+        """`[..., side width]` each."""
+        mu = torch.sigmoid(self.logit / self.temperature).to(state.dtype)
+        return mu * state + (1 - mu) * tap
+
+
+class VectorGate(nn.Module):
+    """beta s + (1 - beta) P(h) with one learned number per channel, 1/2 at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.full((width,), 0.5))
+
+    def forward(self, state: Tensor, tap: Tensor) -> Tensor:
+        """`[..., side width]` each."""
+        beta = self.beta.to(state.dtype)
+        return beta * state + (1 - beta) * tap
+
+
+def make_gate(name: str, width: int) -> nn.Module:
+    """The gate of that name for states of `width` channels."""
+    if name == "sum":
+        return SumGate()
+    if name == "fixed":
+        return FixedGate()
+    if name == "learned":
+        return LearnedGate()
+    if name == "vector":
+        return VectorGate(width)
+    raise ValueError(f"unknown gate {name!r}")

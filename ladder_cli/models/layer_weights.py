@@ -1,0 +1,84 @@
+"""The matrices of a decoder layer by what they do, whatever an architecture calls them and however they are stored.
+
+    q, k, v   read the residual stream, write heads
+    o         reads heads, writes the residual stream
+    inner     read the residual stream, write the feed-forward layer's inner units (one or two matrices)
+    out       reads those units, writes the residual stream
+"""
+
+from dataclasses import dataclass
+
+import bitsandbytes
+import torch
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ladder_cli.errors import UserError
+
+_ROLES = {
+    "q_proj": "q", "k_proj": "k", "v_proj": "v", "c_attn": "qkv",
+    "o_proj": "o", "out_proj": "o", "dense": "o", "attn.c_proj": "o",
+    "gate_proj": "inner", "up_proj": "inner", "fc1": "inner", "c_fc": "inner",
+    "down_proj": "out", "fc2": "out", "mlp.c_proj": "out",
+}  # fmt: skip
+_LINEAR = (nn.Linear, Conv1D)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One linear map inside a layer: its place, its role, and the module."""
+
+    name: str
+    role: str
+    module: nn.Module
+
+
+def matrices(layer: nn.Module, kind: str) -> list[Matrix]:
+    """The linear maps of a decoder layer.
+
+    Args:
+        kind: the architecture's name, for messages.
+
+    Raises:
+        UserError: if a map is of no known role.
+    """
+    found = []
+    for name, module in layer.named_modules():
+        if isinstance(module, _LINEAR):
+            role = next((role for suffix, role in _ROLES.items() if name.endswith(suffix)), None)
+            if role is None:
+                raise UserError(
+                    f"method.init=pruned is not supported for {kind}: what its layers use '{name}' for is not known. "
+                    "Use method.init=uniform."
+                )
+            found.append(Matrix(name, role, module))
+    return found
+
+
+@torch.no_grad()
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight as `[out, in]` float32, dequantised where it is quantised.
+
+    Raises:
+        UserError: if bitsandbytes has packed it for the CPU, which cannot be undone here.
+    """
+    if is_packed(module):
+        raise UserError(
+            "this 4-bit backbone has already run on the CPU, which packed its weights for inference: load it afresh "
+            "before building a ladder with init=pruned."
+        )
+    weight = dequantize_module_weight(module).detach().float()
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def set_weight(module: nn.Module, weight: Tensor) -> None:
+    """Overwrite a (not quantised) weight by `[out, in]`."""
+    with torch.no_grad():
+        module.get_parameter("weight").copy_(weight.T if isinstance(module, Conv1D) else weight)
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Whether a 4-bit weight was rearranged for CPU inference."""
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    return isinstance(module, bitsandbytes.nn.Linear4bit) and bool(getattr(state, "packing_format_for_cpu", False))

@@ -1,0 +1,82 @@
+"""P_j: from the backbone's width down to the side network's, and the norm that a tap may get before it."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm
+
+_SHARED = "shared"
+
+
+class DownProjections(nn.Module):
+    """One projection for each rung 0..l that has a tap, or one for all of them.
+
+    * `full`: a matrix per rung.
+    * `low_rank`: two thin matrices per rung, d -> rank -> d_s (Quantized Side Tuning).
+    * `shared`: one matrix for all rungs.
+    """
+
+    def __init__(self, kind: str, width: int, side_width: int, rungs: Iterable[int], rank: int, tap_norm: str) -> None:
+        """`rungs`: side layers that have a tap, 0 for the embeddings."""
+        super().__init__()
+        self.tap_norm = tap_norm
+        names = [_SHARED] if kind == "shared" else [str(rung) for rung in rungs]
+
+        def projection() -> nn.Module:
+            if kind == "low_rank":
+                return nn.Sequential(
+                    nn.Linear(width, rank, bias=False), nn.Linear(rank, side_width, bias=False)
+                )
+            return nn.Linear(width, side_width, bias=False)
+
+        self.by_rung = nn.ModuleDict({name: projection() for name in names})
+
+    def of(self, rung: int) -> nn.Module:
+        """The module that projects the tap of `rung`."""
+        return self.by_rung[_SHARED if _SHARED in self.by_rung else str(rung)]
+
+    def forward(self, rung: int, tap: Tensor) -> Tensor:
+        """`[..., d]` to `[..., d_s]`."""
+        if self.tap_norm == "rms":
+            with torch.no_grad():  # no gradient enters the backbone, so only the normed tap need be kept
+                tap = rms_norm(tap.float(), tap.shape[-1:], eps=1e-6).to(tap.dtype)
+        return self.of(rung)(tap)
+
+    @torch.no_grad()
+    def select(self, rung: int, channels: Tensor) -> None:
+        """Let the projection of `rung` read the given backbone channels `[d_s]` and nothing else.
+
+        A low-rank projection gets the best approximation of its rank that random directions allow: an orthonormal
+        basis of `rank` directions in the space of those channels.
+        """
+        module = self.of(rung)
+        wide, narrow = _shape(module)
+        selection = torch.zeros(narrow, wide)
+        selection[torch.arange(narrow), channels.cpu()] = 1.0
+        if isinstance(module, nn.Linear):
+            module.weight.copy_(selection)
+            return
+        assert isinstance(module, nn.Sequential)
+        first, second = module
+        basis, _ = torch.linalg.qr(torch.randn(narrow, first.out_features))
+        first.weight.copy_(basis.T @ selection)
+        second.weight.copy_(basis)
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    return linears[0].in_features, linears[-1].out_features
+
+
+@torch.no_grad()
+def uniform_(module: nn.Module) -> None:
+    """Every matrix uniform in +-1/sqrt(fan in), every bias zero; norms stay as they were made (one)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D":
+            fan_in = part.in_features if isinstance(part, nn.Linear) else part.nx
+            bound = 1 / math.sqrt(fan_in)
+            nn.init.uniform_(part.weight, -bound, bound)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
