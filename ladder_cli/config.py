@@ -66,6 +66,7 @@ class ModelConfig:
     attention: str = "sdpa"  # Transformers' attention implementation
     learning_rate_scale: float = 1.0  # narrow models take larger steps than the methods' rates
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
+    side_recompute: bool = True  # whether recomputing side layers pays: about 1% more arithmetic where r is large
     trust_remote_code: bool = False
 
     @property
@@ -119,6 +120,7 @@ class LadderMethodConfig(MethodConfig):
     block: str = "full"  # a side layer: attention and feed-forward, or attention alone
     attention: str = "narrow"  # the side attention's head size and kv heads: narrow, or the backbone's
     init: str = "uniform"  # first weights of the side network
+    recompute: bool = True  # side layers keep their input alone for the backward pass and compute the rest again
     init_samples: int = 32  # training rows that init=pruned_fisher looks at
 
     def __post_init__(self) -> None:

@@ -72,7 +72,9 @@ class Anatomy:
 
     def autocast(self) -> AbstractContextManager:
         """Trained parts keep float32 weights and compute in the backbone's type."""
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
+        if self.dtype in (torch.float32, torch.float64):
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def head_logits(self, features: Tensor) -> Tensor:
         """Logits `[..., vocabulary]` of what the decoder hands out as its last hidden state."""

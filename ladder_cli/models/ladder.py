@@ -45,7 +45,7 @@ class LadderModel(PreTrainedModel, GenerationMixin):
     config_class = LadderConfig
     main_input_name = "input_ids"
     accepts_loss_kwargs = True
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -97,8 +97,8 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             raise UserError(f"there is an adapter named '{name}' already: choose another name.")
         # Masks are made for one attention kernel, and both networks share them.
         config._attn_implementation = self.backbone.config._attn_implementation
-        side = SideNetwork(self._anatomy, config)
-        self.sides[name] = side.to(device=self._anatomy.device, dtype=torch.float32)
+        with self._anatomy.device:
+            self.sides[name] = side = SideNetwork(self._anatomy, config)
         self._configs[name] = config
         self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps)
         self.set_adapter(name)
@@ -231,6 +231,19 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         self.backbone.eval()
         return self
 
+    def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
+        """What Transformers' `activation_checkpointing_enable` means here: side layers are recomputed."""
+        for side in self.sides.values():
+            cast(SideNetwork, side).recompute = enable
+
+    def enable_input_require_grads(self) -> None:
+        """Nothing to do: gradients never reach the embeddings."""
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether side layers are recomputed in the backward pass."""
+        return self.side.recompute
+
     def get_input_embeddings(self) -> torch.nn.Module:
         """The backbone's."""
         return self.backbone.get_input_embeddings()
@@ -269,19 +282,17 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
-        with self._anatomy.autocast():
-            hidden = self._hidden(position_ids=position_ids, past_key_values=past_key_values, **inputs)
-            if labels is not None:
-                loss = completion_cross_entropy(hidden, self._logits, labels, num_items_in_batch, self.loss_chunk)
-                return CausalLMOutputWithPast(loss=loss, past_key_values=past_key_values)
+        hidden = self._hidden(position_ids=position_ids, past_key_values=past_key_values, **inputs)
+        if labels is not None:
+            loss = completion_cross_entropy(hidden, self._logits, labels, num_items_in_batch, self.loss_chunk)
+            return CausalLMOutputWithPast(loss=loss, past_key_values=past_key_values)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self._logits(hidden[:, kept].to(self._anatomy.dtype))
+        logits = self._logits(hidden[:, kept])
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
     def features(self, **inputs: Any) -> Tensor:
         """What the head reads, `[batch, tokens, d]`, for the inputs of `forward` (without labels)."""
-        with self._anatomy.autocast():
-            return self._features(self._hidden(**inputs))
+        return self._features(self._hidden(**inputs))
 
     def _features(self, hidden: Tensor) -> Tensor:
         return self._anatomy.features(hidden, normed=self.side.combine.normed and not self._disabled)

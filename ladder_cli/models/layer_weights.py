@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import bitsandbytes
 import torch
+from bitsandbytes.functional import int8_vectorwise_dequant
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -68,6 +69,10 @@ def weight_of(module: nn.Module) -> Tensor:
             "this 4-bit backbone has already run on the CPU, which packed its weights for inference: load it afresh "
             "before building a ladder with init=pruned."
         )
+    if isinstance(module, bitsandbytes.nn.Linear8bitLt):
+        # The row scales move from the weight to the layer's state at the first forward pass.
+        scale = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
+        return int8_vectorwise_dequant(module.weight.data, scale).float()
     weight = dequantize_module_weight(module).detach().float()
     return weight.T if isinstance(module, Conv1D) else weight
 

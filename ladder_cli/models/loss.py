@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import cross_entropy
 
 IGNORED_LABEL = -100
@@ -40,9 +41,12 @@ def completion_cross_entropy(
     Raises:
         ValueError: if no token counts; a loss of 0 would hide it.
     """
-    counted = counted_positions(labels)
-    rows = hidden[:, :-1][counted]
-    targets = labels[:, 1:][counted]
+    if isinstance(labels, FakeTensor):
+        # Shapes without values (analysis.backward_memory): as if every token counted, the most there can be.
+        rows, targets = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    else:
+        counted = counted_positions(labels)
+        rows, targets = hidden[:, :-1][counted], labels[:, 1:][counted]
     if len(targets) == 0:
         raise ValueError("no token of this batch counts for the loss: every label is -100")
     total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
@@ -50,24 +54,27 @@ def completion_cross_entropy(
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of `rows` `[n, d]` against `targets` `[n]`, a float32 scalar."""
+    """Sum of the cross-entropies of `rows` `[n, d]` against `targets` `[n]`, a scalar of at least float32."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
         wants_gradient = ctx.needs_input_grad[0]
         gradient = torch.empty_like(rows) if wants_gradient else None
-        total = torch.zeros((), dtype=torch.float32, device=rows.device)
+        precision = torch.promote_types(rows.dtype, torch.float32)  # float64 stays what it is
+        total = torch.zeros((), dtype=precision, device=rows.device)
         for start in range(0, len(rows), chunk):
             piece = slice(start, start + chunk)
             with torch.set_grad_enabled(wants_gradient):
                 inputs = rows[piece].detach().requires_grad_(wants_gradient)
-                loss = cross_entropy(readout(inputs).float(), targets[piece], reduction="sum")
+                loss = cross_entropy(readout(inputs).to(precision), targets[piece], reduction="sum")
                 if gradient is not None:
                     (gradient[piece],) = torch.autograd.grad(loss, inputs)
             total += loss.detach()
-        ctx.gradient = gradient
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None, None]:
-        return ctx.gradient * grad_output.to(ctx.gradient.dtype), None, None, None
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.to(gradient.dtype), None, None, None

@@ -90,6 +90,7 @@ class LadderMethod:
             **{name: getattr(config, name) for name in LADDER_CHOICES},
         )
         ladder.loss_chunk = loss_chunk
+        ladder.side.recompute = config.recompute
         return ladder
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """QLoRA through peft, with the same chunked loss as the ladder."""
 
+import warnings
 from functools import partial, wraps
 from typing import Any
 
@@ -26,7 +27,10 @@ def attach(
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
     )
-    model = get_peft_model(backbone, config)
+    with warnings.catch_warnings():
+        # peft asks Transformers for this by its former name.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        model = get_peft_model(backbone, config)
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
@@ -36,7 +40,10 @@ def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk:
     """Make a frozen backbone fit for gradients that pass through it, and its loss lean."""
     keep_differentiable(backbone)
     if gradient_checkpointing:
-        backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if hasattr(backbone, "activation_checkpointing_enable"):
+            backbone.activation_checkpointing_enable({"use_reentrant": False})
+        else:  # its name before transformers 5.2x
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
     lean_loss(backbone, loss_chunk)
 
 

@@ -10,7 +10,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
 from ladder_cli.models.backbone import Anatomy
@@ -21,8 +24,23 @@ from ladder_cli.models.projections import DownProjections, uniform_
 from ladder_cli.models.side_block import build_block, side_config
 
 
+def in_type(dtype: torch.dtype, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a module with its weights cast."""
+    weights = {name: weight.to(dtype) for name, weight in module.named_parameters()}
+    return functional_call(module, weights, args, kwargs) if weights else module(*args, **kwargs)
+
+
+def recomputed(dtype: torch.dtype, module: nn.Module, state: Tensor, **kwargs: Any) -> Any:
+    """The same, keeping `state` alone for the backward pass, which computes the rest again."""
+    return checkpoint(in_type, dtype, module, state, use_reentrant=False, **kwargs)
+
+
 class SideNetwork(nn.Module):
-    """The trained part of a ladder. Parameters are float32; the caller chooses the compute type by autocast."""
+    """The trained part of a ladder. Parameters are float32 and compute in the type of the taps.
+
+    They are cast once for each pass. Autocast would cast every activation for every matrix that reads it, and keep all
+    those copies for the backward pass.
+    """
 
     def __init__(self, anatomy: Anatomy, ladder: LadderConfig) -> None:
         """Uniform weights; `pruning.initialise_pruned` can replace them."""
@@ -45,6 +63,7 @@ class SideNetwork(nn.Module):
         )
         rotary: Any = type(anatomy.rotary) if anatomy.rotary is not None else None
         self.rotary = rotary(config=config) if rotary is not None else None
+        self.recompute = False  # side layers keep their input alone for the backward pass and compute the rest again
         uniform_(self)
         self.combine = make_combine(ladder.combine, width, side_width, anatomy.final_norm)
 
@@ -69,14 +88,18 @@ class SideNetwork(nn.Module):
         Returns:
             `[batch, tokens, d]`, before the backbone's final norm, or instead of it where `combine.normed`.
         """
-        state = self.down(0, rungs[0])
+        state = in_type(final.dtype, self.down, 0, rungs[0])
         if self.rotary is not None:
             kwargs["position_embeddings"] = self.rotary(state, position_ids)
         for j, layer in enumerate(self.layers, start=1):
             source = self.connections.source_of(j)
             if source is not None:
-                state = self.gates[str(j)](state, self.down(j, rungs[source]))
-            output = layer(
+                tap = in_type(final.dtype, self.down, j, rungs[source])
+                state = in_type(final.dtype, self.gates[str(j)], state, tap)
+            run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
+            output = run(
+                final.dtype,
+                layer,
                 state,
                 attention_mask=masks[self.layer_types[j - 1]],
                 position_ids=position_ids,
@@ -84,4 +107,4 @@ class SideNetwork(nn.Module):
                 **kwargs,
             )
             state = output[0] if isinstance(output, tuple) else output
-        return self.combine(final, state)
+        return in_type(final.dtype, self.combine, final, state)

@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+from ladder_cli.analysis.backward_memory import saved_activation_bytes
 from ladder_cli.config import MethodConfig, ModelConfig
 from ladder_cli.models.backbone import load_backbone, parameter_count
 from ladder_cli.models.method import method_for
@@ -122,28 +122,6 @@ def _work(pipe: Connection, model: ModelConfig, method: MethodConfig, shape: Sha
                 "trainable_parameters": parameter_count(trained, trained=True),
             }
         )
-
-
-def saved_activation_bytes(model: nn.Module, ids: Tensor, labels: Tensor) -> int:
-    """Bytes of distinct storages that autograd keeps from forward to backward, parameters and buffers left out.
-
-    The gradient that the chunked loss keeps in place of logits is not seen by the hook; it has the size of the
-    counted positions' hidden states.
-    """
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = model(input_ids=ids, labels=labels).loss
-    loss.backward()
-    model.zero_grad()
-    return sum(kept.values())
 
 
 def _synchronize(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from ladder_cli.models.backbone import parameter_count
 from ladder_cli.models.method import load_adapter, method_for
 from tests.conftest import INNER, random_backbone
 
-LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2)
+LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)
 METHODS = {
     "ladder": LadderMethodConfig(name="ladder", **LADDER),
     "ladder@2": LadderMethodConfig(name="ladder@2", layers=2, connections="first", **LADDER),
