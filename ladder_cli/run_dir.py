@@ -21,11 +21,12 @@ from omegaconf import OmegaConf
 from ladder_cli.errors import UserError
 
 OUTPUTS = Path("outputs")
+TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 # Inside a folder of evaluations, and inside that of each benchmark.
 SUMMARY = "summary.json"
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
-INCIDENTAL = ("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers", "model.path")
+INCIDENTAL = ("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers", "model.path", "data.cache")
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
 
 

@@ -14,11 +14,13 @@ class Example:
         id: stable within its set.
         question: what the user asks, without instruction or template.
         completion: what the model is to answer.
+        messages: (role, text) of a whole chat up to the completion, where the prompt is not the question alone.
     """
 
     id: str
     question: str
     completion: str
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,27 @@ def fingerprint(examples: Iterable[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def hold_out(examples: list[Example], validation: int, train: int | None) -> Splits:
+def hold_out(
+    examples: list[Example], validation: int, train: int | None, groups: list[str] | None = None
+) -> Splits:
     """Split by a hash of the question, so that the validation set depends on nothing but its size.
 
     Rows are ordered by that hash; the first `validation` questions are held out and training takes the next `train`
     rows, so that a smaller training set is always contained in a larger one. Rows that share a question stay on the
     same side.
+
+    Args:
+        validation, train: rows of each; None takes all that are left.
+        groups: what stands in for each example's question where one question has many rows that ask about it.
     """
+    asked = groups if groups is not None else [example.question for example in examples]
+    keys = {
+        id(example): hashlib.sha256(" ".join(question.split()).encode()).hexdigest()
+        for example, question in zip(examples, asked, strict=True)
+    }
 
     def key(example: Example) -> str:
-        return hashlib.sha256(" ".join(example.question.split()).encode()).hexdigest()
+        return keys[id(example)]
 
     ordered = sorted(examples, key=key)
     held = min(validation, len(ordered))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from ladder_cli.config import DataConfig
-from ladder_cli.data import arithmetic, s1k
+from ladder_cli.data import arithmetic, classification, columns, s1k
 from ladder_cli.data.examples import Example, Splits
 from ladder_cli.errors import UserError
 
@@ -23,7 +23,12 @@ def load_arithmetic(data: DataConfig, data_dir: str | None, seed: int) -> Splits
     return Splits(draw("train", data.train_samples, seed), draw("validation", data.validation_samples, 0))
 
 
-LOADERS: dict[str, Loader] = {"arithmetic": load_arithmetic, "s1k": s1k.load}
+LOADERS: dict[str, Loader] = {
+    "arithmetic": load_arithmetic,
+    "s1k": s1k.load,
+    **dict.fromkeys(("evolm", "jsonl"), columns.load),
+    **dict.fromkeys(classification.TASKS, classification.load),
+}
 
 
 def load_examples(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
@@ -32,9 +37,8 @@ def load_examples(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
     Raises:
         UserError: if the set is unknown, cannot be read, or leaves nothing to train on.
     """
-    loader = LOADERS.get(data.name)
-    if loader is None:
-        raise UserError(f"data.name={data.name} is unknown: choose from {', '.join(LOADERS)}.")
+    # A set that is nothing but columns needs no code: any file in conf/data/ with `prompt` and `completion`.
+    loader = LOADERS.get(data.name, columns.load)
     splits = loader(data, data_dir, seed)
     if not splits.train:
         raise UserError(

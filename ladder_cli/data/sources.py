@@ -50,18 +50,29 @@ def read_mirror(folder: Path, name: str, split: str) -> list[Row]:
         return read_jsonl(jsonl)
     parquet = jsonl.with_suffix(".parquet")
     if parquet.is_file():
-        import pyarrow
-        from pyarrow.parquet import read_table
-
-        try:
-            return read_table(parquet).to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{parquet} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+        return read_file(parquet)
     there = sorted(path.parent.name for path in folder.glob(f"*/{split}.*"))
     raise UserError(
         f"no data set '{name}' in data_dir={folder}: {jsonl} is missing. "
         f"Sets with a split '{split}' there: {', '.join(there) or 'none'}."
     )
+
+
+def read_file(path: Path) -> list[Row]:
+    """Rows of a `.parquet` file, or of any other as JSONL.
+
+    Raises:
+        UserError: if the file is missing or broken.
+    """
+    if path.suffix != ".parquet":
+        return read_jsonl(path)
+    import pyarrow
+    from pyarrow.parquet import read_table
+
+    try:
+        return read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}.") from error
 
 
 def read_jsonl(path: Path) -> list[Row]:

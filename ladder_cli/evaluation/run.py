@@ -16,7 +16,7 @@ from ladder_cli.config import EvaluateConfig, ModelConfig, TrainConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.sources import read_jsonl, text_column
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
+from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.evaluation.generation import generate, render_prompt
 from ladder_cli.evaluation.grading import CORRECT, Grader, Task, grader_identity
 from ladder_cli.evaluation.report import summarise, table

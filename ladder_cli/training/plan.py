@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.data.batching import IGNORED_LABEL, EncodedSet
+from ladder_cli.data.batching import PackedRows
+from ladder_cli.data.prepare import PreparedData
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Plan:
     dtype: str
     backbone_parameters: int
     trainable_parameters: int
-    train: EncodedSet
-    validation: EncodedSet
+    data: PreparedData
     steps: int
     effective_batch: int
     micro_batch: int
@@ -41,18 +40,20 @@ class Plan:
     @property
     def epochs(self) -> float:
         """Passes over the training rows."""
-        return self.steps * self.effective_batch / len(self.train.rows)
+        return self.steps * self.effective_batch / len(self.data.train_rows)
 
     def as_dict(self) -> dict[str, Any]:
         """For `plan.json`; memory is not predicted yet, and says so by null."""
+        train = self.data.train
         return {
-            "rows": {"train": len(self.train.rows), "validation": len(self.validation.rows)},
+            "rows": {"train": len(train), "validation": len(self.data.validation)},
+            "packed_rows": len(self.data.train_rows) if isinstance(self.data.train_rows, PackedRows) else None,
             "tokens": {
-                "train": self.train.tokens,
-                "train_counted": self.train.counted_tokens,
-                "longest": self.train.longest,
-                "too_long": self.train.too_long,
-                "dropped": self.train.dropped,
+                "train": train.tokens,
+                "train_counted": train.counted_tokens,
+                "longest": train.longest,
+                "too_long": train.too_long,
+                "dropped": train.dropped,
             },
             "steps": self.steps,
             "epochs": self.epochs,
@@ -63,10 +64,11 @@ class Plan:
             "peak_memory_bytes": {"predicted": None},
         }
 
-    def print(self, console: Console, tokenizer: PreTrainedTokenizerBase) -> None:
-        """One page: what is frozen, what is trained, how long, and the first example with counted tokens marked."""
+    def print(self, console: Console) -> None:
+        """What is frozen, what is trained, on what, for how long."""
+        train = self.data.train
         share = 100 * self.trainable_parameters / self.backbone_parameters
-        cut = self.train.too_long - self.train.dropped
+        cut = train.too_long - train.dropped
         table = Table(show_header=False, box=None, padding=(0, 2))
         rows = [
             (
@@ -77,15 +79,13 @@ class Plan:
             ("trained", f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"),
             (
                 "training rows",
-                f"{len(self.train.rows):,} with {self.train.tokens:,} tokens, of which "
-                f"{self.train.counted_tokens:,} count for the loss",
+                f"{len(train):,} with {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
             ),
             (
                 "too long",
-                f"{self.train.too_long:,} rows: {self.train.dropped:,} dropped, {cut:,} cut "
-                f"(longest {self.train.longest:,} tokens)",
+                f"{train.too_long:,} rows: {train.dropped:,} dropped, {cut:,} cut (longest {train.longest:,} tokens)",
             ),
-            ("validation rows", f"{len(self.validation.rows):,}"),
+            ("validation rows", f"{len(self.data.validation):,}"),
             (
                 "steps",
                 f"{self.steps:,} of {self.effective_batch} rows ({self.micro_batch} x {self.accumulation} "
@@ -97,27 +97,15 @@ class Plan:
                 f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by the paper's count",
             ),
         ]
+        if isinstance(self.data.train_rows, PackedRows):
+            rows.insert(4, ("packed", f"into {len(self.data.train_rows):,} rows"))
+        if self.data.decontaminated:
+            rows.insert(4, ("decontaminated", f"{self.data.decontaminated:,} rows that a benchmark asks left out"))
         for label, value in rows:
             table.add_row(Text(label, style="bold"), value)
         console.print(table)
-        console.print("first example (counted tokens [bold green]marked[/]; without colours: between » and «)")
-        console.print(marked_example(self.train.rows[0], tokenizer), soft_wrap=True)
-        console.print()
 
 
 def steps_for(rows: int, effective_batch: int, epochs: float, max_steps: int | None) -> int:
     """Optimizer steps: `max_steps` if given, else what the epochs need (the last batch may be smaller)."""
     return max_steps or max(1, math.ceil(rows / effective_batch * epochs))
-
-
-def marked_example(row: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> Text:
-    """The row as text, with the tokens that count for the loss between » and « and in colour."""
-    text, counted = Text(), False
-    for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        if (label != IGNORED_LABEL) != counted:
-            counted = not counted
-            text.append("»" if counted else "«", style="bold")
-        text.append(str(tokenizer.decode([token])), style="bold green" if counted else "dim")
-    if counted:
-        text.append("«", style="bold")
-    return text

@@ -4,7 +4,6 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,17 +12,18 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, set_seed
 
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.cli import as_dict
 from ladder_cli.config import TrainConfig, processes
-from ladder_cli.data.batching import EncodedSet, PaddingCollator, encode
-from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.data.registry import load_examples
+from ladder_cli.data.batching import PaddingCollator
+from ladder_cli.data.prepare import PreparedData, prepare_data
+from ladder_cli.data.preview import marked_example, overlaps, print_preview
 from ladder_cli.errors import Interrupted
-from ladder_cli.models.backbone import load_backbone, load_tokenizer, parameter_count, resolve_device
+from ladder_cli.models.backbone import load_backbone, parameter_count, resolve_device
 from ladder_cli.models.method import Method, method_for
+from ladder_cli.models.packing import check_packing
 from ladder_cli.run_dir import RunDir, read_json, write_json
 from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
 from ladder_cli.training.memory import PeakMemory
@@ -31,36 +31,6 @@ from ladder_cli.training.plan import Plan, steps_for
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
 
 _RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft", "bitsandbytes")
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Tokenised training and validation rows, and the rendering that made them."""
-
-    tokenizer: PreTrainedTokenizerBase
-    renderer: PromptRenderer
-    train: EncodedSet
-    validation: EncodedSet
-    fingerprint: str
-
-
-def prepare_data(config: TrainConfig) -> PreparedData:
-    """Load, render and tokenise.
-
-    Raises:
-        UserError: for whatever is wrong with model, data or lengths.
-    """
-    data = config.data
-    splits = load_examples(data, config.data_dir, config.seed)
-    tokenizer = load_tokenizer(config.model)
-    renderer = PromptRenderer(tokenizer, data.instruction)
-    return PreparedData(
-        tokenizer=tokenizer,
-        renderer=renderer,
-        train=encode(splits.train, renderer, data.max_length, data.truncation),
-        validation=encode(splits.validation, renderer, data.max_length, data.truncation),
-        fingerprint=splits.fingerprint,
-    )
 
 
 def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
@@ -76,10 +46,21 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
         method = method_for(config.method)
         model = method.attach(backbone.requires_grad_(False), config.model)
     plan = _plan(config, data, method, model, backbone_parameters, device, config.model.dtype)
-    plan.print(console, data.tokenizer)
+    found, unreachable = overlaps(data, config.data_dir)
+    plan.print(console)
     for line in method.picture(backbone):
         console.print(f"  {line}", highlight=False)
-    write_json(run.plan, {"config": as_dict(config), **plan.as_dict(), "data_fingerprint": data.fingerprint})
+    console.print()
+    print_preview(data, found, unreachable, console)
+    write_json(
+        run.plan,
+        {
+            "config": as_dict(config),
+            **plan.as_dict(),
+            "overlap": {"benchmarks": found, "not_checked": unreachable, "removed": data.decontaminated},
+            "data_fingerprint": data.fingerprint,
+        },
+    )
     console.print(f"dry run: nothing was trained; the plan is in {run.plan}", soft_wrap=True)
 
 
@@ -107,10 +88,15 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     backbone_parameters = parameter_count(backbone)
     method = method_for(config.method)
     collate = PaddingCollator(data.tokenizer.pad_token_id)
-    sample = (collate([row]) for row in data.train.rows)
+    sample = (collate([row]) for row in data.train)
     model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
     plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype).removeprefix("torch."))
-    plan.print(console, data.tokenizer)
+    plan.print(console)
+    console.print("first example (counted tokens [bold green]marked[/]; without colours: between » and «)")
+    console.print(marked_example(data.train[0], data.tokenizer), soft_wrap=True)
+    console.print()
+    if config.data.packing:
+        check_packing(model)
 
     run.path.mkdir(parents=True, exist_ok=True)
     run.write_config(as_dict(config))
@@ -135,8 +121,8 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
             checkpoints=run.checkpoints,
             run_name=run.path.name,
         ),
-        train_dataset=data.train.rows,
-        eval_dataset=data.validation.rows,
+        train_dataset=data.train_rows,
+        eval_dataset=data.validation,
         data_collator=collate,
         callbacks=[throughput, MetricsLog(run.metrics_log), ProgressDisplay(console, throughput), stop],
     )
@@ -216,9 +202,8 @@ def _plan(
         dtype=dtype,
         backbone_parameters=backbone_parameters,
         trainable_parameters=trainable,
-        train=data.train,
-        validation=data.validation,
-        steps=steps_for(len(data.train.rows), effective_batch, config.train.epochs, config.train.max_steps),
+        data=data,
+        steps=steps_for(len(data.train_rows), effective_batch, config.train.epochs, config.train.max_steps),
         effective_batch=effective_batch,
         micro_batch=config.train.micro_batch_size,
         accumulation=accumulation,

@@ -6,8 +6,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.data.batching import IGNORED_LABEL, LengthGroupedSampler, PaddingCollator, encode
+from ladder_cli.data.batching import LengthGroupedSampler, PackedRows, PaddingCollator
 from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.data.encoding import IGNORED_LABEL, encode
 from ladder_cli.data.examples import Example
 from ladder_cli.errors import UserError
 
@@ -22,7 +23,7 @@ def renderer(tiny_tokenizer):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=TEXT, completion=TEXT)
 def test_labels_cover_the_completion_and_its_end_token_and_nothing_else(renderer, question, completion):
-    (row,) = encode([Example("1", question, completion)], renderer, 10_000, "error").rows
+    (row,) = encode([Example("1", question, completion)], renderer, 10_000, "error")
     counted = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED_LABEL]
     assert [label for label in row["labels"] if label != IGNORED_LABEL] == counted
     assert counted[-1] == renderer.end_id
@@ -36,23 +37,23 @@ EXAMPLES = [Example("short", "Q", "yes"), Example("long", "Q", "no " * 60)]
 
 def test_drop_leaves_the_long_row_out_and_counts_it(renderer):
     encoded = encode(EXAMPLES, renderer, 40, "drop")
-    assert (len(encoded.rows), encoded.too_long, encoded.dropped) == (1, 1, 1)
+    assert (len(encoded), encoded.too_long, encoded.dropped) == (1, 1, 1)
     assert encoded.longest > 40
 
 
 def test_left_keeps_the_end_of_the_row(renderer):
     encoded = encode(EXAMPLES, renderer, 40, "left")
-    assert (len(encoded.rows), encoded.too_long, encoded.dropped) == (2, 1, 0)
-    long = encoded.rows[1]
+    assert (len(encoded), encoded.too_long, encoded.dropped) == (2, 1, 0)
+    long = encoded[1]
     assert len(long["input_ids"]) == 40
     assert long["input_ids"][-1] == renderer.end_id
     assert long["labels"] == long["input_ids"]
 
 
 def test_left_never_counts_the_prompt(renderer):
-    (whole,) = encode(EXAMPLES[1:], renderer, 10_000, "error").rows
+    (whole,) = encode(EXAMPLES[1:], renderer, 10_000, "error")
     prompt = whole["labels"].count(IGNORED_LABEL)
-    (cut,) = encode(EXAMPLES[1:], renderer, len(whole["input_ids"]) - 3, "left").rows
+    (cut,) = encode(EXAMPLES[1:], renderer, len(whole["input_ids"]) - 3, "left")
     assert cut["labels"].count(IGNORED_LABEL) == prompt - 3
 
 

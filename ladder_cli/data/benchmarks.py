@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from ladder_cli.cli import CONFIG_MODULE, choices, merge_strictly
 from ladder_cli.config import BenchmarkConfig, suggest
-from ladder_cli.data import arithmetic
-from ladder_cli.data.sources import load_rows, text_column
+from ladder_cli.data import arithmetic, classification
+from ladder_cli.data.sources import Row, load_rows, text_column
 from ladder_cli.errors import UserError
 
 # The test problems of `arithmetic` are the same for every training seed.
@@ -39,8 +39,10 @@ def benchmark_config(name: str) -> BenchmarkConfig:
 
 
 def benchmark_names(wanted: list[str]) -> list[str]:
-    """Checked names, with `all` spelled out."""
-    names = choices("benchmark") if "all" in wanted else wanted
+    """Checked names, with `all` (those graded by a boxed answer) spelled out."""
+    names = wanted
+    if "all" in wanted:
+        names = [name for name in choices("benchmark") if benchmark_config(name).kind == "boxed"]
     for name in names:
         benchmark_config(name)
     return list(dict.fromkeys(names))
@@ -60,10 +62,8 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
         problems = []
         for number, row in enumerate(rows, start=1):
             where = f"{benchmark.name} row {number}"
-            name = str(number) if benchmark.id is None else text_column(row, benchmark.id, where)
-            problems.append(
-                Problem(name, text_column(row, benchmark.question, where), text_column(row, benchmark.gold, where))
-            )
+            name = str(number) if benchmark.id is None else str(row.get(benchmark.id, number))
+            problems.append(_problem(benchmark, row, name, where))
     if benchmark.rows is not None and len(problems) != benchmark.rows:
         raise UserError(
             f"benchmark '{benchmark.name}' has {len(problems)} rows here, but must have {benchmark.rows}: "
@@ -72,3 +72,35 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
     if len({problem.id for problem in problems}) < len(problems):
         raise UserError(f"benchmark '{benchmark.name}' names a problem twice in its column '{benchmark.id}'.")
     return problems[:limit]
+
+
+def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Problem:
+    if benchmark.kind == "label":
+        example = classification.TASKS[benchmark.name].example(row, name, where)
+        return Problem(name, example.question, example.completion)
+    gold = row.get(benchmark.gold)
+    if isinstance(gold, float) and gold.is_integer():
+        gold = int(gold)
+    if isinstance(gold, list) and len(gold) == 1:
+        gold = gold[0]
+    if isinstance(gold, int | float):
+        row = row | {benchmark.gold: str(gold)}
+    elif isinstance(gold, list):
+        row = row | {benchmark.gold: ", ".join(map(str, gold))}
+    elif gold is not None:
+        row = row | {benchmark.gold: gold}
+    return Problem(name, text_column(row, benchmark.question, where), text_column(row, benchmark.gold, where))
+
+
+def all_questions(data_dir: str | None) -> tuple[dict[str, list[str]], list[str]]:
+    """The questions of every benchmark of maths that can be read here, and the names of those that cannot."""
+    questions, unreachable = {}, []
+    for name in choices("benchmark"):
+        benchmark = benchmark_config(name)
+        if benchmark.kind == "label":
+            continue
+        try:
+            questions[name] = [problem.question for problem in load_problems(benchmark, data_dir)]
+        except UserError:
+            unreachable.append(name)
+    return questions, unreachable

@@ -1,0 +1,48 @@
+"""Training questions that are also in a benchmark: a score on those is memory, not skill."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ladder_cli.data.examples import Example, Splits
+
+# What typesetting adds without changing a question.
+_TYPESETTING = re.compile(r"\\(?:left|right|displaystyle|dfrac|tfrac|text|mathrm|quad|qquad|[,;:! ])")
+_NOT_WORDS = re.compile(r"[^0-9a-z+\-*/=<>^]+")
+
+
+def normalised(question: str) -> str:
+    """A question without case, white space, punctuation and typesetting."""
+    plain = _TYPESETTING.sub(lambda match: "frac" if "frac" in match.group() else " ", question.lower())
+    return _NOT_WORDS.sub("", plain)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training examples (by id) whose question stands in a benchmark."""
+
+    exact: list[str]
+    normalised: list[str]  # the exact ones among them
+
+
+def overlap(examples: Iterable[Example], questions: Iterable[str]) -> Overlap:
+    """Compare training questions with those of one benchmark."""
+    exact = {" ".join(question.split()) for question in questions}
+    loose = {normalised(question) for question in exact} - {""}
+    examples = list(examples)
+    return Overlap(
+        [example.id for example in examples if " ".join(example.question.split()) in exact],
+        [example.id for example in examples if normalised(example.question) in loose],
+    )
+
+
+def without(splits: Splits, questions: Iterable[str]) -> tuple[Splits, int]:
+    """The splits without examples whose normalised question is among `questions`, and how many went."""
+    loose = {normalised(question) for question in questions} - {""}
+
+    def clean(examples: list[Example]) -> list[Example]:
+        return [example for example in examples if normalised(example.question) not in loose]
+
+    cleaned = replace(splits, train=clean(splits.train), validation=clean(splits.validation))
+    before = len(splits.train) + len(splits.validation)
+    return cleaned, before - len(cleaned.train) - len(cleaned.validation)

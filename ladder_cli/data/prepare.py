@@ -1,0 +1,74 @@
+"""Everything between a composed config and rows that a trainer can take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from ladder_cli.config import TrainConfig
+from ladder_cli.data.batching import PackedRows
+from ladder_cli.data.benchmarks import all_questions
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.data.encoding import EncodedSet, encode
+from ladder_cli.data.examples import Splits
+from ladder_cli.data.overlap import without
+from ladder_cli.data.registry import load_examples
+from ladder_cli.errors import UserError
+from ladder_cli.models.backbone import load_tokenizer
+from ladder_cli.run_dir import TOKEN_CACHE
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Tokenised rows, the rendering that made them, and the examples they came from.
+
+    Attributes:
+        train, validation: examples as tokens.
+        train_rows: what the trainer reads: `train`, or packed rows of it.
+        lengths: tokens of each of `train_rows`.
+        decontaminated: examples that were left out because a benchmark asks them too.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    renderer: PromptRenderer
+    splits: Splits
+    train: EncodedSet
+    validation: EncodedSet
+    train_rows: EncodedSet | PackedRows
+    decontaminated: int = 0
+    unreachable: list[str] = field(default_factory=list)
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row that the trainer reads."""
+        return self.train_rows.lengths
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the examples."""
+        return self.splits.fingerprint
+
+
+def prepare_data(config: TrainConfig) -> PreparedData:
+    """Load, clean, render and tokenise.
+
+    Raises:
+        UserError: for whatever is wrong with model, data or lengths.
+    """
+    data = config.data
+    splits = load_examples(data, config.data_dir, config.seed)
+    removed, unreachable = 0, []
+    if data.decontaminate:
+        questions, unreachable = all_questions(config.data_dir)
+        splits, removed = without(splits, (q for asked in questions.values() for q in asked))
+        if not splits.train or not splits.validation:
+            raise UserError(f"data.decontaminate leaves no rows of data={data.name}: every question is a benchmark's.")
+    tokenizer = load_tokenizer(config.model)
+    renderer = PromptRenderer(tokenizer, data.instruction)
+    cache = TOKEN_CACHE if data.cache else None
+    train, validation = (
+        encode(examples, renderer, data.max_length, data.truncation, cache, config.hardware.workers)
+        for examples in (splits.train, splits.validation)
+    )
+    rows = PackedRows(train, train.lengths, data.max_length) if data.packing else train
+    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed, unreachable)

@@ -1,0 +1,78 @@
+"""What a dry run shows of the data: lengths, rendered examples, overlap with benchmarks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from ladder_cli.data.benchmarks import all_questions
+from ladder_cli.data.encoding import IGNORED_LABEL, Row
+from ladder_cli.data.overlap import overlap
+from ladder_cli.data.prepare import PreparedData
+
+_BINS, _BAR = 10, 40
+_SHOWN = 3
+
+
+def histogram(lengths: Sequence[int]) -> list[str]:
+    """Lines of a bar chart: how many rows have how many tokens."""
+    if not lengths:
+        return []
+    smallest, largest = min(lengths), max(lengths)
+    width = max(1, -(-(largest - smallest + 1) // _BINS))
+    counts = [0] * _BINS
+    for length in lengths:
+        counts[(length - smallest) // width] += 1
+    most = max(counts)
+    return [
+        f"{smallest + k * width:>7,} to {smallest + (k + 1) * width - 1:>7,} tokens  "
+        f"{'█' * round(_BAR * count / most):<{_BAR}} {count:,} rows"
+        for k, count in enumerate(counts)
+        if smallest + k * width <= largest
+    ]
+
+
+def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """For each benchmark that can be read here, which training questions it asks too; and those that cannot be read."""
+    questions, unreachable = all_questions(data_dir)
+    found = {}
+    for name, asked in questions.items():
+        shared = overlap(data.splits.train, asked)
+        found[name] = {"exact": len(shared.exact), "normalised": len(shared.normalised), "rows": shared.normalised}
+    return found, unreachable
+
+
+def print_preview(data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console) -> None:
+    """Histogram, three examples, overlaps."""
+    console.print("tokens of the training rows", style="bold")
+    for line in histogram(data.train.lengths):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+    console.print()
+    shown = min(_SHOWN, len(data.train))
+    for number in range(shown):
+        console.print(f"example {number + 1} (counted tokens marked; without colours: between » and «)", style="bold")
+        console.print(marked_example(data.train[number], data.tokenizer), soft_wrap=True)
+        console.print()
+    console.print("training questions that a benchmark asks too", style="bold")
+    for name, shared in found.items():
+        rows = f"  rows {', '.join(shared['rows'][:10])}" if shared["rows"] else ""
+        console.print(f"  {name:<14} {shared['normalised']} ({shared['exact']} to the letter){rows}", soft_wrap=True)
+    if unreachable:
+        console.print(f"  not checked, because they cannot be read here: {', '.join(unreachable)}", soft_wrap=True)
+    if any(shared["normalised"] for shared in found.values()):
+        console.print("  data.decontaminate=true leaves them out", soft_wrap=True)
+
+
+def marked_example(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
+    """The row as text, with the tokens that count for the loss between » and « and in colour."""
+    text, counted = Text(), False
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        if (label != IGNORED_LABEL) != counted:
+            counted = not counted
+            text.append("»" if counted else "«", style="bold")
+        text.append(str(tokenizer.decode([token])), style="bold green" if counted else "dim")
+    if counted:
+        text.append("«", style="bold")
+    return text

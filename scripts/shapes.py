@@ -1,0 +1,72 @@
+"""What every method trains, and keeps for the backward pass, at published backbone shapes. Needs no weights.
+
+    python scripts/shapes.py            the tables of docs/shapes.md
+"""
+
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from ladder_cli.analysis.backward_memory import predicted_activation_bytes
+from ladder_cli.analysis.shapes import qwen2_5_7b, qwen2_5_math_1_5b
+from ladder_cli.cli import choices, parse
+from ladder_cli.config import TrainConfig
+from ladder_cli.models.backbone import parameter_count
+from ladder_cli.models.method import method_for
+
+SHAPES = {"qwen2.5-math-1.5b": qwen2_5_math_1_5b, "qwen2.5-7b": qwen2_5_7b}
+ROWS, TOKENS = 1, 2048
+SETTINGS = {
+    "ladder": [],
+    "ladder, not recomputed": ["method.recompute=false"],
+    "xladder": ["method=xladder"],
+    "xladder-4": ["method=xladder-4"],
+    "xladder-4, not recomputed": ["method=xladder-4", "method.recompute=false"],
+    "qlora": ["method=qlora"],
+    "qlora, checkpointed": ["method=qlora", "method.gradient_checkpointing=true"],
+}
+
+
+def config_of(*overrides: str) -> TrainConfig:
+    """A composed and checked config."""
+    return parse(compose("train", list(overrides)), TrainConfig)
+
+
+def meta_backbone(shape: PreTrainedConfig) -> PreTrainedModel:
+    """A frozen backbone of that shape; to be called under the meta device."""
+    return AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).requires_grad_(False)
+
+
+def parameters(preset: str, model: str) -> int:
+    """Trained parameters of a method preset on a shape."""
+    config = config_of(f"method={preset}", f"model={model}")
+    with torch.device("meta"):
+        trained = method_for(config.method).attach(meta_backbone(SHAPES[model]()), config.model)
+    return parameter_count(trained, trained=True)
+
+
+def kept(model: str, overrides: list[str]) -> int:
+    """Bytes kept for the backward pass."""
+    config = config_of(f"model={model}", *overrides)
+    shape = SHAPES[model]()
+    return predicted_activation_bytes(
+        lambda: method_for(config.method).attach(meta_backbone(shape), config.model), ROWS, TOKENS
+    )
+
+
+def main() -> None:
+    """Print both tables as Markdown."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
+        print(f"| method | {' | '.join(SHAPES)} |\n|---|{'---:|' * len(SHAPES)}")
+        for preset in choices("method"):
+            print(f"| {preset} | {' | '.join(f'{parameters(preset, model):,}' for model in SHAPES)} |")
+        print(f"\n| {ROWS} x {TOKENS} tokens, bfloat16, SDPA | {' | '.join(f'{m}, GiB' for m in SHAPES)} |")
+        print(f"|---|{'---:|' * len(SHAPES)}")
+        for name, overrides in SETTINGS.items():
+            print(f"| {name} | {' | '.join(f'{kept(model, overrides) / 2**30:.2f}' for model in SHAPES)} |")
+
+
+if __name__ == "__main__":
+    main()
