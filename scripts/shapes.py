@@ -1,6 +1,6 @@
 """What every method trains, and keeps for the backward pass, at published backbone shapes. Needs no weights.
 
-    python scripts/shapes.py            the tables of docs/shapes.md
+python scripts/shapes.py            the tables of docs/shapes.md
 """
 
 import torch

@@ -6,8 +6,8 @@ from hydra.core.config_store import ConfigStore
 
 from ladder_cli.cli import choices, explain, groups, parse
 from ladder_cli.config import METHOD_KINDS, OptimizationConfig, TrainConfig, option_names
-from ladder_cli.errors import UserError
 from ladder_cli.data.benchmarks import benchmark_config
+from ladder_cli.errors import UserError
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 

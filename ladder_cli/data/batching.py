@@ -3,13 +3,21 @@
 import bisect
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ladder_cli.data.encoding import IGNORED_LABEL, Row
+
+
+class Indexed(Protocol):
+    """Rows that can be asked for by number."""
+
+    def __getitem__(self, index: int, /) -> Row:
+        """One row."""
+        ...
 
 
 class PackedRows(Dataset):
@@ -19,7 +27,7 @@ class PackedRows(Dataset):
     Examples are placed from long to short, each into the fullest row that still has room (best fit decreasing).
     """
 
-    def __init__(self, rows: Sequence[Row], lengths: Sequence[int], max_length: int) -> None:
+    def __init__(self, rows: Indexed, lengths: Sequence[int], max_length: int) -> None:
         self._rows = rows
         self.members: list[list[int]] = []
         room: list[tuple[int, int]] = []  # (tokens left, row), ascending

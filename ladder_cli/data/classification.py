@@ -45,7 +45,8 @@ def _qqp(row: Row, where: str) -> str:
 
 def _critic(row: Row, where: str) -> str:
     question, solution = text_column(row, "question", where), text_column(row, "completion", where)
-    return f"Problem: {question}\n\nSolution: {solution}\n\nIs the final answer of this solution correct? Answer Yes or No."
+    asked = "Is the final answer of this solution correct? Answer Yes or No."
+    return f"Problem: {question}\n\nSolution: {solution}\n\n{asked}"
 
 
 TASKS = {"cola": LabelTask(_cola), "qqp": LabelTask(_qqp), "critic": LabelTask(_critic)}
@@ -60,8 +61,6 @@ def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
     """
     rows = load_rows(data.name, data.split, data.hub_id, data.hub_config, data_dir)
     task = TASKS[data.name]
-    examples = [
-        task.example(row, str(number), f"{data.name} row {number}") for number, row in enumerate(rows, start=1)
-    ]
+    examples = [task.example(row, str(number), f"{data.name} row {number}") for number, row in enumerate(rows, start=1)]
     groups = [str(row.get("question", number)) for number, row in enumerate(rows)] if data.name == "critic" else None
     return hold_out(examples, data.validation_samples, data.train_samples, groups)

@@ -1,4 +1,4 @@
-"""Sets whose rows are a question and an answer in named columns, or a chat: the user's own files, EvoLM, MATH, GSM8K."""
+"""Sets whose rows are a question and an answer in named columns, or a chat: the user's own files, EvoLM."""
 
 from pathlib import Path
 

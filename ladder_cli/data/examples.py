@@ -44,10 +44,8 @@ def fingerprint(examples: Iterable[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def hold_out(
-    examples: list[Example], validation: int, train: int | None, groups: list[str] | None = None
-) -> Splits:
-    """Split by a hash of the question, so that the validation set depends on nothing but its size.
+def hold_out(examples: list[Example], validation: int, train: int | None, groups: list[str] | None = None) -> Splits:
+    """Split by a hash of the question, so that the validation set depends on nothing but its size (at most half).
 
     Rows are ordered by that hash; the first `validation` questions are held out and training takes the next `train`
     rows, so that a smaller training set is always contained in a larger one. Rows that share a question stay on the
@@ -67,7 +65,7 @@ def hold_out(
         return keys[id(example)]
 
     ordered = sorted(examples, key=key)
-    held = min(validation, len(ordered))
+    held = min(validation, len(ordered) // 2)
     while 0 < held < len(ordered) and key(ordered[held]) == key(ordered[held - 1]):
         held += 1
     rest = ordered[held:]

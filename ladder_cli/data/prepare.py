@@ -57,7 +57,8 @@ def prepare_data(config: TrainConfig) -> PreparedData:
     """
     data = config.data
     splits = load_examples(data, config.data_dir, config.seed)
-    removed, unreachable = 0, []
+    removed = 0
+    unreachable: list[str] = []
     if data.decontaminate:
         questions, unreachable = all_questions(config.data_dir)
         splits, removed = without(splits, (q for asked in questions.values() for q in asked))

@@ -35,16 +35,20 @@ def histogram(lengths: Sequence[int]) -> list[str]:
 
 
 def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """For each benchmark that can be read here, which training questions it asks too; and those that cannot be read."""
+    """For each benchmark that can be read here, which of the questions (for training and validation) it asks too; and
+    those that cannot be read.
+    """
     questions, unreachable = all_questions(data_dir)
     found = {}
     for name, asked in questions.items():
-        shared = overlap(data.splits.train, asked)
+        shared = overlap([*data.splits.train, *data.splits.validation], asked)
         found[name] = {"exact": len(shared.exact), "normalised": len(shared.normalised), "rows": shared.normalised}
     return found, unreachable
 
 
-def print_preview(data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console) -> None:
+def print_preview(
+    data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console
+) -> None:
     """Histogram, three examples, overlaps."""
     console.print("tokens of the training rows", style="bold")
     for line in histogram(data.train.lengths):
@@ -55,7 +59,7 @@ def print_preview(data: PreparedData, found: dict[str, dict[str, Any]], unreacha
         console.print(f"example {number + 1} (counted tokens marked; without colours: between » and «)", style="bold")
         console.print(marked_example(data.train[number], data.tokenizer), soft_wrap=True)
         console.print()
-    console.print("training questions that a benchmark asks too", style="bold")
+    console.print("questions that a benchmark asks too (training and validation)", style="bold")
     for name, shared in found.items():
         rows = f"  rows {', '.join(shared['rows'][:10])}" if shared["rows"] else ""
         console.print(f"  {name:<14} {shared['normalised']} ({shared['exact']} to the letter){rows}", soft_wrap=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
@@ -42,6 +42,14 @@ def render_prompt(name: str, question: str, renderer: PromptRenderer) -> Prompt:
     return Prompt(name, renderer.prompt_text(question), renderer.prompt_ids(question))
 
 
+def left_padded(prompts: list[Prompt], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, `[batch, tokens]` each, with the prompts at the right end."""
+    width = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(prompt.ids)) + prompt.ids for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=device)
+    return ids, (torch.arange(width, device=device)[None] >= width - lengths[:, None]).long()
+
+
 def generate(
     model: nn.Module, renderer: PromptRenderer, prompts: list[Prompt], decode: DecodeConfig, seed: int
 ) -> Iterator[list[Completion]]:
@@ -58,10 +66,7 @@ def generate(
     ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
     for start in range(0, len(ordered), decode.batch_size):
         batch = ordered[start : start + decode.batch_size]
-        width = len(batch[0].ids)
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p.ids)) + p.ids for p in batch], device=device)
-        lengths = torch.tensor([len(p.ids) for p in batch], device=device)
-        mask = (torch.arange(width, device=device)[None] >= width - lengths[:, None]).long()
+        ids, mask = left_padded(batch, tokenizer.pad_token_id, device)
         torch.manual_seed(seed + sum(batch[0].id.encode()))
         with torch.inference_mode():
             output = model.generate(  # type: ignore[operator]
@@ -72,7 +77,7 @@ def generate(
                 pad_token_id=tokenizer.pad_token_id,
                 **options,
             )
-        new = output[:, width:].tolist()
+        new = output[:, ids.shape[1] :].tolist()
         yield [_completion(p, row, renderer) for p, row in zip(batch, new, strict=True)]
 
 

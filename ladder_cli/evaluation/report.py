@@ -1,5 +1,6 @@
 """From graded samples to the figures of a benchmark, and to the table at the end."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from rich.table import Table
 from ladder_cli.evaluation.generation import LENGTH
 from ladder_cli.evaluation.grading import CORRECT, NO_ANSWER, TIMEOUT
 from ladder_cli.evaluation.samples import Sample
-from ladder_cli.evaluation.statistics import wilson_interval
+from ladder_cli.evaluation.statistics import matthews_correlation, wilson_interval
 from ladder_cli.run_dir import SUMMARY, RunDir, read_json
 
 
@@ -43,6 +44,24 @@ def summarise(samples: Iterable[Sample]) -> dict[str, Any]:
     }
 
 
+def summarise_labels(samples: Iterable[Sample], positive: str) -> dict[str, Any]:
+    """The figures of a label task: those of `summarise`, where Pass@1 is the accuracy, and what label tasks add.
+
+    Returns:
+        also `matthews` (Matthews' correlation), `f1` of the positive label (null where it is neither there nor
+        predicted), and `majority`, the accuracy of always giving the more frequent label.
+    """
+    samples = list(samples)
+    counts = Counter((sample["gold"] == positive, sample["answer"] == positive) for sample in samples)
+    tp, fn, fp, tn = counts[True, True], counts[True, False], counts[False, True], counts[False, False]
+    return {
+        **summarise(samples),
+        "matthews": matthews_correlation(tp, tn, fp, fn),
+        "f1": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,
+        "majority": max(tp + fn, fp + tn) / len(samples),
+    }
+
+
 def _mean_tokens(samples: list[Sample]) -> float | None:
     counted = [sample["tokens"] for sample in samples if sample["tokens"] is not None]
     return sum(counted) / len(counted) if counted else None
@@ -64,6 +83,10 @@ def table(rows: dict[tuple[str, str], dict[str, Any]]) -> Table:
         ("wrong", "right"),
     ):
         printed.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    labelled = any("matthews" in figures for figures in rows.values())
+    if labelled:
+        for heading in ("MCC", "F1", "majority"):
+            printed.add_column(heading, justify="right")
     for (name, benchmark), figures in rows.items():
         low, high = figures["ci95"]
         printed.add_row(
@@ -77,8 +100,16 @@ def table(rows: dict[tuple[str, str], dict[str, Any]]) -> Table:
             f"{figures['timeout_rate']:.1%}",
             _tokens(figures["mean_tokens_correct"]),
             _tokens(figures["mean_tokens_incorrect"]),
+            *(_label_figures(figures) if labelled else ()),
         )
     return printed
+
+
+def _label_figures(figures: dict[str, Any]) -> tuple[str, str, str]:
+    if "matthews" not in figures:
+        return "-", "-", "-"
+    f1 = "-" if figures["f1"] is None else f"{figures['f1']:.3f}"
+    return f"{figures['matthews']:.3f}", f1, f"{figures['majority']:.1%}"
 
 
 def _tokens(mean: float | None) -> str:

@@ -13,13 +13,15 @@ from torch import nn
 
 from ladder_cli.cli import parse
 from ladder_cli.config import EvaluateConfig, ModelConfig, TrainConfig
+from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.data.classification import LABELS
 from ladder_cli.data.sources import read_jsonl, text_column
 from ladder_cli.errors import UserError
-from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
+from ladder_cli.evaluation.classification import classify
 from ladder_cli.evaluation.generation import generate, render_prompt
-from ladder_cli.evaluation.grading import CORRECT, Grader, Task, grader_identity
-from ladder_cli.evaluation.report import summarise, table
+from ladder_cli.evaluation.grading import CORRECT, INCORRECT, Grader, Task, grader_identity
+from ladder_cli.evaluation.report import summarise, summarise_labels, table
 from ladder_cli.evaluation.samples import Sample, append_samples, read_samples
 from ladder_cli.models.adapter import WEIGHTS_FILE
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
@@ -73,10 +75,13 @@ def evaluate_benchmark(
     _same_settings(folder / SETTINGS, settings)
     samples = read_samples(folder / SAMPLES)
     missing = [problem for problem in problems if problem.id not in samples]
+    by_label = benchmark_config(name).kind == "label"
     if missing:
-        _complete(target, name, missing, folder / SAMPLES, config, console)
+        work = _classify if by_label else _complete
+        work(target, name, missing, folder / SAMPLES, config, console)
         samples = read_samples(folder / SAMPLES)
-    figures = summarise(samples[problem.id] for problem in problems)
+    wanted = [samples[problem.id] for problem in problems]
+    figures = summarise_labels(wanted, positive=LABELS[1]) if by_label else summarise(wanted)
     write_json(
         folder / RESULT,
         {"benchmark": name, "evaluated": target.name, **figures, "settings": settings, "grader": grader_identity()},
@@ -131,6 +136,36 @@ def _complete(
             progress.update(bar, completed=done, figures=figures)
             if not console.is_terminal:
                 console.print(f"{target.name} on {name}: {done}/{len(problems)}  {figures}")
+
+
+def _classify(
+    target: Target, name: str, problems: list[Problem], path: Path, config: EvaluateConfig, console: Console
+) -> None:
+    golds = {problem.id: problem.gold for problem in problems}
+    prompts = [render_prompt(problem.id, problem.question, target.renderer) for problem in problems]
+    done = correct = 0
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"{target.name} on {name}", total=len(problems))
+        for batch in classify(target.model, target.renderer, prompts, LABELS, config.decode.batch_size):
+            finished: list[Sample] = [
+                {
+                    "id": prediction.prompt.id,
+                    "prompt": prediction.prompt.text,
+                    "completion": prediction.label,
+                    "tokens": 1,
+                    "stop_reason": None,
+                    "gold": golds[prediction.prompt.id],
+                    "answer": prediction.label,
+                    "verdict": CORRECT if prediction.label == golds[prediction.prompt.id] else INCORRECT,
+                    "logits": prediction.logits,
+                }
+                for prediction in batch
+            ]
+            append_samples(path, finished)
+            done += len(finished)
+            correct += sum(sample["verdict"] == CORRECT for sample in finished)
+            progress.update(bar, completed=done)
+    console.print(f"{target.name} on {name}: {done}/{len(problems)}  {correct} correct", soft_wrap=True)
 
 
 def grade_completions(config: EvaluateConfig, console: Console) -> None:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 
-
 class ResidualCombine(nn.Module):
     """h_L + U(s_l), then the backbone's final norm. U is zero at the start: an untrained ladder is the backbone."""
 

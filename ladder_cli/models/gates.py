@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 
-
 class SumGate(nn.Module):
     """s + P(h)."""
 

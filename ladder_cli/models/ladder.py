@@ -83,7 +83,7 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         self._tap_sources[self.active_adapter] = source
 
     @property
-    def base_model(self) -> nn.Module:  # type: ignore[override]
+    def base_model(self) -> nn.Module:
         """Everything up to the head, as Transformers' and TRL's code expects it: gives `last_hidden_state`."""
         return _Headless(self)
 
@@ -295,7 +295,7 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         return self._features(self._hidden(**inputs))
 
     def _features(self, hidden: Tensor) -> Tensor:
-        return self._anatomy.features(hidden, normed=self.side.combine.normed and not self._disabled)
+        return self._anatomy.features(hidden, normed=bool(self.side.combine.normed) and not self._disabled)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self._anatomy.head_logits(self._features(hidden))
@@ -353,7 +353,8 @@ class _Headless(nn.Module):
 
     def forward(self, past_key_values: Cache | None = None, use_cache: bool | None = None, **inputs: Any) -> Any:
         """The inputs of the ladder's `forward`, without labels."""
-        hidden = self.ladder.features(past_key_values=past_key_values, **inputs)
+        ladder: LadderModel = self.__dict__["ladder"]
+        hidden = ladder.features(past_key_values=past_key_values, **inputs)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
 

@@ -1,12 +1,13 @@
 """The matrices of a decoder layer by what they do, whatever an architecture calls them and however they are stored.
 
-    q, k, v   read the residual stream, write heads
-    o         reads heads, writes the residual stream
-    inner     read the residual stream, write the feed-forward layer's inner units (one or two matrices)
-    out       reads those units, writes the residual stream
+q, k, v   read the residual stream, write heads
+o         reads heads, writes the residual stream
+inner     read the residual stream, write the feed-forward layer's inner units (one or two matrices)
+out       reads those units, writes the residual stream
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import bitsandbytes
 import torch
@@ -71,7 +72,9 @@ def weight_of(module: nn.Module) -> Tensor:
         )
     if isinstance(module, bitsandbytes.nn.Linear8bitLt):
         # The row scales move from the weight to the layer's state at the first forward pass.
-        scale = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
+        stored: Any = module.weight
+        scale = stored.SCB if stored.SCB is not None else module.state.SCB
+        assert scale is not None
         return int8_vectorwise_dequant(module.weight.data, scale).float()
     weight = dequantize_module_weight(module).detach().float()
     return weight.T if isinstance(module, Conv1D) else weight

@@ -1,5 +1,7 @@
 """Whether a model keeps several documents in one row apart, found out by trying."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -17,7 +19,7 @@ def check_packing(model: nn.Module) -> None:
     told.
 
     Raises:
-        UserError: if the two losses differ by more than rounding.
+        UserError: if the two losses differ.
     """
     device = next(model.parameters()).device
     positions = torch.arange(_DOCUMENT, device=device).repeat(2)[None]
@@ -30,7 +32,11 @@ def check_packing(model: nn.Module) -> None:
         ids = torch.cat([neighbour, document])[None]
         losses.append(model(input_ids=ids, position_ids=positions, labels=labels).loss.float())
     model.train(was_training)
-    if not torch.allclose(losses[0], losses[1], rtol=1e-2 if losses[0].dtype != torch.float32 else 1e-3):
-        backbone = getattr(model.config, "backbone", None)  # of a ladder
-        name = backbone["model_type"] if isinstance(backbone, dict) else model.config.model_type
-        raise UserError(f"data.packing=true does not go with {name}: its attention looks into other examples of the row.")
+    # A masked neighbour has weight zero exactly, so that even in bfloat16 the two agree.
+    if not torch.allclose(losses[0], losses[1], rtol=1e-5):
+        config: Any = model.config
+        backbone = getattr(config, "backbone", None)  # of a ladder
+        name = backbone["model_type"] if isinstance(backbone, dict) else config.model_type
+        raise UserError(
+            f"data.packing=true does not go with {name}: its attention looks into other examples of the row."
+        )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
+from transformers.pytorch_utils import Conv1D
 
 _SHARED = "shared"
 
@@ -26,9 +27,7 @@ class DownProjections(nn.Module):
 
         def projection() -> nn.Module:
             if kind == "low_rank":
-                return nn.Sequential(
-                    nn.Linear(width, rank, bias=False), nn.Linear(rank, side_width, bias=False)
-                )
+                return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, side_width, bias=False))
             return nn.Linear(width, side_width, bias=False)
 
         self.by_rung = nn.ModuleDict({name: projection() for name in names})
@@ -60,6 +59,8 @@ class DownProjections(nn.Module):
             return
         assert isinstance(module, nn.Sequential)
         first, second = module
+        assert isinstance(first, nn.Linear)
+        assert isinstance(second, nn.Linear)
         basis, _ = torch.linalg.qr(torch.randn(narrow, first.out_features))
         first.weight.copy_(basis.T @ selection)
         second.weight.copy_(basis)
@@ -74,8 +75,8 @@ def _shape(module: nn.Module) -> tuple[int, int]:
 def uniform_(module: nn.Module) -> None:
     """Every matrix uniform in +-1/sqrt(fan in), every bias zero; norms stay as they were made (one)."""
     for part in module.modules():
-        if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D":
-            fan_in = part.in_features if isinstance(part, nn.Linear) else part.nx
+        if isinstance(part, nn.Linear | Conv1D):
+            fan_in = part.in_features if isinstance(part, nn.Linear) else part.weight.shape[0]
             bound = 1 / math.sqrt(fan_in)
             nn.init.uniform_(part.weight, -bound, bound)
             if part.bias is not None:

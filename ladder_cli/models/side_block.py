@@ -34,7 +34,7 @@ class AttentionShape:
 
 
 def side_width(backbone: PreTrainedConfig, reduction: int) -> int:
-    """d / r.
+    """D / r.
 
     Raises:
         UserError: if r does not divide the width, or leaves too little of it for one attention head.

@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.data.batching import LengthGroupedSampler, PackedRows, PaddingCollator
+from ladder_cli.data.batching import LengthGroupedSampler, PaddingCollator
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.encoding import IGNORED_LABEL, encode
 from ladder_cli.data.examples import Example

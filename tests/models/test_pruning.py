@@ -70,7 +70,9 @@ def test_the_side_reads_the_channels_that_its_blocks_were_cut_for():
     model = pruned(backbone, combine="side")
     channels = model.side.down.of(0).weight.argmax(1)
     assert torch.equal(model.side.combine.up.weight.argmax(0), channels)
-    assert torch.equal(model.side.layers[2].input_layernorm.weight, backbone.model.layers[2].input_layernorm.weight[channels])
+    assert torch.equal(
+        model.side.layers[2].input_layernorm.weight, backbone.model.layers[2].input_layernorm.weight[channels]
+    )
     assert torch.equal(model.side.combine.norm.weight, backbone.model.norm.weight[channels])
 
 

@@ -36,9 +36,7 @@ def rotate(x: Tensor) -> Tensor:
     frequency = THETA ** (-torch.arange(0, size, 2).double() / size)
     angle = torch.arange(x.shape[2]).double()[:, None] * frequency
     first, second = x[..., : size // 2], x[..., size // 2 :]
-    return torch.cat(
-        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=-1
-    )
+    return torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=-1)
 
 
 def attention(w: dict[str, Tensor], x: Tensor, heads: int, kv_heads: int) -> Tensor:

@@ -1,0 +1,58 @@
+"""Answering by a label word: the logits of the label words decide, nothing is generated (paper, section 5.3)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.errors import UserError
+from ladder_cli.evaluation.generation import Prompt, left_padded
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The label word with the largest logit, and all their logits."""
+
+    prompt: Prompt
+    label: str
+    logits: dict[str, float]
+
+
+def label_tokens(renderer: PromptRenderer, labels: Sequence[str]) -> list[int]:
+    """The first token of each label word, as training saw it.
+
+    Raises:
+        UserError: if two label words begin with the same token.
+    """
+    first = []
+    for label in labels:
+        rendered = renderer.render("", label)
+        first.append(rendered.ids[rendered.prompt_length])
+    if len(set(first)) < len(first):
+        raise UserError(f"this tokenizer begins the labels {', '.join(labels)} with the same token: choose others.")
+    return first
+
+
+def classify(
+    model: nn.Module, renderer: PromptRenderer, prompts: list[Prompt], labels: Sequence[str], batch_size: int
+) -> Iterator[list[Prediction]]:
+    """Predict a label for every prompt, a batch of similar lengths at a time, longest first."""
+    tokens = label_tokens(renderer, labels)
+    device = next(model.parameters()).device
+    ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
+    for start in range(0, len(ordered), batch_size):
+        batch = ordered[start : start + batch_size]
+        ids, mask = left_padded(batch, renderer.tokenizer.pad_token_id, device)
+        with torch.inference_mode():
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+                logits_to_keep=1,
+            ).logits[:, -1, tokens]
+        yield [
+            Prediction(prompt, labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True)))
+            for prompt, row in zip(batch, logits.float().cpu(), strict=True)
+        ]
