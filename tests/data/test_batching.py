@@ -101,3 +101,20 @@ def test_batches_hold_similar_lengths_and_come_in_random_order():
     assert 0.3 < falling < 0.7
     sampler.set_epoch(1)
     assert list(sampler) != order
+
+
+def test_tokenised_rows_are_read_from_disk_the_second_time(renderer, tmp_path, monkeypatch):
+    first = encode(EXAMPLES, renderer, 40, "left", cache=tmp_path)
+    monkeypatch.setattr(PromptRenderer, "render_all", lambda *_: pytest.fail("tokenised again"))
+    assert list(encode(EXAMPLES, renderer, 40, "left", cache=tmp_path)) == list(first)
+    with pytest.raises(pytest.fail.Exception, match="tokenised again"):
+        encode(EXAMPLES, renderer, 39, "left", cache=tmp_path)
+
+
+def test_lengths_that_hardly_differ_are_not_grouped():
+    lengths = [50, 54] * 400
+    order = list(LengthGroupedSampler(lengths, 8, seed=0))
+    assert sorted(order) == list(range(800))
+    batches = [order[at : at + 8] for at in range(0, 800, 8)]
+    mixed = sum(len({lengths[row] for row in batch}) == 2 for batch in batches)
+    assert mixed > 90, "batches of one length are batches of one kind of row"
