@@ -346,6 +346,7 @@ class EvaluateConfig:
     benchmarks: Any = field(default_factory=lambda: ["arithmetic"])  # names, or `all`
     instruction: str = MISSING  # for a backbone alone; a run brings its own
     limit: int | None = None  # first N problems of each benchmark
+    audit: bool = False  # check the gold answers of the benchmarks instead of a model's
     seed: int = 0  # of sampling
     output_dir: str | None = None  # None: <run>/eval, or outputs/eval-<model>
     data_dir: str | None = None
