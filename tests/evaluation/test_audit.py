@@ -12,7 +12,7 @@ def test_what_is_wrong_with_golds_is_found():
     problems = [
         Problem("fine", "What is 1/2?", r"\frac{1}{2}"),
         Problem("again", "What  is 1/2?", "0.5"),
-        Problem("broken", "What is what?", r"\frac{"),
+        Problem("broken", "What is what?", "}"),
     ]
     with Grader() as grader:
         found = audit_problems(BenchmarkConfig(name="made up"), problems, grader)
