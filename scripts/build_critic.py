@@ -2,7 +2,7 @@
 
 From questions to balanced, labelled solutions, split by question:
 
-    python scripts/build_critic.py --solver qwen2.5-0.5b --solver qwen2.5-1.5b --questions gsm8k --data-dir MIRROR
+    python scripts/build_critic.py --solver qwen2.5-0.5b --solver qwen2.5-1.5b --questions math500 --data-dir MIRROR
     python scripts/build_critic.py --candidates FILE.jsonl --data-dir MIRROR
 
 With solvers, each one answers every question through `ladder-eval` (greedy, 2,048 new tokens, resumed where it was
@@ -18,7 +18,7 @@ from pathlib import Path
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.critic import Candidate, build, write
 from ladder_cli.data.sources import read_file, read_jsonl, text_column
-from ladder_cli.evaluation.grading import CORRECT, NO_ANSWER, Grader, Task
+from ladder_cli.evaluation.grading import CORRECT, INCORRECT, Grader, Task
 from ladder_cli.run_dir import OUTPUTS, SAMPLES
 
 
@@ -31,7 +31,7 @@ def graded(rows: list[dict]) -> list[Candidate]:
     return [
         Candidate(row["question"], row["completion"], verdicts[key] == CORRECT)
         for key, row in keyed.items()
-        if "\\boxed" in row["completion"] and verdicts[key] != NO_ANSWER
+        if "\\boxed" in row["completion"] and verdicts[key] in (CORRECT, INCORRECT)
     ]
 
 

@@ -18,6 +18,16 @@ IGNORED_LABEL = -100
 Row = dict[str, list[int]]
 # Below this many rows tokenising is over before a bar could be read.
 _WORTH_A_BAR = 5_000
+_FEATURES = datasets.Features(
+    {
+        "input_ids": datasets.List(datasets.Value("int32")),
+        "counted_from": datasets.Value("int32"),
+        "length": datasets.Value("int32"),
+        "whole_length": datasets.Value("int32"),
+        "too_long": datasets.Value("bool"),
+        "kept": datasets.Value("bool"),
+    }
+)
 
 
 class EncodedSet(torch.utils.data.Dataset):
@@ -82,7 +92,14 @@ def encode(
     Raises:
         UserError: if a row is too long under `error`, if nothing of a row is left to learn, or if no row is left.
     """
-    parts = [fingerprint(examples), renderer.fingerprint, renderer.tokenizer_fingerprint, max_length, truncation]
+    parts = [
+        fingerprint(examples),
+        renderer.fingerprint,
+        renderer.tokenizer_fingerprint,
+        max_length,
+        truncation,
+        str(_FEATURES),
+    ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     file = None
     if cache is not None:
@@ -102,6 +119,7 @@ def encode(
             num_proc=workers or None,
             remove_columns=list(columns),
             fn_kwargs={"renderer": renderer, "max_length": max_length, "truncation": truncation},
+            features=_FEATURES,
             keep_in_memory=file is None,
             cache_file_name=file,
             new_fingerprint=key,

@@ -57,7 +57,11 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
     for run in runs:
         target = _backbone_alone(config) if run is None else _trained(config, overrides, run, several=len(runs) > 1)
         for name in names:
-            rows[target.name, name] = evaluate_benchmark(target, name, problems[name], config, console)
+            asked = target
+            if run is None and benchmark_config(name).kind == "label" and not _given(overrides, "instruction"):
+                # Label tasks bring their own instruction with the question (conf/data: instruction: '').
+                asked = replace(target, renderer=PromptRenderer(target.renderer.tokenizer, ""))
+            rows[target.name, name] = evaluate_benchmark(asked, name, problems[name], config, console)
     console.print(table(rows))
 
 
@@ -75,6 +79,12 @@ def evaluate_benchmark(
     _same_settings(folder / SETTINGS, settings)
     samples = read_samples(folder / SAMPLES)
     missing = [problem for problem in problems if problem.id not in samples]
+    for problem in problems:
+        if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
+            raise UserError(
+                f"{folder} holds samples of another version of {name} (the gold answer of '{problem.id}' differs): "
+                "give another output_dir, or delete that folder."
+            )
     by_label = benchmark_config(name).kind == "label"
     if missing:
         work = _classify if by_label else _complete
@@ -232,7 +242,7 @@ def _backbone_alone(config: EvaluateConfig) -> Target:
     model = load_backbone(config.model, resolve_device(config.hardware.device))
     renderer = PromptRenderer(load_tokenizer(config.model), config.instruction)
     folder = Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}")
-    identity = f"{config.model.location} {config.model.revision} {config.model.quantization}"
+    identity = f"{config.model.location} {config.model.revision} {config.model.quantization} {model.dtype}"
     return Target(config.model.name, model, renderer, identity, folder)
 
 
@@ -256,7 +266,7 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
     if config.output_dir is not None:
         folder = Path(config.output_dir) / run.path.name if several else Path(config.output_dir)
     weights = hashlib.sha256((run.adapter / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
-    return Target(run.path.name, model, renderer, f"{weights} {model_config.quantization}", folder)
+    return Target(run.path.name, model, renderer, f"{weights} {model_config.quantization} {backbone.dtype}", folder)
 
 
 def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[str]) -> ModelConfig:

@@ -6,6 +6,7 @@ found by the attribute names that Transformers uses.
 
 import hashlib
 import json
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
@@ -220,7 +221,7 @@ def parameter_count(model: nn.Module, trained: bool | None = None) -> int:
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the first GPU if there is one; `cpu` never touches CUDA.
+    """`auto` is the GPU of this process if there is one; `cpu` never touches CUDA.
 
     Raises:
         UserError: for `cuda` on a machine without.
@@ -228,7 +229,10 @@ def resolve_device(device: str) -> torch.device:
     if device == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        # One process for each card under torchrun and accelerate; everything is loaded where it will be trained.
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+        torch.cuda.set_device(found)
+        return found
     if device == "cuda":
         raise UserError("hardware.device=cuda, but torch finds no GPU: use hardware=cpu, or check the driver.")
     return torch.device("cpu")

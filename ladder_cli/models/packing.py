@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import bitsandbytes
 import torch
 from torch import nn
 
@@ -30,10 +31,14 @@ def check_packing(model: nn.Module) -> None:
     losses = []
     for neighbour in (document, document + _DOCUMENT):
         ids = torch.cat([neighbour, document])[None]
-        losses.append(model(input_ids=ids, position_ids=positions, labels=labels).loss.float())
+        batch = {"input_ids": ids, "position_ids": positions, "labels": labels}
+        # Two rows, since some attention kernels keep documents apart in a single row only.
+        losses.append(model(**{name: value.repeat(2, 1) for name, value in batch.items()}).loss.float())
     model.train(was_training)
-    # A masked neighbour has weight zero exactly, so that even in bfloat16 the two agree.
-    if not torch.allclose(losses[0], losses[1], rtol=1e-5):
+    # A masked neighbour has weight zero exactly, so that even in bfloat16 the two agree. Only int8 products
+    # choose their outlier columns by all tokens of a call.
+    int8 = any(isinstance(module, bitsandbytes.nn.Linear8bitLt) for module in model.modules())
+    if not torch.allclose(losses[0], losses[1], rtol=1e-2 if int8 else 1e-5):
         config: Any = model.config
         backbone = getattr(config, "backbone", None)  # of a ladder
         name = backbone["model_type"] if isinstance(backbone, dict) else config.model_type

@@ -36,12 +36,16 @@ class DownProjections(nn.Module):
         """The module that projects the tap of `rung`."""
         return self.by_rung[_SHARED if _SHARED in self.by_rung else str(rung)]
 
+    @torch.no_grad()  # no gradient enters the backbone, so only the normed tap need be kept
+    def normed(self, tap: Tensor) -> Tensor:
+        """What a projection is given: the tap `[..., d]`, normed if that was asked for."""
+        if self.tap_norm == "none":
+            return tap
+        return rms_norm(tap.float(), tap.shape[-1:], eps=1e-6).to(tap.dtype)
+
     def forward(self, rung: int, tap: Tensor) -> Tensor:
         """`[..., d]` to `[..., d_s]`."""
-        if self.tap_norm == "rms":
-            with torch.no_grad():  # no gradient enters the backbone, so only the normed tap need be kept
-                tap = rms_norm(tap.float(), tap.shape[-1:], eps=1e-6).to(tap.dtype)
-        return self.of(rung)(tap)
+        return self.of(rung)(self.normed(tap))
 
     @torch.no_grad()
     def select(self, rung: int, channels: Tensor) -> None:

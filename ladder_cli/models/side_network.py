@@ -26,7 +26,7 @@ from ladder_cli.models.side_block import build_block, side_config
 
 def in_type(dtype: torch.dtype, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """Call a module with its weights cast."""
-    weights = {name: weight.to(dtype) for name, weight in module.named_parameters()}
+    weights = {name: weight.to(dtype) for name, weight in module.named_parameters() if weight.dtype != dtype}
     return functional_call(module, weights, args, kwargs) if weights else module(*args, **kwargs)
 
 
@@ -88,13 +88,13 @@ class SideNetwork(nn.Module):
         Returns:
             `[batch, tokens, d]`, before the backbone's final norm, or instead of it where `combine.normed`.
         """
-        state = in_type(final.dtype, self.down, 0, rungs[0])
+        state = self._projected(0, rungs[0], final.dtype)
         if self.rotary is not None:
             kwargs["position_embeddings"] = self.rotary(state, position_ids)
         for j, layer in enumerate(self.layers, start=1):
             source = self.connections.source_of(j)
             if source is not None:
-                tap = in_type(final.dtype, self.down, j, rungs[source])
+                tap = self._projected(j, rungs[source], final.dtype)
                 state = in_type(final.dtype, self.gates[str(j)], state, tap)
             run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
             output = run(
@@ -108,3 +108,6 @@ class SideNetwork(nn.Module):
             )
             state = output[0] if isinstance(output, tuple) else output
         return in_type(final.dtype, self.combine, final, state)
+
+    def _projected(self, rung: int, tap: Tensor, dtype: torch.dtype) -> Tensor:
+        return in_type(dtype, self.down.of(rung), self.down.normed(tap))

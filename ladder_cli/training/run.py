@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, set_seed
 
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.cli import as_dict
@@ -20,7 +20,7 @@ from ladder_cli.config import TrainConfig, processes
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.prepare import PreparedData, prepare_data
 from ladder_cli.data.preview import marked_example, overlaps, print_preview
-from ladder_cli.errors import Interrupted
+from ladder_cli.errors import Interrupted, UserError
 from ladder_cli.models.backbone import load_backbone, parameter_count, resolve_device
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
@@ -79,6 +79,11 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     if run.status() == "done":
         return read_json(run.metrics)
     data = prepare_data(config)
+    if checkpoint is not None and read_json(run.run).get("data_fingerprint") != data.fingerprint:
+        raise UserError(
+            f"{run.path} was trained on other rows than data={config.data.name} has now: restore them to continue, or "
+            "start over with resume=false."
+        )
     device = resolve_device(config.hardware.device)
     # Seeded here, so that a side network's first weights depend on the seed and not on what was drawn before.
     set_seed(config.seed)
@@ -124,7 +129,13 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         train_dataset=data.train_rows,
         eval_dataset=data.validation,
         data_collator=collate,
-        callbacks=[throughput, MetricsLog(run.metrics_log), ProgressDisplay(console, throughput), stop],
+        callbacks=[
+            throughput,
+            MetricsLog(run.metrics_log),
+            ProgressDisplay(console, throughput),
+            stop,
+            *([EarlyStoppingCallback(config.train.early_stopping)] if config.train.early_stopping else []),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
     try:

@@ -118,3 +118,9 @@ def test_lengths_that_hardly_differ_are_not_grouped():
     batches = [order[at : at + 8] for at in range(0, 800, 8)]
     mixed = sum(len({lengths[row] for row in batch}) == 2 for batch in batches)
     assert mixed > 90, "batches of one length are batches of one kind of row"
+
+
+def test_a_first_thousand_rows_that_are_all_too_long_are_dropped_like_any_others(renderer):
+    examples = [Example(f"long {n}", "Q", "no " * 60) for n in range(1001)] + [Example("short", "Q", "yes")]
+    encoded = encode(examples, renderer, 40, "drop")
+    assert (len(encoded), encoded.dropped) == (1, 1001)

@@ -245,3 +245,31 @@ def test_a_run_is_named_after_what_it_is():
     assert name("train.max_steps=30", "seed=1") == "outputs/ladder-tiny-arithmetic,max_steps=30,seed=1"
     assert name("seed=1", "train.max_steps=30") == name("train.max_steps=30", "seed=1")
     assert "/" not in name("model.revision=a/b/../c").removeprefix("outputs/")
+
+
+def test_training_stops_early_where_the_validation_loss_no_longer_falls(tmp_path):
+    # At this learning rate nothing is learned, so the second evaluation is no better than the first.
+    result = ladder_train(
+        f"output_dir={tmp_path / 'run'}", "train.learning_rate=0", "train.early_stopping=1", "train.evaluations=4"
+    )
+    assert result.returncode == 0, result.stderr
+    steps = [json.loads(line).get("step", 0) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) < 12, "the run went to its end"
+
+
+def test_a_run_is_not_continued_on_other_rows(tmp_path):
+    rows = [{"q": f"Compute {n}+1.", "a": f"{n}+1={n + 1}"} for n in range(40)]
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    options = (
+        f"output_dir={tmp_path / 'run'}", "data=jsonl", f"data.path={file}", "data.prompt=q", "data.completion=a",
+        "data.train_samples=null",
+    )  # fmt: skip
+    assert ladder_train(*options).returncode == 0
+    run = RunDir(tmp_path / "run")
+    record = json.loads(run.run.read_text())
+    run.run.write_text(json.dumps(record | {"status": "interrupted"}))
+    file.write_text("\n".join(json.dumps(row) for row in rows[1:]))
+    result = ladder_train(*options)
+    assert result.returncode == 2
+    assert "was trained on other rows than data=jsonl has now" in result.stderr
