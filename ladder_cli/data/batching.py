@@ -80,8 +80,8 @@ class LengthGroupedSampler(Sampler[int]):
 
     Rows are shuffled, sorted by length within pools of many batches, cut into batches, and the batches shuffled. (A
     pool that is walked from long to short, as Transformers does it, is a curriculum: the loss swings with it.) Where
-    a plain shuffle would pad little, it is taken instead: batches of one length are batches of one kind of row, and
-    teach less per step. The order depends on seed and epoch alone.
+    a plain shuffle would pad little, it is taken instead: batches of one length are batches of one kind of row. The
+    order depends on seed and epoch alone.
     """
 
     POOL_BATCHES = 50
