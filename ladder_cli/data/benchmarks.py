@@ -92,12 +92,20 @@ def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Pro
     return Problem(name, text_column(row, benchmark.question, where), text_column(row, benchmark.gold, where))
 
 
-def all_questions(data_dir: str | None) -> tuple[dict[str, list[str]], list[str]]:
-    """The questions of every benchmark of maths that can be read here, and the names of those that cannot."""
+def all_questions(data_dir: str | None, download: bool = False) -> tuple[dict[str, list[str]], list[str]]:
+    """The questions of every benchmark of maths, and the names of those that cannot be read.
+
+    Args:
+        data_dir: the mirror.
+        download: without a mirror, ask the hub for each; otherwise only generated benchmarks are read then.
+    """
     questions, unreachable = {}, []
     for name in choices("benchmark"):
         benchmark = benchmark_config(name)
         if benchmark.kind == "label":
+            continue
+        if data_dir is None and benchmark.hub_id is not None and not download:
+            unreachable.append(name)
             continue
         try:
             questions[name] = [problem.question for problem in load_problems(benchmark, data_dir)]

@@ -1,7 +1,7 @@
 """Everything between a composed config and rows that a trainer can take."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -36,7 +36,6 @@ class PreparedData:
     validation: EncodedSet
     train_rows: EncodedSet | PackedRows
     decontaminated: int = 0
-    unreachable: list[str] = field(default_factory=list)
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -58,9 +57,13 @@ def prepare_data(config: TrainConfig) -> PreparedData:
     data = config.data
     splits = load_examples(data, config.data_dir, config.seed)
     removed = 0
-    unreachable: list[str] = []
     if data.decontaminate:
-        questions, unreachable = all_questions(config.data_dir)
+        questions, unreachable = all_questions(config.data_dir, download=True)
+        if unreachable:
+            raise UserError(
+                f"data.decontaminate=true needs every benchmark, and cannot read {', '.join(unreachable)}: give a "
+                "mirror that has them as data_dir=DIR (scripts/prefetch.py makes one)."
+            )
         splits, removed = without(splits, (q for asked in questions.values() for q in asked))
         if not splits.train or not splits.validation:
             raise UserError(f"data.decontaminate leaves no rows of data={data.name}: every question is a benchmark's.")
@@ -72,4 +75,4 @@ def prepare_data(config: TrainConfig) -> PreparedData:
         for examples in (splits.train, splits.validation)
     )
     rows = PackedRows(train, train.lengths, data.max_length) if data.packing else train
-    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed, unreachable)
+    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed)

@@ -128,3 +128,15 @@ def test_s1k_shares_five_problems_with_the_benchmarks(shared):
     everything = [*splits.train, *splits.validation]
     assert len(overlap(everything, questions["math500"]).normalised) == 3
     assert len(overlap(everything, questions["olympiadbench"]).normalised) == 2
+
+
+def test_decontamination_is_all_or_nothing(tmp_path):
+    from ladder_cli.config import ModelConfig, TrainConfig
+    from ladder_cli.data.prepare import prepare_data
+
+    folder = mirror(tmp_path, "s1k", [{"question": f"Question {n}?", "solution": "42"} for n in range(8)])
+    train = TrainConfig(
+        model=ModelConfig(name="tiny", path="builtin:tiny"), data=config("s1k", decontaminate=True), data_dir=folder
+    )
+    with pytest.raises(UserError, match=r"cannot read aime24, .*math500"):
+        prepare_data(train)
