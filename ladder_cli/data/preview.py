@@ -64,7 +64,8 @@ def print_preview(
         rows = f"  rows {', '.join(shared['rows'][:10])}" if shared["rows"] else ""
         console.print(f"  {name:<14} {shared['normalised']} ({shared['exact']} to the letter){rows}", soft_wrap=True)
     if unreachable:
-        console.print(
+        missing = ", ".join(unreachable)
+        console.print(f"  not checked, for want of a mirror (data_dir=DIR): {missing}", soft_wrap=True)
             f"  not checked, for want of a mirror with them (data_dir=DIR): {', '.join(unreachable)}", soft_wrap=True
         )
     if any(shared["normalised"] for shared in found.values()):
