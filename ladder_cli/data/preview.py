@@ -66,8 +66,6 @@ def print_preview(
     if unreachable:
         missing = ", ".join(unreachable)
         console.print(f"  not checked, for want of a mirror (data_dir=DIR): {missing}", soft_wrap=True)
-            f"  not checked, for want of a mirror with them (data_dir=DIR): {', '.join(unreachable)}", soft_wrap=True
-        )
     if any(shared["normalised"] for shared in found.values()):
         console.print("  data.decontaminate=true leaves them out", soft_wrap=True)
 
