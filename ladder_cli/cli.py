@@ -143,7 +143,8 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-    from ladder_cli.config import METHOD_KINDS, option_names, suggest
+    from ladder_cli.config import METHOD_KINDS, option_names
+    from ladder_cli.validation import suggest
 
     if isinstance(error, OverrideParseException):
         return f"cannot read '{error.override}': options look like key=value; quote values with brackets or spaces."

@@ -7,8 +7,20 @@ import ladder_cli
 
 PACKAGE = Path(ladder_cli.__file__).parent
 # A later room may import an earlier one, never the reverse.
-ORDER = ["errors", "config", "run_dir", "cli", "console", "models", "data", "analysis", "training", "evaluation"]
-WITHOUT_TORCH = ["errors", "config", "cli", "run_dir", "train", "evaluate", "console"]
+ORDER = [
+    "errors",
+    "validation",
+    "config",
+    "run_dir",
+    "cli",
+    "console",
+    "models",
+    "data",
+    "analysis",
+    "training",
+    "evaluation",
+]
+WITHOUT_TORCH = ["errors", "validation", "config", "cli", "run_dir", "train", "evaluate", "console"]
 
 
 def modules():

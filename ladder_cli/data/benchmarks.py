@@ -7,10 +7,11 @@ from itertools import islice
 from omegaconf import OmegaConf
 
 from ladder_cli.cli import CONFIG_MODULE, choices, merge_strictly
-from ladder_cli.config import BenchmarkConfig, suggest
+from ladder_cli.config import BenchmarkConfig
 from ladder_cli.data import arithmetic, classification
 from ladder_cli.data.sources import Row, load_rows, text_column
 from ladder_cli.errors import UserError
+from ladder_cli.validation import suggest
 
 # The test problems of `arithmetic` are the same for every training seed.
 _ARITHMETIC_SEED = 0

@@ -1,8 +1,9 @@
 """s1K-1.1: a thousand hard problems with solutions and reasoning traces (Muennighoff et al., 2025)."""
 
-from ladder_cli.config import DataConfig, one_of
+from ladder_cli.config import DataConfig
 from ladder_cli.data.examples import Example, Splits, hold_out
 from ladder_cli.data.sources import Row, load_rows, text_column
+from ladder_cli.validation import one_of
 
 TARGETS = ("solution", "attempt", "trace")
 

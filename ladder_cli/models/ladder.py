@@ -1,7 +1,6 @@
 """A frozen backbone and its side network as one Transformers model."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,27 +11,25 @@ from transformers import (
     DynamicCache,
     GenerationConfig,
     GenerationMixin,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from ladder_cli.errors import UserError
 from ladder_cli.models import adapter
 from ladder_cli.models.backbone import anatomy_of, identity, keep_differentiable
 from ladder_cli.models.connections import Connections
 from ladder_cli.models.importance import Batch, by_fisher, by_magnitude
-from ladder_cli.models.ladder_config import LadderConfig
+from ladder_cli.models.ladder_config import LadderConfig, plain_config
 from ladder_cli.models.loss import DEFAULT_CHUNK, completion_cross_entropy
+from ladder_cli.models.named_sides import NamedSides
 from ladder_cli.models.pruning import initialise_pruned
 from ladder_cli.models.side_network import SideNetwork
-from ladder_cli.models.taps import LiveTaps, TapSource
-
-DEFAULT_ADAPTER = "default"
+from ladder_cli.models.taps import LiveTaps
 
 
-class LadderModel(PreTrainedModel, GenerationMixin):
+# Transformers' own peft methods have these names too; ours take their place.
+class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A causal language model whose only trained part is the side network.
 
     Works with `Trainer`, with `generate` (cached, batched, left-padded, sampling, beams), and saves the adapter
@@ -59,93 +56,15 @@ class LadderModel(PreTrainedModel, GenerationMixin):
         self._anatomy = anatomy_of(backbone)
         if self._anatomy.project_out is not None:
             keep_differentiable(self._anatomy.project_out)
-        self._disabled = False
         self._bare_taps = LiveTaps(self._anatomy, ())
-        self._configs: dict[str, LadderConfig] = {}
-        self._tap_sources: dict[str, TapSource] = {}
-        self.sides = nn.ModuleDict()
-        self.add_adapter(DEFAULT_ADAPTER, config)
+        self._start_sides(config)
         self.generation_config = GenerationConfig.from_dict(backbone.generation_config.to_dict())
         self.post_init()
-
-    @property
-    def side(self) -> SideNetwork:
-        """The active side network."""
-        return cast(SideNetwork, self.sides[self.active_adapter])
-
-    @property
-    def tap_source(self) -> TapSource:
-        """Where the active side network's taps come from."""
-        return self._tap_sources[self.active_adapter]
-
-    @tap_source.setter
-    def tap_source(self, source: TapSource) -> None:
-        self._tap_sources[self.active_adapter] = source
 
     @property
     def base_model(self) -> nn.Module:
         """Everything up to the head, as Transformers' and TRL's code expects it: gives `last_hidden_state`."""
         return _Headless(self)
-
-    def add_adapter(self, name: str, config: LadderConfig) -> None:  # type: ignore[override]
-        """Put one more, untrained side network beside the backbone and make it the active one.
-
-        Raises:
-            UserError: if the name is taken.
-        """
-        if name in self._configs:
-            raise UserError(f"there is an adapter named '{name}' already: choose another name.")
-        # Masks are made for one attention kernel, and both networks share them.
-        config._attn_implementation = self.backbone.config._attn_implementation
-        with self._anatomy.device:
-            self.sides[name] = side = SideNetwork(self._anatomy, config)
-        self._configs[name] = config
-        self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps)
-        self.set_adapter(name)
-
-    def load_adapter(self, folder: str | Path, name: str) -> None:  # type: ignore[override]
-        """Load a saved side network beside the ones that are there, under a name, and make it the active one.
-
-        Raises:
-            UserError: if the name is taken, or the folder holds no ladder of this backbone.
-        """
-        config = LadderConfig(**adapter.read_config(folder, expected="ladder"))
-        adapter.check_backbone(folder, identity(config.backbone_config()), identity(self.backbone.config))
-        self.add_adapter(name, config)
-        self.load_adapter_weights(folder)
-
-    def set_adapter(self, name: str) -> None:  # type: ignore[override]
-        """Make the named side network the active one: the one that runs, is trained and is saved.
-
-        Raises:
-            UserError: if there is none of that name.
-        """
-        if name not in self._configs:
-            raise UserError(f"there is no adapter named '{name}': there are {', '.join(self._configs)}.")
-        self.active_adapter = name
-        self.config = self._configs[name]
-        for other, side in self.sides.items():
-            side.requires_grad_(other == name)
-
-    @contextmanager
-    def disable_adapter(self) -> Iterator[None]:
-        """The bare backbone, within a `with` block."""
-        self._disabled, self.config = True, self.backbone.config
-        try:
-            yield
-        finally:
-            self._disabled, self.config = False, self._configs[self.active_adapter]
-
-    def merge_and_unload(self, *_: Any, **__: Any) -> None:
-        """Where users of peft look for merging.
-
-        Raises:
-            UserError: always; a ladder changes no weight of the backbone, so there is nothing to merge into.
-        """
-        raise UserError(
-            "a ladder cannot be merged: it is a second network beside the backbone, not a change of its weights. "
-            "Keep the adapter folder and serve both together."
-        )
 
     @classmethod
     def on(
@@ -171,7 +90,7 @@ class LadderModel(PreTrainedModel, GenerationMixin):
             UserError: if the shape does not fit the backbone.
         """
         config = LadderConfig(
-            backbone=_plain_config(backbone.config),
+            backbone=plain_config(backbone.config),
             backbone_name=name or backbone.config._name_or_path,
             pairs=[list(pair) for pair in connections.pairs],
             side_layers=connections.side_layers,
@@ -211,16 +130,8 @@ class LadderModel(PreTrainedModel, GenerationMixin):
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **_: Any) -> None:  # type: ignore[override]
         """Write the adapter alone: its config and the side network's weights (float32)."""
         if is_main_process:
-            values = {"adapter_type": "ladder", **_plain_config(self.config)}
+            values = {"adapter_type": "ladder", **plain_config(self.config)}
             adapter.write(save_directory, values, self.side.state_dict())
-
-    def load_adapter_weights(self, folder: str | Path) -> None:
-        """Overwrite the side network's weights by those in `folder`, which must fit exactly.
-
-        Raises:
-            UserError: if a weight is missing, left over, or of another shape.
-        """
-        adapter.load_into(self.side, folder)
 
     def init_weights(self) -> None:
         """Nothing to do: the backbone came with its weights and the side network made its own."""
@@ -356,11 +267,3 @@ class _Headless(nn.Module):
         ladder: LadderModel = self.__dict__["ladder"]
         hidden = ladder.features(past_key_values=past_key_values, **inputs)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
-
-
-def _plain_config(config: PreTrainedConfig) -> dict[str, Any]:
-    """A config as JSON values, without marks of how and from where it was loaded."""
-    values = config.to_diff_dict() if isinstance(config, LadderConfig) else config.to_dict()
-    for name in ("quantization_config", "dtype", "_name_or_path", "transformers_version"):
-        values.pop(name, None)
-    return values

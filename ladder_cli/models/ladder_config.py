@@ -91,3 +91,11 @@ class LadderConfig(PreTrainedConfig):
             source = sources.get(j, source)
             side.append(own[source - 1])
         return [*own, *side]
+
+
+def plain_config(config: PreTrainedConfig) -> dict[str, Any]:
+    """A config as JSON values, without marks of how and from where it was loaded."""
+    values = config.to_diff_dict() if isinstance(config, LadderConfig) else config.to_dict()
+    for name in ("quantization_config", "dtype", "_name_or_path", "transformers_version"):
+        values.pop(name, None)
+    return values
