@@ -5,7 +5,7 @@ here imports torch: a wrong option must be answered in well under two seconds.
 """
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ class ModelConfig:
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
     side_recompute: bool = True  # whether recomputing side layers pays: about 1% more arithmetic where r is large
     trust_remote_code: bool = False
+    # The architecture as its config.json gives it, so that a plan needs no download; what is left out are
+    # Transformers' own defaults for that `model_type`, which change neither sizes nor memory.
+    shape: dict[str, Any] = field(default_factory=dict)
 
     @property
     def location(self) -> str:
@@ -344,6 +347,6 @@ def option_names(schema: type, prefix: str = "") -> list[str]:
     names = []
     for item in fields(schema):
         names.append(prefix + item.name)
-        if isinstance(item.default_factory, type):
+        if isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
             names += option_names(item.default_factory, f"{prefix}{item.name}.")
     return names

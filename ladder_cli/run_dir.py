@@ -26,7 +26,10 @@ TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 SUMMARY = "summary.json"
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
-INCIDENTAL = ("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers", "model.path", "data.cache")
+INCIDENTAL = (
+    *("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers"),
+    *("model.path", "model.shape", "data.cache"),
+)
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
 
 

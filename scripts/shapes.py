@@ -6,16 +6,15 @@ python scripts/shapes.py            the tables of docs/shapes.md
 import torch
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.analysis.backward_memory import predicted_activation_bytes
-from ladder_cli.analysis.shapes import qwen2_5_7b, qwen2_5_math_1_5b
 from ladder_cli.cli import choices, parse
-from ladder_cli.config import TrainConfig
-from ladder_cli.models.backbone import parameter_count
+from ladder_cli.config import ModelConfig, TrainConfig
+from ladder_cli.models.backbone import architecture, parameter_count
 from ladder_cli.models.method import method_for
 
-SHAPES = {"qwen2.5-math-1.5b": qwen2_5_math_1_5b, "qwen2.5-7b": qwen2_5_7b}
+SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
 ROWS, TOKENS = 1, 2048
 SETTINGS = {
     "ladder": [],
@@ -33,25 +32,24 @@ def config_of(*overrides: str) -> TrainConfig:
     return parse(compose("train", list(overrides)), TrainConfig)
 
 
-def meta_backbone(shape: PreTrainedConfig) -> PreTrainedModel:
+def meta_backbone(model: ModelConfig) -> PreTrainedModel:
     """A frozen backbone of that shape; to be called under the meta device."""
-    return AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).requires_grad_(False)
+    return AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16).requires_grad_(False)
 
 
 def parameters(preset: str, model: str) -> int:
     """Trained parameters of a method preset on a shape."""
     config = config_of(f"method={preset}", f"model={model}")
     with torch.device("meta"):
-        trained = method_for(config.method).attach(meta_backbone(SHAPES[model]()), config.model)
+        trained = method_for(config.method).attach(meta_backbone(config.model), config.model)
     return parameter_count(trained, trained=True)
 
 
 def kept(model: str, overrides: list[str]) -> int:
     """Bytes kept for the backward pass."""
     config = config_of(f"model={model}", *overrides)
-    shape = SHAPES[model]()
     return predicted_activation_bytes(
-        lambda: method_for(config.method).attach(meta_backbone(shape), config.model), ROWS, TOKENS
+        lambda: method_for(config.method).attach(meta_backbone(config.model), config.model), ROWS, TOKENS
     )
 
 

@@ -1,6 +1,7 @@
 """Tiny models with real tensors, shared by all tests. No network, no ../shared."""
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -8,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from hypothesis import settings
+from omegaconf import OmegaConf
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -84,6 +86,11 @@ def random_backbone(architecture: str) -> PreTrainedModel:
     """An untrained decoder of four layers, always the same for the same name."""
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]()).eval().requires_grad_(False)
+
+
+def model_preset(name: str) -> ModelConfig:
+    """The file of that name in conf/model."""
+    return ModelConfig(**OmegaConf.to_container(OmegaConf.load(files("ladder_cli.conf") / "model" / f"{name}.yaml")))
 
 
 @pytest.fixture(params=list(ARCHITECTURES))

@@ -142,6 +142,29 @@ def _first_attribute(module: nn.Module, names: tuple[str, ...]) -> Any:
     return next((getattr(module, name) for name in names if getattr(module, name, None) is not None), None)
 
 
+def architecture(model: ModelConfig) -> PreTrainedConfig:
+    """The backbone's shape without its weights: of its folder if one is given, else of `conf/model`, else of the hub.
+
+    Raises:
+        UserError: if none of them can be read, or Transformers does not know the `model_type`.
+    """
+    if model.path is None and model.shape:
+        try:
+            return AutoConfig.for_model(**model.shape)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model.shape of {model.name}: {' '.join(str(error).split())[:200]}.") from error
+    return _published_architecture(model)
+
+
+def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(
+            model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(_unreadable(model, model.location, error)) from error
+
+
 def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
     """Load the backbone frozen and in evaluation mode.
 
@@ -243,13 +266,8 @@ def _dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
         return getattr(torch, model.dtype)
     if device.type == "cuda":
         return torch.bfloat16
-    try:
-        config = AutoConfig.from_pretrained(
-            model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(_unreadable(model, model.location, error)) from error
-    return config.dtype or torch.float32
+    stored: Any = _published_architecture(model).dtype
+    return stored or torch.float32
 
 
 def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:

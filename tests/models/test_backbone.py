@@ -1,0 +1,47 @@
+"""The shapes in conf/model are those of the published models."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ladder_cli.cli import choices
+from ladder_cli.config import ModelConfig
+from ladder_cli.errors import UserError
+from ladder_cli.models.backbone import architecture, parameter_count
+from tests.conftest import model_preset
+
+# Parameters as counted in the published checkpoints, tied weights once.
+PUBLISHED = {
+    "smollm2-135m": 134_515_008,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-math-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-math-7b": 7_615_616_512,
+    "opt-1.3b": 1_315_758_080,
+    "opt-2.7b": 2_651_596_800,
+    "opt-6.7b": 6_658_473_984,
+    "llama-3.2-3b": 3_212_749_824,
+    "llama-3.1-70b": 70_553_706_496,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_shape_has_the_published_number_of_parameters(name):
+    with torch.device("meta"):
+        assert parameter_count(AutoModelForCausalLM.from_config(architecture(model_preset(name)))) == PUBLISHED[name]
+
+
+def test_every_model_that_has_to_be_downloaded_brings_its_shape():
+    assert set(PUBLISHED) | {"tiny"} == set(choices("model"))
+
+
+def test_a_folder_that_is_given_overrules_the_shape(tiny_config):
+    shape = model_preset("qwen2.5-7b").shape
+    assert architecture(ModelConfig(name="mine", path=tiny_config.path, shape=shape)).hidden_size == 192
+
+
+def test_an_unknown_architecture_is_named():
+    with pytest.raises(UserError, match=r"model\.shape of mine"):
+        architecture(ModelConfig(name="mine", hub_id="nowhere/mine", shape={"model_type": "qwen9"}))
