@@ -42,6 +42,9 @@ class ModelConfig:
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
     side_recompute: bool = True  # whether recomputing side layers pays: about 1% more arithmetic where r is large
     trust_remote_code: bool = False
+    head_quantization: str = "none"  # of the output head; the backbone's own quantisation leaves it as it is
+    embeddings_on_cpu: bool = False  # token embeddings stay in the host's memory
+    mlp_chunk: int | None = None  # positions that a feed-forward layer of the backbone sees at a time; None: all
     # The architecture as its config.json gives it, so that a plan needs no download; what is left out are
     # Transformers' own defaults for that `model_type`, which change neither sizes nor memory.
     shape: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +71,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         one_of("model.quantization", self.quantization, ("none", "int8", "nf4"))
+        one_of("model.head_quantization", self.head_quantization, ("none", "int8", "nf4"))
+        at_least("model.mlp_chunk", self.mlp_chunk, 1)
         one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
         at_least("model.side_reduction", self.side_reduction, 1)
 

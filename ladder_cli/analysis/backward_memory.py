@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from ladder_cli.analysis.fake_backbone import materialise_fake
+
 
 def saved_activation_bytes(model: nn.Module, ids: Tensor, labels: Tensor, attention_mask: Any = None) -> int:
     """Bytes of distinct storages that are kept from forward to backward, parameters and buffers left out.
@@ -49,24 +51,8 @@ def predicted_activation_bytes(build: Callable[[], nn.Module], rows: int, tokens
     with torch.device("meta"):
         model = build()
     with FakeTensorMode():
-        _materialise_fake(model)
+        materialise_fake(model)
         ids = torch.zeros(rows, tokens, dtype=torch.long)
         # Transformers takes fake tensors for a trace, and makes masks that a real run without padding does not need.
         masks = dict.fromkeys(set(model.config.layer_types), None)  # type: ignore[union-attr, arg-type]
         return saved_activation_bytes(model.train(), ids, torch.zeros_like(ids), masks)
-
-
-def _materialise_fake(model: nn.Module) -> None:
-    """Fake CPU tensors in place of meta ones, shared where those were."""
-    replaced: dict[int, Tensor] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                fake = replaced.get(id(parameter))
-                if fake is None:
-                    values = torch.empty(parameter.shape, dtype=parameter.dtype)
-                    fake = replaced[id(parameter)] = nn.Parameter(values, requires_grad=parameter.requires_grad)
-                module._parameters[name] = fake  # type: ignore[assignment]
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)

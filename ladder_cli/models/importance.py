@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import Anatomy, keep_differentiable
+from ladder_cli.models.anatomy import Anatomy, keep_differentiable
 from ladder_cli.models.layer_weights import is_packed, matrices, weight_of
 from ladder_cli.models.loss import completion_cross_entropy
 

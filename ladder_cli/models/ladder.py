@@ -17,11 +17,13 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from ladder_cli.models import adapter
-from ladder_cli.models.backbone import anatomy_of, identity, keep_differentiable
+from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
+from ladder_cli.models.backbone import identity
 from ladder_cli.models.connections import Connections
 from ladder_cli.models.importance import Batch, by_fisher, by_magnitude
 from ladder_cli.models.ladder_config import LadderConfig, plain_config
 from ladder_cli.models.loss import DEFAULT_CHUNK, completion_cross_entropy
+from ladder_cli.models.memory_parts import BACKBONE, memory_part
 from ladder_cli.models.named_sides import NamedSides
 from ladder_cli.models.pruning import initialise_pruned
 from ladder_cli.models.side_network import SideNetwork
@@ -235,7 +237,8 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
             position_ids = (torch.arange(tokens.shape[1], device=tokens.device) + seen).unsqueeze(0)
         # Before the backbone runs: it advances the cache that masks are measured against.
         masks = self._masks(tokens, attention_mask, past_key_values, position_ids)
-        taps = self.tap_source.taps(attention_mask=attention_mask, **inputs, **kwargs)
+        with memory_part(BACKBONE):
+            taps = self.tap_source.taps(attention_mask=attention_mask, **inputs, **kwargs)
         return self.side(taps.rungs, taps.final, masks, position_ids, **kwargs)
 
     def _masks(

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.functional import cross_entropy
+
+from ladder_cli.models.memory_parts import LOSS, memory_part
 
 IGNORED_LABEL = -100
 DEFAULT_CHUNK = 512
@@ -49,8 +50,27 @@ def completion_cross_entropy(
         rows, targets = hidden[:, :-1][counted], labels[:, 1:][counted]
     if len(targets) == 0:
         raise ValueError("no token of this batch counts for the loss: every label is -100")
-    total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
+    with memory_part(LOSS):
+        total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
     return total / (len(targets) if num_items is None else num_items)
+
+
+@torch.no_grad()
+def _cross_entropy_in_place(logits: Tensor, targets: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy of logits `[n, vocabulary]`, and its gradient; no second tensor of full precision is made.
+
+    The logits' own memory is overwritten where they are of that precision already.
+    """
+    scores = logits.detach().to(precision)
+    chosen = torch.arange(len(targets), device=targets.device), targets
+    highest = scores.amax(-1, keepdim=True)
+    scores.sub_(highest)
+    of_target = scores[chosen]
+    normaliser = scores.exp_().sum(-1, keepdim=True)
+    loss = (normaliser.log().squeeze(-1) - of_target).sum()
+    gradient = scores.div_(normaliser)
+    gradient[chosen] -= 1
+    return loss, gradient.to(logits.dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -66,10 +86,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             piece = slice(start, start + chunk)
             with torch.set_grad_enabled(wants_gradient):
                 inputs = rows[piece].detach().requires_grad_(wants_gradient)
-                loss = cross_entropy(readout(inputs).to(precision), targets[piece], reduction="sum")
-                if gradient is not None:
-                    (gradient[piece],) = torch.autograd.grad(loss, inputs)
-            total += loss.detach()
+                logits = readout(inputs)
+            loss, logits_gradient = _cross_entropy_in_place(logits, targets[piece], precision)
+            total += loss
+            if gradient is not None:
+                (gradient[piece],) = torch.autograd.grad(logits, inputs, logits_gradient)
+            del logits, logits_gradient  # before the next chunk's are made
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total

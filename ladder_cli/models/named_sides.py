@@ -10,7 +10,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ladder_cli.errors import UserError
 from ladder_cli.models import adapter
-from ladder_cli.models.backbone import Anatomy, identity
+from ladder_cli.models.anatomy import Anatomy
+from ladder_cli.models.backbone import identity
 from ladder_cli.models.ladder_config import LadderConfig
 from ladder_cli.models.side_network import SideNetwork
 from ladder_cli.models.taps import LiveTaps, TapSource

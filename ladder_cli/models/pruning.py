@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from ladder_cli.models.backbone import Anatomy
+from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.combine import SideCombine
 from ladder_cli.models.importance import LayerImportance
 from ladder_cli.models.layer_weights import Matrix, matrices, set_weight, weight_of

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
-from ladder_cli.models.backbone import anatomy_of, keep_differentiable
+from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
 from ladder_cli.models.loss import completion_cross_entropy
 
 

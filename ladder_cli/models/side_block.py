@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import Anatomy
+from ladder_cli.models.anatomy import Anatomy
 
 # Attention kernels want head sizes that are multiples of this; narrower heads also carry too little position.
 _HEAD_SIZE_STEP = 8

@@ -16,8 +16,9 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
-from ladder_cli.models.backbone import Anatomy
+from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.combine import make_combine
+from ladder_cli.models.compressed_taps import Int8Taps
 from ladder_cli.models.gates import make_gate
 from ladder_cli.models.ladder_config import LadderConfig
 from ladder_cli.models.projections import DownProjections, uniform_
@@ -64,6 +65,7 @@ class SideNetwork(nn.Module):
         rotary: Any = type(anatomy.rotary) if anatomy.rotary is not None else None
         self.rotary = rotary(config=config) if rotary is not None else None
         self.recompute = False  # side layers keep their input alone for the backward pass and compute the rest again
+        self.int8_taps = False  # taps are kept for the backward pass in eight bits
         uniform_(self)
         self.combine = make_combine(ladder.combine, width, side_width, anatomy.final_norm)
 
@@ -110,4 +112,7 @@ class SideNetwork(nn.Module):
         return in_type(final.dtype, self.combine, final, state)
 
     def _projected(self, rung: int, tap: Tensor, dtype: torch.dtype) -> Tensor:
-        return in_type(dtype, self.down.of(rung), self.down.normed(tap))
+        projection = self.down.of(rung)
+        if self.int8_taps and torch.is_grad_enabled():
+            projection = Int8Taps(projection)
+        return in_type(dtype, projection, self.down.normed(tap))

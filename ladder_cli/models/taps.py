@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ladder_cli.models.backbone import Anatomy
+from ladder_cli.models.anatomy import Anatomy
 
 
 @dataclass

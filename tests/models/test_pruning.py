@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import anatomy_of, load_backbone
+from ladder_cli.models.anatomy import anatomy_of
+from ladder_cli.models.backbone import load_backbone
 from ladder_cli.models.connections import connect
 from ladder_cli.models.importance import by_fisher, by_magnitude
 from ladder_cli.models.ladder import LadderModel
