@@ -14,16 +14,16 @@ from omegaconf import MISSING
 from ladder_cli.errors import UserError
 from ladder_cli.validation import at_least, between, one_of
 
-CONNECTION_PATTERNS = ("aligned", "first", "last", "even")
+CONNECTION_PATTERNS = ("aligned", "first", "last", "even", "branch")
 # What each part of a ladder can be (docs/ladder.md).
 LADDER_CHOICES = {
-    "gate": ("sum", "fixed", "learned", "vector"),
-    "combine": ("residual", "side", "gated"),
-    "projection": ("full", "low_rank", "shared"),
+    "gate": ("sum", "fixed", "learned", "vector", "tap"),
+    "combine": ("residual", "side", "gated", "replace"),
+    "projection": ("full", "low_rank", "shared", "none"),
     "tap_norm": ("none", "rms"),
     "block": ("full", "attention"),
     "attention": ("narrow", "backbone"),
-    "init": ("uniform", "pruned_magnitude", "pruned_fisher"),
+    "init": ("uniform", "pruned_magnitude", "pruned_fisher", "cloned"),
 }
 
 
@@ -103,6 +103,7 @@ class LadderMethodConfig(MethodConfig):
     attention: str = "narrow"  # the side attention's head size and kv heads: narrow, or the backbone's
     init: str = "uniform"  # first weights of the side network
     recompute: bool = True  # side layers keep their input alone for the backward pass and compute the rest again
+    int8_taps: bool = False  # taps are kept for the backward pass in eight bits
     init_samples: int = 32  # training rows that init=pruned_fisher looks at
 
     def __post_init__(self) -> None:
@@ -182,6 +183,12 @@ class HardwareConfig:
     micro_batch_size: int = 4  # rows in one forward pass; `train.micro_batch_size` refers to it
     eval_batch_size: int = 8  # completions decoded at a time; `decode.batch_size` refers to it
     workers: int = 0  # data loader processes
+    # What settings of model, method and training refer to; each costs time or exactness (docs/memory.md).
+    loss_chunk: int = 512
+    int8_taps: bool = False
+    head_quantization: str = "none"
+    embeddings_on_cpu: bool = False
+    mlp_chunk: int | None = None
 
     def __post_init__(self) -> None:
         one_of("hardware.device", self.device, ("auto", "cpu", "cuda"))
@@ -267,11 +274,13 @@ class TrainConfig:
     seed: int = 0
     output_dir: str | None = None  # None: outputs/<run name>
     data_dir: str | None = None  # local mirror of data sets; None: the hub
+    preflight: str = "refuse"  # what happens if a step cannot fit the memory: refuse, or warn
     dry_run: bool = False  # compose, load the data, print the plan, train nothing
     resume: bool = True  # continue an unfinished run of the same configuration
 
     def __post_init__(self) -> None:
         between("seed", self.seed, 0, 2**32 - 1)
+        one_of("preflight", self.preflight, ("refuse", "warn"))
 
     @property
     def peak_learning_rate(self) -> float:

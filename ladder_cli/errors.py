@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class NotReachable(UserError):
+    """What was asked for lies on the hub, and the hub (or its cache here) does not answer."""
+
+
 class Interrupted(Exception):
     """The user or the scheduler asked to stop and the state has been saved: exit status 130."""
 

@@ -43,6 +43,11 @@ class PreparedData:
         return self.train_rows.lengths
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest row of either split."""
+        return max(*self.lengths, *self.validation.lengths)
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the examples."""
         return self.splits.fingerprint

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ladder_cli.errors import UserError
+from ladder_cli.errors import NotReachable, UserError
 
 Row = dict[str, Any]
 
@@ -19,7 +19,8 @@ def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None,
         data_dir: the mirror; None takes the hub.
 
     Raises:
-        UserError: if the set is not there, a row is broken (with file and line), or the hub cannot be reached.
+        UserError: if the set is not there, a row is broken (with file and line), or the hub cannot be reached
+            (`NotReachable`).
     """
     if data_dir is not None:
         return read_mirror(Path(data_dir).expanduser(), name, split)
@@ -31,7 +32,7 @@ def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None,
         return list(load_dataset(hub_id, hub_config, split=split))
     except Exception as error:  # datasets raises whatever its many backends raise
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
+        raise NotReachable(
             f"cannot load '{hub_id}' (split {split}) from the hub: {reason} -- without a network, give a local "
             f"mirror as data_dir=DIR with DIR/{name}/{split}.jsonl."
         ) from error

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from ladder_cli.config import ModelConfig
-from ladder_cli.errors import UserError
+from ladder_cli.errors import NotReachable, UserError
 from ladder_cli.models.lean import make_lean
 
 
@@ -43,7 +43,7 @@ def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
             model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(_unreadable(model, model.location, error)) from error
+        raise _unreadable(model, model.location, error) from error
 
 
 def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
@@ -53,7 +53,7 @@ def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
         UserError: if the folder or the hub repository cannot be read, or is no decoder-only model.
     """
     location = model.location
-    dtype = _dtype(model, device)
+    dtype = planned_dtype(model, device)
     try:
         backbone = AutoModelForCausalLM.from_pretrained(
             location,
@@ -66,7 +66,7 @@ def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
             local_files_only=Path(location).is_dir(),
         )
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(_unreadable(model, location, error)) from error
+        raise _unreadable(model, location, error) from error
     # Copies that `.to()` or quantisation left behind are as frozen as the weights themselves.
     backbone.requires_grad_(False)
     make_lean(backbone, model, device)
@@ -88,7 +88,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
             local_files_only=Path(location).is_dir(),
         )
     except (OSError, ValueError) as error:
-        raise UserError(_unreadable(model, location, error)) from error
+        raise _unreadable(model, location, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -143,12 +143,22 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
+def planned_device(device: str) -> torch.device:
+    """The device that a run would use, whether or not it is there: a plan may be made on another machine."""
+    return torch.device("cuda") if device == "cuda" else resolve_device(device)
+
+
+def planned_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
+    """The type that the backbone would compute in on `device`: bfloat16 on a GPU, the checkpoint's own on a CPU.
+
+    Raises:
+        UserError: if the checkpoint's own cannot be read.
+    """
     if model.dtype != "auto":
         return getattr(torch, model.dtype)
     if device.type == "cuda":
         return torch.bfloat16
-    stored: Any = _published_architecture(model).dtype
+    stored: Any = architecture(model).dtype
     return stored or torch.float32
 
 
@@ -165,10 +175,11 @@ def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig 
     return None
 
 
-def _unreadable(model: ModelConfig, location: str, error: Exception) -> str:
+def _unreadable(model: ModelConfig, location: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
-    where = "the folder" if Path(location).is_dir() else "the hub (or its cache)"
-    return (
-        f"model={model.name}: cannot load '{location}' from {where}: {reason} -- give a local folder as "
-        "model.path=DIR where there is no network."
+    local = Path(location).is_dir()
+    message = (
+        f"model={model.name}: cannot load '{location}' from {'the folder' if local else 'the hub (or its cache)'}: "
+        f"{reason} -- give a local folder as model.path=DIR where there is no network."
     )
+    return UserError(message) if local else NotReachable(message)

@@ -1,6 +1,7 @@
 """How the side network's last state and the backbone's become the hidden state that the head reads.
 
-`normed` says whether the result has had a final norm already; if not, the backbone's follows.
+`normed` says whether the result has had a final norm already; if not, the backbone's follows. `reads_final` says
+whether the backbone's last state is needed at all: if not, its layers after the last tap need not run.
 """
 
 import torch
@@ -11,6 +12,7 @@ class ResidualCombine(nn.Module):
     """h_L + U(s_l), then the backbone's final norm. U is zero at the start: an untrained ladder is the backbone."""
 
     normed = False
+    reads_final = True
 
     def __init__(self, width: int, side_width: int) -> None:
         super().__init__()
@@ -29,6 +31,7 @@ class SideCombine(nn.Module):
     """U(norm(s_l)): the side network alone, with a final norm of its own (Ladder Side-Tuning)."""
 
     normed = True
+    reads_final = False
 
     def __init__(self, width: int, side_width: int, final_norm: nn.Module | None) -> None:
         super().__init__()
@@ -49,15 +52,30 @@ class SideCombine(nn.Module):
             for name, parameter in self.norm.named_parameters():
                 parameter.copy_(final_norm.get_parameter(name).detach()[channels].float())
 
-    def forward(self, final: Tensor, state: Tensor) -> Tensor:
+    def forward(self, final: Tensor | None, state: Tensor) -> Tensor:
         """`[..., d]` (unused) and `[..., d_s]` to `[..., d]`."""
         return self.up(self.norm(state))
+
+
+class ReplaceCombine(nn.Module):
+    """s_l in place of h_L, for a side network of the backbone's own width."""
+
+    normed = False
+    reads_final = False
+
+    def reset(self) -> None:
+        """Nothing to start."""
+
+    def forward(self, final: Tensor | None, state: Tensor) -> Tensor:
+        """`[..., d]` (the first unused)."""
+        return state
 
 
 class GatedCombine(nn.Module):
     """a h_L + (1 - a) U(s_l) with a learned number a, one at the start (Quantized Side Tuning)."""
 
     normed = False
+    reads_final = True
 
     def __init__(self, width: int, side_width: int) -> None:
         super().__init__()
@@ -79,11 +97,13 @@ class GatedCombine(nn.Module):
 
 def make_combine(name: str, width: int, side_width: int, final_norm: nn.Module | None) -> nn.Module:
     """The combination of that name, in its starting state."""
-    module: ResidualCombine | SideCombine | GatedCombine
+    module: ResidualCombine | SideCombine | GatedCombine | ReplaceCombine
     if name == "residual":
         module = ResidualCombine(width, side_width)
     elif name == "side":
         module = SideCombine(width, side_width, final_norm)
+    elif name == "replace":
+        module = ReplaceCombine()
     elif name == "gated":
         module = GatedCombine(width, side_width)
     else:

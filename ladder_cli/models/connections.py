@@ -60,12 +60,14 @@ def connect(
     * `aligned`: i -> i for all layers (LST, QST, the paper's Ladder).
     * `first`: i -> i for the first `layers` (Ladder@k).
     * `last`: the last `delta` backbone layers feed the first `delta` of `layers` side layers (xLadder).
+    * `branch`: the layer below the last `layers` feeds side layer 1 and nothing feeds the rest, so that the side
+      network runs beside the backbone's last layers.
     * `even`: `layers` taps spread evenly over the backbone, the last one on its last layer.
 
     Args:
         backbone_layers: L.
         pattern: one of the names above, or pairs `[backbone layer, side layer]`.
-        layers: l, the side layers; None takes L, or for a list the largest side layer in it.
+        layers: l, the side layers; None takes L (`branch`: a third of L), or for a list the largest side layer in it.
         delta: connected layers of `last`; None takes half of the side layers, at most L.
 
     Raises:
@@ -74,6 +76,14 @@ def connect(
     if not isinstance(pattern, str):
         pairs = tuple((int(i), int(j)) for i, j in pattern)
         return Connections(backbone_layers, layers or max((j for _, j in pairs), default=1), pairs)
+    if pattern == "branch":
+        side_layers = layers or max(1, backbone_layers // 3)
+        if side_layers >= backbone_layers:
+            raise UserError(
+                f"method.connections=branch leaves no backbone layer to branch off from: method.layers={side_layers} "
+                f"must be below the backbone's {backbone_layers}."
+            )
+        return Connections(backbone_layers, side_layers, ((backbone_layers - side_layers, 1),))
     side_layers = layers or backbone_layers
     sources: Sequence[int]
     if pattern == "aligned":
@@ -93,6 +103,26 @@ def connect(
     else:
         raise ValueError(f"unknown pattern {pattern!r}")
     return Connections(backbone_layers, side_layers, tuple((i, j) for j, i in enumerate(sources, start=1)))
+
+
+def copied_layers(connections: Connections) -> list[int]:
+    """For each side layer the backbone layer that it copies (`init=cloned`): the one that follows its tap, and without
+    a tap the one after the last copy.
+
+    Raises:
+        UserError: if the backbone ends before.
+    """
+    layers, layer = [], 0
+    for j in range(1, connections.side_layers + 1):
+        tap = connections.source_of(j)
+        layer = (tap if tap is not None else layer) + 1
+        if layer > connections.backbone_layers:
+            raise UserError(
+                f"method.init=cloned: side layer {j} would copy backbone layer {layer}, and there are "
+                f"{connections.backbone_layers}; use method.connections=branch."
+            )
+        layers.append(layer)
+    return layers
 
 
 def summary(connections: Connections) -> dict[str, Any]:

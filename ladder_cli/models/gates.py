@@ -16,6 +16,14 @@ class SumGate(nn.Module):
         return state + tap
 
 
+class TapGate(nn.Module):
+    """P(h) alone: the tap takes the state's place."""
+
+    def forward(self, state: Tensor, tap: Tensor) -> Tensor:
+        """`[..., side width]` each."""
+        return tap
+
+
 class FixedGate(nn.Module):
     """alpha s + (1 - alpha) P(h) with a constant alpha."""
 
@@ -60,6 +68,8 @@ def make_gate(name: str, width: int) -> nn.Module:
     """The gate of that name for states of `width` channels."""
     if name == "sum":
         return SumGate()
+    if name == "tap":
+        return TapGate()
     if name == "fixed":
         return FixedGate()
     if name == "learned":

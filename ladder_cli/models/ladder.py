@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from ladder_cli.models import adapter
 from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
 from ladder_cli.models.backbone import identity
+from ladder_cli.models.cloning import initialise_cloned
 from ladder_cli.models.connections import Connections
 from ladder_cli.models.importance import Batch, by_fisher, by_magnitude
 from ladder_cli.models.ladder_config import LadderConfig, plain_config
@@ -100,7 +101,11 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
             **shape,
         )
         model = cls(config, backbone)
-        if config.init != "uniform" and model._anatomy.device.type != "meta":
+        if model._anatomy.device.type == "meta":
+            return model  # shapes without values
+        if config.init == "cloned":
+            initialise_cloned(model.side, model._anatomy)
+        elif config.init != "uniform":
             fisher = config.init == "pruned_fisher"
             importance = by_fisher(backbone, model._anatomy, sample) if fisher else by_magnitude(model._anatomy)
             initialise_pruned(model.side, model._anatomy, importance)
@@ -231,7 +236,9 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
         if self._disabled:
             with torch.no_grad():
-                return self._bare_taps.taps(attention_mask=attention_mask, **inputs, **kwargs).final
+                bare = self._bare_taps.taps(attention_mask=attention_mask, **inputs, **kwargs).final
+            assert bare is not None
+            return bare
         if position_ids is None:
             seen = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = (torch.arange(tokens.shape[1], device=tokens.device) + seen).unsqueeze(0)

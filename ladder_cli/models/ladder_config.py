@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from ladder_cli.models.connections import Connections
+from ladder_cli.models.connections import Connections, copied_layers
 from ladder_cli.models.side_block import AttentionShape, attention_shape
 
 FULL_ATTENTION = "full_attention"
@@ -80,12 +80,16 @@ class LadderConfig(PreTrainedConfig):
         return AttentionShape(**self.side_shape or {})
 
     def _layer_types(self, backbone: PreTrainedConfig) -> list[str]:
-        """The backbone's attention types, then for each side layer that of the layer which last fed it."""
+        """The backbone's attention types, then for each side layer that of the layer which last fed it (or, of a copy,
+        that of the layer which was copied).
+        """
         own = getattr(backbone, "layer_types", None)
         if own is None:
             windowed = getattr(backbone, "sliding_window", None) is not None
             own = ["sliding_attention" if windowed else FULL_ATTENTION] * backbone.num_hidden_layers
         sources = {j: i for i, j in self.pairs or []}
+        if self.init == "cloned":
+            return [*own, *(own[layer - 1] for layer in copied_layers(self.connections()))]
         side, source = [], 1
         for j in range(1, self.side_layers + 1):
             source = sources.get(j, source)

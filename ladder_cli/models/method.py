@@ -5,6 +5,7 @@ knows nothing else of it, and the evaluator needs only `load_adapter`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -57,6 +58,12 @@ class Method(Protocol):
         """
         ...
 
+    def leaner(self) -> list[tuple[str, MethodConfig]]:
+        """Settings of this method that take less memory, as overrides, each with the config that it and those before
+        it lead to; in rising order of what they cost.
+        """
+        ...
+
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """FLOPs per token for each backbone parameter, as the paper counts and as really done, and for each
         trained parameter.
@@ -91,6 +98,7 @@ class LadderMethod:
         )
         ladder.loss_chunk = loss_chunk
         ladder.side.recompute = config.recompute
+        ladder.side.int8_taps = config.int8_taps
         return ladder
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
@@ -105,6 +113,18 @@ class LadderMethod:
     def _connections(self, backbone: PreTrainedModel) -> Connections:
         config = self.config
         return connect(backbone.config.num_hidden_layers, config.connections, config.layers, config.delta)
+
+    def leaner(self) -> list[tuple[str, MethodConfig]]:
+        """Side layers recomputed, taps in eight bits."""
+        settings: list[tuple[str, MethodConfig]] = []
+        config = self.config
+        if not config.recompute:
+            config = replace(config, recompute=True)
+            settings.append(("method.recompute=true", config))
+        if not config.int8_taps:
+            config = replace(config, int8_taps=True)
+            settings.append(("method.int8_taps=true", config))
+        return settings
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """2N + 6n: the backbone runs forward only (paper section 3)."""
@@ -142,6 +162,12 @@ class QLoRAMethod:
     def picture(self, backbone: PreTrainedModel) -> list[str]:
         """Every linear layer alike: nothing to see."""
         return []
+
+    def leaner(self) -> list[tuple[str, MethodConfig]]:
+        """Gradient checkpointing."""
+        if self.config.gradient_checkpointing:
+            return []
+        return [("method.gradient_checkpointing=true", replace(self.config, gradient_checkpointing=True))]
 
     def training_flops_per_parameter(self) -> tuple[int, int, int]:
         """The paper counts 6(N + n); a frozen weight needs no weight gradient, so 4N + 6n is what is done, and

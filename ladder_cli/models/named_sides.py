@@ -61,7 +61,7 @@ class NamedSides:
         with self._anatomy.device:
             self.sides[name] = side = SideNetwork(self._anatomy, config)
         self._configs[name] = config
-        self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps)
+        self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps, bool(side.combine.reads_final))
         self.set_adapter(name)
 
     def load_adapter(self, folder: str | Path, name: str) -> None:

@@ -17,13 +17,15 @@ class DownProjections(nn.Module):
     * `full`: a matrix per rung.
     * `low_rank`: two thin matrices per rung, d -> rank -> d_s (Quantized Side Tuning).
     * `shared`: one matrix for all rungs.
+    * `none`: the tap itself, for a side network of the backbone's own width.
     """
 
     def __init__(self, kind: str, width: int, side_width: int, rungs: Iterable[int], rank: int, tap_norm: str) -> None:
         """`rungs`: side layers that have a tap, 0 for the embeddings."""
         super().__init__()
         self.tap_norm = tap_norm
-        names = [_SHARED] if kind == "shared" else [str(rung) for rung in rungs]
+        names = {"shared": [_SHARED], "none": []}.get(kind, [str(rung) for rung in rungs])
+        self._none = nn.Identity() if kind == "none" else None
 
         def projection() -> nn.Module:
             if kind == "low_rank":
@@ -34,6 +36,8 @@ class DownProjections(nn.Module):
 
     def of(self, rung: int) -> nn.Module:
         """The module that projects the tap of `rung`."""
+        if self._none is not None:
+            return self._none
         return self.by_rung[_SHARED if _SHARED in self.by_rung else str(rung)]
 
     @torch.no_grad()  # no gradient enters the backbone, so only the normed tap need be kept

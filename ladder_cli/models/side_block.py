@@ -53,7 +53,7 @@ def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: str) -> At
     """The side attention's heads.
 
     * `narrow`: the heads together are as wide as the side network. As many heads as the backbone's (LST) where the
-      width allows it, else the largest number that divides it.
+      width allows it, else the largest number that divides it. With r = 1 they are the backbone's.
     * `backbone`: the backbone's own (kv heads, head size), with one query head for each kv head, so that one paged
       cache of one shape serves backbone and side network.
 
@@ -63,6 +63,8 @@ def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: str) -> At
     width = side_width(backbone, reduction)
     heads = backbone.num_attention_heads
     kv_heads = getattr(backbone, "num_key_value_heads", None) or heads
+    if reduction == 1 and kind == "narrow":
+        return AttentionShape(heads, kv_heads, getattr(backbone, "head_dim", None) or backbone.hidden_size // heads)
     if kind == "backbone":
         if not hasattr(backbone, "num_key_value_heads"):
             raise UserError(
@@ -115,7 +117,8 @@ def side_config(
     if hasattr(backbone, "num_key_value_heads"):
         config.num_key_value_heads = attention.kv_heads
         config.head_dim = attention.head_size
-    if hasattr(backbone, "query_pre_attn_scalar"):  # Gemma 2 scales attention by this in place of the head size
+    # Gemma 2 scales attention by this in place of the head size.
+    if hasattr(backbone, "query_pre_attn_scalar") and reduction > 1:
         config.query_pre_attn_scalar = attention.head_size
     config.num_hidden_layers = len(layer_types)
     config.layer_types = layer_types

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 
+from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.combine import make_combine
 from ladder_cli.models.compressed_taps import Int8Taps
@@ -44,13 +45,21 @@ class SideNetwork(nn.Module):
     """
 
     def __init__(self, anatomy: Anatomy, ladder: LadderConfig) -> None:
-        """Uniform weights; `pruning.initialise_pruned` can replace them."""
+        """Uniform weights; `pruning.initialise_pruned` or `cloning.initialise_cloned` can replace them.
+
+        Raises:
+            UserError: if the parts do not go together.
+        """
         super().__init__()
         backbone = anatomy.config
         self.connections = connections = ladder.connections()
         attention = ladder.side_attention()
         self.config = config = side_config(backbone, ladder.reduction, attention, list(ladder.layer_types))
         width, side_width = backbone.hidden_size, config.hidden_size
+        if side_width != width:
+            for option, value in (("projection", "none"), ("combine", "replace"), ("init", "cloned")):
+                if getattr(ladder, option) == value:
+                    raise UserError(f"method.{option}={value} needs method.reduction=1, not {ladder.reduction}.")
         fed = [j for _, j in connections.pairs]
         first_index = connections.backbone_layers
         self.layer_types: list[str] = ladder.layer_types[first_index:]
@@ -72,7 +81,7 @@ class SideNetwork(nn.Module):
     def forward(
         self,
         rungs: dict[int, Tensor],
-        final: Tensor,
+        final: Tensor | None,
         masks: dict[str, Tensor | None],
         position_ids: Tensor,
         past_key_values: Cache | None = None,
@@ -82,7 +91,7 @@ class SideNetwork(nn.Module):
 
         Args:
             rungs: backbone layer -> `[batch, tokens, d]`, with 0 the embeddings.
-            final: output of the last backbone layer, `[batch, tokens, d]`.
+            final: output of the last backbone layer, `[batch, tokens, d]`; None where `combine` does not read it.
             masks: attention mask by layer type, as Transformers makes them.
             position_ids: `[batch, tokens]`.
             past_key_values: the cache shared with the backbone; side layer j lies at index L + j - 1.
@@ -90,17 +99,18 @@ class SideNetwork(nn.Module):
         Returns:
             `[batch, tokens, d]`, before the backbone's final norm, or instead of it where `combine.normed`.
         """
-        state = self._projected(0, rungs[0], final.dtype)
+        dtype = rungs[0].dtype
+        state = self._projected(0, rungs[0], dtype)
         if self.rotary is not None:
             kwargs["position_embeddings"] = self.rotary(state, position_ids)
         for j, layer in enumerate(self.layers, start=1):
             source = self.connections.source_of(j)
             if source is not None:
-                tap = self._projected(j, rungs[source], final.dtype)
-                state = in_type(final.dtype, self.gates[str(j)], state, tap)
+                tap = self._projected(j, rungs[source], dtype)
+                state = in_type(dtype, self.gates[str(j)], state, tap)
             run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
             output = run(
-                final.dtype,
+                dtype,
                 layer,
                 state,
                 attention_mask=masks[self.layer_types[j - 1]],
@@ -109,10 +119,10 @@ class SideNetwork(nn.Module):
                 **kwargs,
             )
             state = output[0] if isinstance(output, tuple) else output
-        return in_type(final.dtype, self.combine, final, state)
+        return in_type(dtype, self.combine, final, state)
 
     def _projected(self, rung: int, tap: Tensor, dtype: torch.dtype) -> Tensor:
         projection = self.down.of(rung)
-        if self.int8_taps and torch.is_grad_enabled():
+        if self.int8_taps and torch.is_grad_enabled() and not isinstance(projection, nn.Identity):
             projection = Int8Taps(projection)
         return in_type(dtype, projection, self.down.normed(tap))

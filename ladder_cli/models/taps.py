@@ -4,6 +4,7 @@ A live backbone is the first source. A backbone whose layers are streamed from h
 disk, can stand in for it as long as it answers `taps()`.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,11 +20,11 @@ class Taps:
 
     Attributes:
         rungs: backbone layer -> its output `[batch, tokens, d]`; 0 is the input of the first layer.
-        final: output of the last layer, before the final norm, `[batch, tokens, d]`.
+        final: output of the last layer, before the final norm, `[batch, tokens, d]`; None if nobody reads it.
     """
 
     rungs: dict[int, Tensor]
-    final: Tensor
+    final: Tensor | None
 
 
 class TapSource(Protocol):
@@ -34,22 +35,27 @@ class TapSource(Protocol):
         ...
 
 
+class _Enough(Exception):
+    """Ends a forward pass whose rest nobody reads."""
+
+
 class LiveTaps:
     """Taps of a backbone in memory: one forward pass without gradients, watched by hooks.
 
-    Nothing but the wanted layers' outputs outlives the call.
+    Nothing but the wanted layers' outputs outlives the call, and no layer runs after the last that is wanted.
     """
 
-    def __init__(self, anatomy: Anatomy, wanted: tuple[int, ...]) -> None:
-        """`wanted`: backbone layers to keep, counted from 1; layer 0 is always kept."""
+    def __init__(self, anatomy: Anatomy, wanted: tuple[int, ...], final: bool = True) -> None:
+        """`wanted`: backbone layers to keep, counted from 1; layer 0 is always kept. `final`: the last one too."""
         self._decoder = anatomy.decoder
         self._layers = anatomy.layers
         self._wanted = wanted
+        self._final = final
 
     def taps(self, **inputs: Any) -> Taps:
         """Run the decoder stack once."""
         kept: dict[int, Tensor] = {}
-        last = len(self._layers)
+        last = len(self._layers) if self._final else max(self._wanted)
 
         def keep_input(module: nn.Module, args: tuple, kwargs: dict) -> None:
             kept[0] = args[0] if args else kwargs["hidden_states"]
@@ -57,6 +63,8 @@ class LiveTaps:
         def keep_output(number: int) -> Any:
             def hook(module: nn.Module, args: tuple, output: Any) -> None:
                 kept[number] = output[0] if isinstance(output, tuple) else output
+                if number == last < len(self._layers):
+                    raise _Enough
 
             return hook
 
@@ -64,9 +72,10 @@ class LiveTaps:
         handles += [self._layers[i - 1].register_forward_hook(keep_output(i)) for i in {*self._wanted, last}]
         try:
             # Not inference_mode: its tensors may not be saved for the side network's backward pass.
-            with torch.no_grad():
+            with torch.no_grad(), contextlib.suppress(_Enough):
                 self._decoder(**inputs)
         finally:
             for handle in handles:
                 handle.remove()
-        return Taps(rungs={number: kept[number] for number in (0, *self._wanted)}, final=kept[last])
+        final = kept[last] if self._final else None
+        return Taps(rungs={number: kept[number] for number in (0, *self._wanted)}, final=final)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.prepare import PreparedData
+from ladder_cli.training.preflight import Preflight
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Plan:
     """What a run is about to do.
 
     Attributes:
-        steps: optimizer steps.
+        data: None where it cannot be had here (a plan made without a network).
+        steps: optimizer steps; None where that depends on the data.
         effective_batch: rows per optimizer step over all processes.
         flops_per_token: `paper` and `actual`, see `analysis.flops`.
     """
@@ -29,46 +31,39 @@ class Plan:
     dtype: str
     backbone_parameters: int
     trainable_parameters: int
-    data: PreparedData
-    steps: int
+    data: PreparedData | None
+    steps: int | None
     effective_batch: int
     micro_batch: int
     accumulation: int
     learning_rate: float
     flops_per_token: dict[str, int]
+    memory: Preflight
 
     @property
-    def epochs(self) -> float:
+    def epochs(self) -> float | None:
         """Passes over the training rows."""
+        if self.data is None or self.steps is None:
+            return None
         return self.steps * self.effective_batch / len(self.data.train_rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `plan.json`; memory is not predicted yet, and says so by null."""
-        train = self.data.train
+        """For `plan.json`."""
+        rows = {"rows": None, "packed_rows": None, "tokens": None} if self.data is None else _rows(self.data)
         return {
-            "rows": {"train": len(train), "validation": len(self.data.validation)},
-            "packed_rows": len(self.data.train_rows) if isinstance(self.data.train_rows, PackedRows) else None,
-            "tokens": {
-                "train": train.tokens,
-                "train_counted": train.counted_tokens,
-                "longest": train.longest,
-                "too_long": train.too_long,
-                "dropped": train.dropped,
-            },
+            **rows,
             "steps": self.steps,
             "epochs": self.epochs,
             "effective_batch": self.effective_batch,
             "backbone_parameters": self.backbone_parameters,
             "trainable_parameters": self.trainable_parameters,
             "flops_per_token": self.flops_per_token,
-            "peak_memory_bytes": {"predicted": None},
+            "peak_memory_bytes": self.memory.as_dict(),
         }
 
     def print(self, console: Console) -> None:
         """What is frozen, what is trained, on what, for how long."""
-        train = self.data.train
         share = 100 * self.trainable_parameters / self.backbone_parameters
-        cut = train.too_long - train.dropped
         table = Table(show_header=False, box=None, padding=(0, 2))
         rows = [
             (
@@ -77,33 +72,60 @@ class Plan:
                 f"quantization {self.quantization}, {self.dtype}, on {self.device}",
             ),
             ("trained", f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"),
-            (
-                "training rows",
-                f"{len(train):,} with {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
-            ),
-            (
-                "too long",
-                f"{train.too_long:,} rows: {train.dropped:,} dropped, {cut:,} cut (longest {train.longest:,} tokens)",
-            ),
-            ("validation rows", f"{len(self.data.validation):,}"),
-            (
-                "steps",
-                f"{self.steps:,} of {self.effective_batch} rows ({self.micro_batch} x {self.accumulation} "
-                f"accumulated), {self.epochs:.2f} epochs",
-            ),
+            *(_row_lines(self.data) if self.data is not None else [("training rows", "not known: see below")]),
+            *([("steps", self._steps_line())] if self.steps is not None else []),
             ("learning rate", f"{self.learning_rate:g} at its peak"),
             (
                 "FLOPs per token",
                 f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by the paper's count",
             ),
         ]
-        if isinstance(self.data.train_rows, PackedRows):
-            rows.insert(4, ("packed", f"into {len(self.data.train_rows):,} rows"))
-        if self.data.decontaminated:
-            rows.insert(4, ("decontaminated", f"{self.data.decontaminated:,} rows that a benchmark asks left out"))
         for label, value in rows:
             table.add_row(Text(label, style="bold"), value)
         console.print(table)
+        console.print()
+        self.memory.print(console)
+
+    def _steps_line(self) -> str:
+        epochs = "" if self.epochs is None else f", {self.epochs:.2f} epochs"
+        batch = f"{self.effective_batch} rows ({self.micro_batch} x {self.accumulation} accumulated)"
+        return f"{self.steps:,} of {batch}{epochs}"
+
+
+def _rows(data: PreparedData) -> dict[str, Any]:
+    train = data.train
+    return {
+        "rows": {"train": len(train), "validation": len(data.validation)},
+        "packed_rows": len(data.train_rows) if isinstance(data.train_rows, PackedRows) else None,
+        "tokens": {
+            "train": train.tokens,
+            "train_counted": train.counted_tokens,
+            "longest": train.longest,
+            "too_long": train.too_long,
+            "dropped": train.dropped,
+        },
+    }
+
+
+def _row_lines(data: PreparedData) -> list[tuple[str, str]]:
+    train = data.train
+    cut = train.too_long - train.dropped
+    lines = [
+        (
+            "training rows",
+            f"{len(train):,} with {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
+        ),
+        (
+            "too long",
+            f"{train.too_long:,} rows: {train.dropped:,} dropped, {cut:,} cut (longest {train.longest:,} tokens)",
+        ),
+        ("validation rows", f"{len(data.validation):,}"),
+    ]
+    if isinstance(data.train_rows, PackedRows):
+        lines.append(("packed", f"into {len(data.train_rows):,} rows"))
+    if data.decontaminated:
+        lines.append(("decontaminated", f"{data.decontaminated:,} rows that a benchmark asks left out"))
+    return lines
 
 
 def steps_for(rows: int, effective_batch: int, epochs: float, max_steps: int | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, set_seed
 
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.cli import as_dict
@@ -20,14 +20,22 @@ from ladder_cli.config import TrainConfig, processes
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.prepare import PreparedData, prepare_data
 from ladder_cli.data.preview import marked_example, overlaps, print_preview
-from ladder_cli.errors import Interrupted, UserError
-from ladder_cli.models.backbone import load_backbone, parameter_count, resolve_device
+from ladder_cli.errors import Interrupted, NotReachable, UserError
+from ladder_cli.models.backbone import (
+    architecture,
+    load_backbone,
+    parameter_count,
+    planned_device,
+    planned_dtype,
+    resolve_device,
+)
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
 from ladder_cli.run_dir import RunDir, read_json, write_json
 from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
 from ladder_cli.training.memory import PeakMemory
 from ladder_cli.training.plan import Plan, steps_for
+from ladder_cli.training.preflight import Preflight, preflight
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
 
 _RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft", "bitsandbytes")
@@ -35,33 +43,38 @@ _RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft
 
 def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     """Print the plan and write `plan.json`; no weight is read."""
-    data = prepare_data(config)
-    device = resolve_device(config.hardware.device)
-    shape = AutoConfig.from_pretrained(
-        config.model.location, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
-    )
+    data, missing = _data_if_reachable(config)
+    device = planned_device(config.hardware.device)
     with torch.device("meta"):
-        backbone = AutoModelForCausalLM.from_config(shape)
+        backbone = AutoModelForCausalLM.from_config(architecture(config.model))
         backbone_parameters = parameter_count(backbone)
         method = method_for(config.method)
         model = method.attach(backbone.requires_grad_(False), config.model)
-    plan = _plan(config, data, method, model, backbone_parameters, device, config.model.dtype)
-    found, unreachable = overlaps(data, config.data_dir)
+    memory = preflight(config, device, data.longest if data is not None else None)
+    dtype = str(planned_dtype(config.model, device))
+    plan = _plan(config, data, method, model, backbone_parameters, device, dtype, memory)
     plan.print(console)
     for line in method.picture(backbone):
         console.print(f"  {line}", highlight=False)
     console.print()
-    print_preview(data, found, unreachable, console)
-    write_json(
-        run.plan,
-        {
-            "config": as_dict(config),
-            **plan.as_dict(),
-            "overlap": {"benchmarks": found, "not_checked": unreachable, "removed": data.decontaminated},
-            "data_fingerprint": data.fingerprint,
-        },
-    )
+    record = {"config": as_dict(config), **plan.as_dict()}
+    if data is not None:
+        found, unreachable = overlaps(data, config.data_dir)
+        print_preview(data, found, unreachable, console)
+        record["overlap"] = {"benchmarks": found, "not_checked": unreachable, "removed": data.decontaminated}
+        record["data_fingerprint"] = data.fingerprint
+    else:
+        console.print(f"planned without data: {missing}", soft_wrap=True, highlight=False, markup=False)
+    write_json(run.plan, record)
     console.print(f"dry run: nothing was trained; the plan is in {run.plan}", soft_wrap=True)
+
+
+def _data_if_reachable(config: TrainConfig) -> tuple[PreparedData | None, str]:
+    """The data, or why a plan has to do without: tokenizer or rows lie on a hub that does not answer."""
+    try:
+        return prepare_data(config), ""
+    except NotReachable as error:
+        return None, str(error)
 
 
 def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str, Any]:
@@ -85,6 +98,9 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
             "start over with resume=false."
         )
     device = resolve_device(config.hardware.device)
+    fit = preflight(config, device, data.longest)
+    if config.preflight == "refuse":
+        fit.refuse()
     # Seeded here, so that a side network's first weights depend on the seed and not on what was drawn before.
     set_seed(config.seed)
     started = time.perf_counter()
@@ -95,7 +111,9 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     collate = PaddingCollator(data.tokenizer.pad_token_id)
     sample = (collate([row]) for row in data.train)
     model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
-    plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype).removeprefix("torch."))
+    plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype), fit)
+    steps = plan.steps
+    assert steps is not None  # the data is there
     plan.print(console)
     console.print("first example (counted tokens [bold green]marked[/]; without colours: between » and «)")
     console.print(marked_example(data.train[0], data.tokenizer), soft_wrap=True)
@@ -120,7 +138,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
             config.tracking,
             learning_rate=config.peak_learning_rate,
             accumulation=plan.accumulation,
-            steps=plan.steps,
+            steps=steps,
             seed=config.seed,
             device=device,
             checkpoints=run.checkpoints,
@@ -145,7 +163,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         write_json(run.run, record | {"status": status, "error": f"{type(error).__name__}: {error}"})
         raise
-    if stop.received is not None and trainer.state.global_step < plan.steps:
+    if stop.received is not None and trainer.state.global_step < steps:
         write_json(run.run, record | {"status": "interrupted"})
         raise Interrupted(f"saved at step {trainer.state.global_step}; the same command continues from there.")
 
@@ -158,7 +176,8 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": throughput.tokens_per_second,
         "peak_memory_bytes": {
-            "predicted": None,
+            "predicted": fit.prediction.total,
+            "predicted_parts": fit.prediction.parts,
             "measured": memory.measured(),
             "kind": memory.kind,
             "baseline": memory.baseline,
@@ -195,12 +214,13 @@ def _open(config: TrainConfig, run: RunDir, console: Console) -> Path | None:
 
 def _plan(
     config: TrainConfig,
-    data: PreparedData,
+    data: PreparedData | None,
     method: Method,
     model: nn.Module,
     backbone_parameters: int,
     device: torch.device,
     dtype: str,
+    memory: Preflight,
 ) -> Plan:
     accumulation = config.train.accumulation(processes())
     effective_batch = config.train.micro_batch_size * accumulation * processes()
@@ -210,16 +230,19 @@ def _plan(
         model=config.model.name,
         quantization=config.model.quantization,
         device=str(device),
-        dtype=dtype,
+        dtype=dtype.removeprefix("torch."),
         backbone_parameters=backbone_parameters,
         trainable_parameters=trainable,
         data=data,
-        steps=steps_for(len(data.train_rows), effective_batch, config.train.epochs, config.train.max_steps),
+        steps=steps_for(len(data.train_rows), effective_batch, config.train.epochs, config.train.max_steps)
+        if data is not None
+        else config.train.max_steps,
         effective_batch=effective_batch,
         micro_batch=config.train.micro_batch_size,
         accumulation=accumulation,
         learning_rate=config.peak_learning_rate,
         flops_per_token=flops_per_token(method.training_flops_per_parameter(), backbone_parameters, trainable),
+        memory=memory,
     )
 
 

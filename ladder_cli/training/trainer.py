@@ -68,6 +68,13 @@ class AdapterTrainer(Trainer):
         self._method.load_weights(self._trained, Path(self.state.best_model_checkpoint))
 
 
+def optimizer_name(wanted: str, device: torch.device) -> str:
+    """What `auto` stands for on a device: 8-bit AdamW on a GPU, AdamW elsewhere."""
+    if wanted != "auto":
+        return wanted
+    return "adamw_8bit" if device.type == "cuda" else "adamw"
+
+
 def training_arguments(
     train: OptimizationConfig,
     hardware: HardwareConfig,
@@ -86,9 +93,6 @@ def training_arguments(
     The model computes in the type of its backbone by itself, so no mixed precision is asked for here.
     """
     every = max(1, steps // train.evaluations)
-    optimizer = train.optimizer
-    if optimizer == "auto":
-        optimizer = "adamw_8bit" if device.type == "cuda" else "adamw"
     return TrainingArguments(
         output_dir=str(checkpoints),
         run_name=run_name,
@@ -99,7 +103,7 @@ def training_arguments(
         learning_rate=learning_rate,
         lr_scheduler_type=train.scheduler,
         warmup_steps=round(train.warmup_ratio * steps),
-        optim=_OPTIMIZERS[optimizer],
+        optim=_OPTIMIZERS[optimizer_name(train.optimizer, device)],
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         logging_steps=train.logging_steps,

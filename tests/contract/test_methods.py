@@ -26,6 +26,17 @@ METHODS = {
     "shared projection": LadderMethodConfig(name="ladder", projection="shared", **LADDER),
     "LAST": LadderMethodConfig(name="last", block="attention", **LADDER),
     "backbone's heads": LadderMethodConfig(name="ladder", attention="backbone", **LADDER),
+    "branch": LadderMethodConfig(
+        name="branch",
+        connections="branch",
+        layers=2,
+        gate="tap",
+        combine="replace",
+        projection="none",
+        init="cloned",
+        **(LADDER | {"reduction": 1}),
+    ),
+    "int8 taps": LadderMethodConfig(name="ladder", int8_taps=True, **LADDER),
     "qlora": QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8),
     "qlora, checkpointed": QLoRAMethodConfig(
         name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8, gradient_checkpointing=True
