@@ -5,12 +5,12 @@ from functools import partial, wraps
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.pytorch_utils import Conv1D
 
 from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
+from ladder_cli.models.lean import QuantizedHead
 from ladder_cli.models.loss import completion_cross_entropy
 
 
@@ -19,13 +19,14 @@ def attach(
 ) -> PeftModel:
     """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023)."""
     prepare(backbone, gradient_checkpointing, loss_chunk)
+    head = backbone.get_output_embeddings()
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
+        # peft leaves the head out by itself, but not the parts of a quantised one.
+        exclude_modules=rf"{_name_of(head, backbone)}\..*" if isinstance(head, QuantizedHead) else None,
     )
     with warnings.catch_warnings():
         # peft asks Transformers for this by its former name.
@@ -34,6 +35,10 @@ def attach(
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
+
+
+def _name_of(module: nn.Module, model: nn.Module) -> str:
+    return next(name for name, candidate in model.named_modules() if candidate is module)
 
 
 def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk: int) -> None:

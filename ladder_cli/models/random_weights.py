@@ -1,0 +1,46 @@
+"""A backbone of a published shape with random weights: time and memory are those of the real one, answers are not."""
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ladder_cli.config import ModelConfig
+from ladder_cli.models.backbone import architecture, planned_dtype
+from ladder_cli.models.lean import make_lean, quantized_linear
+
+_SCALE = 0.02
+
+
+def random_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+    """A frozen backbone, made layer by layer on `device`, so that it is never there unquantised.
+
+    Raises:
+        UserError: if the shape cannot be read.
+    """
+    dtype = planned_dtype(model, device)
+    with torch.device("meta"):
+        backbone = AutoModelForCausalLM.from_config(
+            architecture(model), dtype=dtype, attn_implementation=model.attention
+        )
+    head = backbone.get_output_embeddings()
+    if model.quantization != "none":
+        make = quantized_linear(model.quantization)
+        for module in list(backbone.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Linear) and child is not head:
+                    made = make(_SCALE * torch.randn(child.weight.shape, device=device, dtype=dtype))
+                    if child.bias is not None:
+                        made.register_parameter("bias", nn.Parameter(torch.zeros_like(child.bias, device=device)))
+                    setattr(module, name, made)
+    decoder = backbone.get_decoder()
+    if getattr(decoder, "rotary_emb", None) is not None:  # its buffers hold values, not weights
+        decoder.rotary_emb = type(decoder.rotary_emb)(config=backbone.config, device=device)
+    filled: dict[int, nn.Parameter] = {}
+    for module in backbone.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                values = torch.ones if parameter.dim() == 1 else torch.randn
+                made = nn.Parameter(_SCALE * values(parameter.shape, device=device, dtype=dtype))
+                module._parameters[name] = filled.setdefault(id(parameter), made)
+    make_lean(backbone.requires_grad_(False), model, device)
+    return backbone.eval()

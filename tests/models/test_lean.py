@@ -1,0 +1,116 @@
+"""Settings that save memory leave the training as it was."""
+
+import pytest
+import torch
+
+from ladder_cli.config import LadderMethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.errors import UserError
+from ladder_cli.models.backbone import load_backbone
+from ladder_cli.models.compressed_taps import Int8Taps
+from ladder_cli.models.lean import VOCABULARY_BLOCK, QuantizedHead, keep_embeddings_on_cpu, make_lean, quantize_head
+from ladder_cli.models.method import method_for
+from ladder_cli.models.projections import DownProjections
+from ladder_cli.models.side_network import in_type
+from tests.conftest import random_backbone
+
+MODEL = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", side_reduction=2)
+PLAIN = dict(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2)
+IDS = torch.randint(5, 400, (2, 40), generator=torch.Generator().manual_seed(0))
+LABELS = IDS.clone().index_fill_(1, torch.arange(10), -100)
+
+
+def losses(model: ModelConfig, chunk: int = 512, steps: int = 8, dtype: str = "float32", **method) -> torch.Tensor:
+    """The loss curve of a short training."""
+    torch.manual_seed(0)
+    model = ModelConfig(**{**vars(model), "dtype": dtype})
+    attached = method_for(LadderMethodConfig(**PLAIN, **method)).attach(
+        load_backbone(model, torch.device("cpu")), model, chunk
+    )
+    trained = [p for p in attached.train().parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=4e-3)
+    curve = []
+    for _ in range(steps):
+        loss = attached(input_ids=IDS, labels=LABELS).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.append(loss.item())
+    return torch.tensor(curve)
+
+
+def test_exact_settings_together_leave_the_loss_curve_as_it_was():
+    plain = losses(MODEL, recompute=False)
+    lean = losses(ModelConfig(**{**vars(MODEL), "mlp_chunk": 7}), chunk=11, recompute=True)
+    assert plain[-1] < 0.9 * plain[0]
+    torch.testing.assert_close(lean, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_eight_bit_taps_change_the_loss_curve_by_less_than_bfloat16_does():
+    plain = losses(MODEL, recompute=False)
+    rounded = losses(MODEL, recompute=False, int8_taps=True)
+    coarse = losses(MODEL, recompute=False, dtype="bfloat16")
+    assert not torch.equal(rounded, plain)
+    assert (rounded - plain).abs().max() < (coarse - plain).abs().max()
+
+
+@pytest.mark.parametrize("kind", ["full", "low_rank", "shared"])
+def test_the_gradient_of_an_eight_bit_tap_is_near_the_exact_one_even_beside_huge_channels(kind):
+    torch.manual_seed(0)
+    down = DownProjections(kind, 64, 16, [0, 1], 4, "none")
+    tap = torch.randn(2, 30, 64)
+    tap[..., 3] *= 1000  # as hidden states have them
+    wanted = torch.randn(2, 30, 16)
+    exact = down.of(1)
+    (exact(tap) * wanted).sum().backward()
+    first = next(exact.parameters())
+    expected, first.grad = first.grad.clone(), None
+    result = in_type(torch.float32, Int8Taps(exact), tap)
+    torch.testing.assert_close(result, exact(tap))
+    (result * wanted).sum().backward()
+    error = (first.grad - expected).norm(dim=0) / expected.norm(dim=0)
+    assert error.max() < 0.02
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+def test_a_quantised_head_gives_nearly_the_same_logits_and_passes_gradients_on(kind, monkeypatch):
+    monkeypatch.setattr("ladder_cli.models.lean.VOCABULARY_BLOCK", 160)  # 512 tokens in four blocks
+    model = load_backbone(MODEL, torch.device("cpu"))
+    hidden = torch.randn(6, 192, requires_grad=True)
+    expected = model.get_output_embeddings()(hidden)
+    (wanted,) = torch.autograd.grad(expected.sum(), hidden)
+    quantize_head(model, kind)
+    head = model.get_output_embeddings()
+    assert isinstance(head, QuantizedHead)
+    assert len(head.blocks) > 1
+    logits = head(hidden)
+    (gradient,) = torch.autograd.grad(logits.sum(), hidden)
+    tolerance = 0.02 if kind == "int8" else 0.15
+    assert (logits - expected).norm() / expected.norm() < tolerance
+    assert (gradient - wanted).norm() / wanted.norm() < 2 * tolerance
+    assert VOCABULARY_BLOCK > 1000
+
+
+def test_qlora_leaves_a_quantised_head_alone():
+    model = ModelConfig(**{**vars(MODEL), "head_quantization": "nf4"})
+    config = QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3, rank=4)
+    attached = method_for(config).attach(load_backbone(model, torch.device("cpu")), model)
+    assert not [name for name, _ in attached.named_parameters() if "blocks" in name and "lora" in name]
+
+
+def test_embeddings_on_the_host_give_the_same_vectors():
+    model = random_backbone("llama")  # its head has weights of its own
+    ids = torch.randint(2, 90, (2, 9))
+    expected = model(ids).logits
+    keep_embeddings_on_cpu(model, torch.device("cpu"))
+    assert torch.equal(model(ids).logits, expected)
+
+
+def test_what_a_model_cannot_do_is_said_by_name():
+    tied = random_backbone("qwen2")
+    with pytest.raises(UserError, match="head_quantization=int8"):
+        keep_embeddings_on_cpu(tied, torch.device("cpu"))
+    with pytest.raises(UserError, match="output head has a bias"):
+        quantize_head(random_backbone("phi"), "int8")
+    with pytest.raises(UserError, match="mlp_chunk is not supported for OPTDecoderLayer"):
+        make_lean(random_backbone("opt"), ModelConfig(name="x", mlp_chunk=4), torch.device("cpu"))
