@@ -1,20 +1,22 @@
 """Ladder, xLadder and QLoRA with and without checkpointing, step against step: what `make bench` runs.
 
-    python scripts/bench.py                                     the embedded model
-    python scripts/bench.py --model smollm2-135m --path DIR      a real one
+    python scripts/bench.py                                       the embedded model
+    python scripts/bench.py --model smollm2-135m --path DIR       a real one
+    python scripts/bench.py --model qwen2.5-0.5b --random         a published shape with random weights, no download
+    python scripts/bench.py --gpu                                 1.5B and 7B on a GPU, under memory caps
 
-Writes outputs/bench/bench.json.
+Writes outputs/bench/bench.json, or bench-gpu.json.
 """
 
 import argparse
-from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from rich.table import Table
 
 from ladder_cli.cli import parse, quiet_libraries
-from ladder_cli.config import TrainConfig
+from ladder_cli.config import MethodConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.run_dir import OUTPUTS, write_json
 
@@ -25,6 +27,18 @@ METHODS = {
     "qlora": ["method=qlora"],
     REFERENCE: ["method=qlora", "method.gradient_checkpointing=true"],
 }
+# Model, quantization, rows, tokens, cap in GB, hardware preset.
+GPU_CASES = [
+    *((model, kind, rows, 2048, None, "auto")
+      for model in ("qwen2.5-1.5b", "qwen2.5-7b") for kind in ("nf4", "int8") for rows in (1, 4)),
+    ("qwen2.5-7b", "nf4", 1, 2048, 12.0, "auto"),
+    ("qwen2.5-7b", "nf4", 1, 2048, 8.0, "auto"),
+    ("qwen2.5-7b", "nf4", 1, 2048, 6.0, "rtx-6gb"),
+]  # fmt: skip
+HEADINGS = (
+    *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "kept for backward MB"),
+    "step / QLoRA checkpointed",
+)
 
 
 def main() -> None:
@@ -32,45 +46,88 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--path", help="local folder of the model")
+    parser.add_argument("--random", action="store_true", help="random weights of the model's published shape")
     parser.add_argument("--quantization", default="none")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
     args = parser.parse_args()
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    overrides = [f"model={args.model}", f"model.quantization={args.quantization}"]
-    overrides += [f"model.path={args.path}"] if args.path else []
+    if args.gpu:
+        cases = [_case(*case, "bfloat16", None, "cuda", True) for case in GPU_CASES]
+    else:
+        cases = [
+            _case(
+                *(args.model, args.quantization, args.rows, args.tokens, None, "cpu", args.dtype, args.path, "cpu"),
+                args.random,
+            )
+        ]
+    path = OUTPUTS / "bench" / ("bench-gpu.json" if args.gpu else "bench.json")
+    write_json(path, {"cases": cases} if args.gpu else cases[0])
+    print(f"written to {path}")
+
+
+def _case(
+    name: str,
+    quantization: str,
+    rows: int,
+    tokens: int,
+    cap_gb: float | None,
+    hardware: str,
+    dtype: str,
+    path: str | None,
+    device: str,
+    random: bool,
+) -> dict[str, Any]:
+    """Measure one model at one shape, and print the table."""
+    overrides = [f"model={name}", f"model.quantization={quantization}", f"model.dtype={dtype}", f"hardware={hardware}"]
+    overrides += [f"model.path={path}"] if path else []
     with initialize_config_module("ladder_cli.conf", version_base="1.3"):
         configs = {
-            name: parse(compose("train", [*overrides, *choice]), TrainConfig) for name, choice in METHODS.items()
+            label: parse(compose("train", [*overrides, *choice]), TrainConfig) for label, choice in METHODS.items()
         }
-    model = configs[REFERENCE].model
+    model: ModelConfig = configs[REFERENCE].model
     quiet_libraries(model)
     from ladder_cli.training.bench import REPEATS, Shape, compare
 
-    shape = Shape(args.rows, args.tokens)
-    results = compare(model, {name: config.method for name, config in configs.items()}, shape, REFERENCE)
+    methods: dict[str, MethodConfig] = {label: config.method for label, config in configs.items()}
+    results = compare(model, methods, Shape(rows, tokens), REFERENCE, device, random, cap_gb)
+    conditions = {
+        **{"model": model.name, "quantization": quantization, "dtype": dtype, "rows": rows, "tokens": tokens},
+        **{"cap_gb": cap_gb, "hardware": hardware, "device": device, "random_weights": random, "repeats": REPEATS},
+    }
+    _print(results, conditions)
+    return {"conditions": conditions, "results": results}
+
+
+def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> None:
+    cap = f", at most {conditions['cap_gb']} GB" if conditions["cap_gb"] else ""
     table = Table(
-        title=f"{model.name}, {args.rows} x {args.tokens} tokens, quantization {args.quantization}, CPU; "
-        f"median of {REPEATS} interleaved steps",
+        title=f"{conditions['model']}, {conditions['rows']} x {conditions['tokens']} tokens, {conditions['dtype']}, "
+        f"quantization {conditions['quantization']}, {conditions['device']}{cap}; "
+        f"median of {conditions['repeats']} interleaved steps",
         box=None,
         padding=(0, 1),
     )
-    for heading in ("method", "step s", "tokens/s", "peak MB", "kept for backward MB", "step / QLoRA checkpointed"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for name, figures in results.items():
+        if "error" in figures:
+            table.add_row(name, figures["error"])
+            continue
+        ratio = figures[f"ratio_to_{REFERENCE}"]
         table.add_row(
             name,
             f"{figures['step_seconds']:.3f}",
+            f"{figures['backbone_seconds'] / figures['step_seconds']:.0%}",
             f"{figures['tokens_per_second']:,.0f}",
             f"{figures['peak_memory_bytes'] / 1e6:,.0f}",
+            f"{figures['predicted_memory_bytes'] / 1e6:,.0f}",
             f"{figures['saved_activation_bytes'] / 1e6:,.1f}",
-            f"{figures[f'ratio_to_{REFERENCE}']:.2f}",
+            "" if ratio is None else f"{ratio:.2f}",
         )
     make_console().print(table)
-    path = OUTPUTS / "bench" / "bench.json"
-    conditions = {"model": model.name, "quantization": args.quantization, "rows": args.rows, "tokens": args.tokens}
-    write_json(path, {"conditions": conditions, "results": results})
-    print(f"written to {Path(path)}")
 
 
 if __name__ == "__main__":

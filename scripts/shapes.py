@@ -1,7 +1,9 @@
-"""What every method trains, and keeps for the backward pass, at published backbone shapes. Needs no weights.
+"""What every method trains, keeps for the backward pass and needs at its peak, at published shapes. Needs no weights.
 
-python scripts/shapes.py            the tables of docs/shapes.md
+python scripts/shapes.py            the tables of docs/shapes.md and docs/memory.md
 """
+
+import time
 
 import torch
 from hydra import compose, initialize_config_module
@@ -9,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.analysis.backward_memory import predicted_activation_bytes
+from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.cli import choices, parse
 from ladder_cli.config import ModelConfig, TrainConfig
 from ladder_cli.models.backbone import architecture, parameter_count
@@ -24,6 +27,18 @@ SETTINGS = {
     "xladder-4, not recomputed": ["method=xladder-4", "method.recompute=false"],
     "qlora": ["method=qlora"],
     "qlora, checkpointed": ["method=qlora", "method.gradient_checkpointing=true"],
+}
+PEAKS = {
+    "ladder": [],
+    "ladder, hardware=rtx-6gb": ["hardware=rtx-6gb"],
+    "xladder": ["method=xladder"],
+    "xladder-4": ["method=xladder-4"],
+    "qlora": ["method=qlora"],
+    "qlora, checkpointed": ["method=qlora", "method.gradient_checkpointing=true"],
+    "qlora, checkpointed, hardware=rtx-6gb": [
+        *("method=qlora", "method.gradient_checkpointing=true", "hardware=rtx-6gb"),
+    ],
+    "branch, 4 layers": ["method=branch", "method.layers=4"],
 }
 
 
@@ -53,8 +68,27 @@ def kept(model: str, overrides: list[str]) -> int:
     )
 
 
+def peak(model: str, overrides: list[str]) -> tuple[float, float]:
+    """GiB at the peak of a step with 8-bit AdamW, and processor seconds that the prediction took."""
+    config = config_of(f"model={model}", "train.micro_batch_size=1", *overrides)
+    step = Step(ROWS, TOKENS, accumulation=2, optimizer="adamw_8bit", loss_chunk=config.train.loss_chunk)
+    started = time.process_time()
+    total = predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total
+    return total / 2**30, time.process_time() - started
+
+
+def print_peaks() -> None:
+    """The table of docs/memory.md."""
+    print(f"\n| {ROWS} x {TOKENS} tokens, nf4, 8-bit AdamW | qwen2.5-7b, GiB | llama-3.1-70b, GiB | seconds for 70B |")
+    print("|---|---:|---:|---:|")
+    for name, overrides in PEAKS.items():
+        small, _ = peak("qwen2.5-7b", overrides)
+        large, seconds = peak("llama-3.1-70b", overrides)
+        print(f"| {name} | {small:.2f} | {large:.1f} | {seconds:.0f} |", flush=True)
+
+
 def main() -> None:
-    """Print both tables as Markdown."""
+    """Print all tables as Markdown."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     with initialize_config_module("ladder_cli.conf", version_base="1.3"):
         print(f"| method | {' | '.join(SHAPES)} |\n|---|{'---:|' * len(SHAPES)}")
@@ -64,6 +98,7 @@ def main() -> None:
         print(f"|---|{'---:|' * len(SHAPES)}")
         for name, overrides in SETTINGS.items():
             print(f"| {name} | {' | '.join(f'{kept(model, overrides) / 2**30:.2f}' for model in SHAPES)} |")
+        print_peaks()
 
 
 if __name__ == "__main__":

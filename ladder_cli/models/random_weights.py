@@ -28,10 +28,10 @@ def random_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
         for module in list(backbone.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear) and child is not head:
-                    made = make(_SCALE * torch.randn(child.weight.shape, device=device, dtype=dtype))
+                    quantized = make(_SCALE * torch.randn(child.weight.shape, device=device, dtype=dtype))
                     if child.bias is not None:
-                        made.register_parameter("bias", nn.Parameter(torch.zeros_like(child.bias, device=device)))
-                    setattr(module, name, made)
+                        quantized.register_parameter("bias", nn.Parameter(torch.zeros_like(child.bias, device=device)))
+                    setattr(module, name, quantized)
     decoder = backbone.get_decoder()
     if getattr(decoder, "rotary_emb", None) is not None:  # its buffers hold values, not weights
         decoder.rotary_emb = type(decoder.rotary_emb)(config=backbone.config, device=device)

@@ -20,6 +20,7 @@ from torch import nn
 
 from ladder_cli.analysis.backward_memory import saved_activation_bytes
 from ladder_cli.analysis.memory_model import Step, predict_memory
+from ladder_cli.cli import quiet_libraries
 from ladder_cli.config import MethodConfig, ModelConfig
 from ladder_cli.models.backbone import load_backbone, parameter_count, planned_dtype
 from ladder_cli.models.loss import DEFAULT_CHUNK
@@ -129,6 +130,7 @@ class _Job:
 
 
 def _work(pipe: Connection, job: _Job) -> None:
+    quiet_libraries(job.model)
     device = torch.device(job.device)
     if job.cap_gb is not None:
         total = torch.cuda.mem_get_info(device)[1]
