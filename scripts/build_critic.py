@@ -18,6 +18,7 @@ from pathlib import Path
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.critic import Candidate, build, write
 from ladder_cli.data.sources import read_file, read_jsonl, text_column
+from ladder_cli.errors import UserError
 from ladder_cli.evaluation.grading import CORRECT, INCORRECT, Grader, Task
 from ladder_cli.run_dir import OUTPUTS, SAMPLES
 
@@ -75,4 +76,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(2)

@@ -6,8 +6,13 @@ from ladder_cli.models.connections import Connections
 _SHORT_RUN = 3
 
 
-def draw(connections: Connections) -> list[str]:
-    """Lines to print, in the order of computation: the backbone's layers left, the side network's right."""
+def draw(connections: Connections, reads_final: bool = True) -> list[str]:
+    """Lines to print, in the order of computation: the backbone's layers left, the side network's right.
+
+    Args:
+        connections: which layer feeds which.
+        reads_final: whether the backbone's last state joins at the end; if not, its layers after the last tap idle.
+    """
     lines = ["backbone        side network", _row("h0", "s0", fed=True)]
     sources = {j: i for i, j in connections.pairs}
     backbone_layer = 0
@@ -17,8 +22,11 @@ def draw(connections: Connections) -> list[str]:
             lines += _alone(backbone_layer + 1, source - 1)
             backbone_layer = max(backbone_layer, source)
         lines.append(_row(str(source) if source is not None else "", str(j), fed=source is not None))
-    lines += _alone(backbone_layer + 1, connections.backbone_layers)
-    lines.append(f"{'h_L':>6} ●───────● U(s)  -> head")
+    if reads_final:
+        lines += _alone(backbone_layer + 1, connections.backbone_layers)
+        lines.append(f"{'h_L':>6} ●───────● U(s)  -> head")
+    else:
+        lines.append(f"{'':>16} s     -> head")
     return lines
 
 

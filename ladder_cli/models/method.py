@@ -108,7 +108,7 @@ class LadderMethod:
 
     def picture(self, backbone: PreTrainedModel) -> list[str]:
         """The connections."""
-        return draw(self._connections(backbone))
+        return draw(self._connections(backbone), reads_final=self.config.combine in ("residual", "gated"))
 
     def _connections(self, backbone: PreTrainedModel) -> Connections:
         config = self.config

@@ -36,6 +36,10 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self._device)
         return _status_bytes("VmHWM") or None
 
+    def reserved(self) -> int | None:
+        """Peak bytes that CUDA's allocator took from the card, used or not; None on a CPU."""
+        return torch.cuda.max_memory_reserved(self._device) if self._device.type == "cuda" else None
+
 
 def _reset_resident_peak() -> None:
     # Not on Linux, or not allowed: the peak then counts from the start of the process.

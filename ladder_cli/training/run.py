@@ -167,6 +167,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         write_json(run.run, record | {"status": "interrupted"})
         raise Interrupted(f"saved at step {trainer.state.global_step}; the same command continues from there.")
 
+    speed = throughput.tokens_per_second
     figures = {
         "train_loss": result.training_loss,
         "eval_loss": trainer.state.best_metric,
@@ -174,15 +175,17 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         "trainable_parameters": plan.trainable_parameters,
         "backbone_parameters": plan.backbone_parameters,
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
-        "tokens_per_second": throughput.tokens_per_second,
+        "tokens_per_second": speed,
         "peak_memory_bytes": {
             "predicted": fit.prediction.total,
             "predicted_parts": fit.prediction.parts,
             "measured": memory.measured(),
+            "reserved": memory.reserved(),
             "kind": memory.kind,
             "baseline": memory.baseline,
         },
         "flops_per_token": plan.flops_per_token,
+        "flops_per_second": speed * plan.flops_per_token["actual"] if speed is not None else None,
         "wall_seconds": time.perf_counter() - started,
     }
     trainer.save_model(str(run.adapter))
