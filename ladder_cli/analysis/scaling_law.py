@@ -135,7 +135,8 @@ def meeting(first: Fit, second: Fit, reach: float = 1000.0) -> Meeting:
     low = min(first.budgets[0], second.budgets[0]) / reach
     high = max(first.budgets[1], second.budgets[1]) * reach
     found = crossings(first.law, second.law, low, high)
-    pairs = list(zip(first.draws, second.draws, strict=False))
+    # Two fits of one seed drew the same noise; turned against each other their draws are independent.
+    pairs = list(zip(first.draws, second.draws[::-1], strict=False))
     met = [roots for a, b in pairs if (roots := crossings(a, b, low, high))]
     share = len(met) / len(pairs) if pairs else 0.0
     interval = None
