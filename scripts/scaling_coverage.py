@@ -19,13 +19,13 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1, help="runs of each budget")
     parser.add_argument("--noise", type=float, default=0.001, help="standard deviation of the loss")
-    parser.add_argument("--draws", type=int, default=200, help="of the bootstrap")
+    parser.add_argument("--draws", type=int, default=400, help="of the bootstrap")
     args = parser.parse_args()
     budgets = np.repeat(np.array(BUDGETS, dtype=float), args.seeds)
     for objective in ("least_squares", "huber"):
         held = dict.fromkeys((*PARAMETERS, "twice the largest budget"), 0)
         for seed in range(args.simulations):
-            noise = np.random.default_rng(seed).standard_normal(len(budgets)) * args.noise
+            noise = np.random.default_rng([seed, 1]).standard_normal(len(budgets)) * args.noise
             fitted = fit(budgets, LAW(budgets) + noise, objective, args.draws, seed)  # type: ignore[arg-type]
             for name in PARAMETERS:
                 low, high = fitted.interval(name)
