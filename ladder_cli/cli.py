@@ -175,6 +175,24 @@ def output_folder() -> Path:
     return Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else OUTPUTS
 
 
+def composed(config_name: str, schema: type, overrides: list[str]) -> Any:
+    """The typed config that a command would see, for scripts and analyses.
+
+    Raises:
+        UserError: as the command itself.
+    """
+    from hydra import compose, initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            return parse(compose(config_name, overrides), schema)
+    except HydraException as error:
+        raise UserError(explain(error, schema)) from error
+
+
 def parse(config: Any, schema: type) -> Any:
     """Merge a composed config strictly into its dataclass.
 
