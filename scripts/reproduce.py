@@ -47,7 +47,7 @@ def main() -> int:
                 failed += work.run(number, Path(__file__).parent)
         for tables in work.report(args.others, numbers).values() if numbers else ():
             for table in tables:
-                make_console().print(table.terminal())
+                make_console().print(table.terminal(), *table.notes, "", sep="\n")
         if args.table in (MEMORY, "all") and args.run:
             work.memory()
     except UserError as error:

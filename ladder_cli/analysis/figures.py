@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import matplotlib.ticker
@@ -11,9 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ladder_cli.analysis.memory_points import MemoryPoint
 from ladder_cli.analysis.paper_tables import flops_per_row, scaling_fits
 from ladder_cli.analysis.runs import Run, by_label
+
+if TYPE_CHECKING:
+    from ladder_cli.analysis.memory_points import MemoryPoint
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in print.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -30,8 +32,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+@matplotlib.rc_context(_STYLE)
 def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
     """Figure 2: validation loss over training rows and over FLOPs, points and fitted laws with 95% bands.
+
+    A law whose exponent the points do not identify is dashed and has no band.
 
     Returns:
         None if no backbone and method has runs of three budgets.
@@ -46,10 +51,11 @@ def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
             law = found.in_compute(zeta)
             grid = np.geomspace(law.budgets[0], 2 * law.budgets[1], 60)
             colour = _COLOURS[number % len(_COLOURS)]
-            axis.plot(grid, law.law(grid), color=colour, label=label)
-            if law.draws:
+            name = label if law.identified else f"{label} (not identified)"
+            axis.plot(grid, law.law(grid), color=colour, label=name, linestyle="-" if law.identified else "--")
+            if law.identified:
                 curves = np.array([draw(grid) for draw in law.draws])
-                axis.fill_between(grid, *np.quantile(curves, [0.025, 0.975], axis=0), color=colour, alpha=0.15, lw=0)
+                axis.fill_between(grid, *np.quantile(curves, [0.025, 0.975], axis=0), color=colour, alpha=0.12, lw=0)
             axis.scatter(
                 [zeta * rows for rows, _ in points],
                 [loss for _, loss in points],
@@ -60,11 +66,17 @@ def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
     losses = [run.metrics["eval_loss"] for run in runs if run.metrics]
     for axis, name in zip(axes, ("training rows", "FLOPs of training, as done"), strict=True):
         axis.set(xscale="log", xlabel=name, ylim=(0.9 * min(losses) - 0.02, 1.1 * max(losses)))
+        axis.minorticks_off()
+    budgets = sorted({run.rows for run in runs if run.rows})
+    axes[0].set_xticks(budgets, [f"{rows:,}" for rows in budgets])
+    axes[1].xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
+    axes[1].xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("+", "")))
     axes[0].set_ylabel("validation loss")
     axes[0].legend()
     return figure
 
 
+@matplotlib.rc_context(_STYLE)
 def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     """Figure 3a: measured peak memory against score, a point for every backbone and method.
 
@@ -103,7 +115,8 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     return figure
 
 
-def memory_figure(points: Sequence[MemoryPoint], model: str, cards: Sequence[int] = (24, 48, 80)) -> Figure:
+@matplotlib.rc_context(_STYLE)
+def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[int] = (24, 48, 80)) -> Figure:
     """Figure 3b: predicted peak memory by method, over context at one row and over batch at one context.
 
     Args:
@@ -139,14 +152,15 @@ def memory_figure(points: Sequence[MemoryPoint], model: str, cards: Sequence[int
             if axis.get_ylim()[0] < card < top:
                 axis.axhline(card, color="grey", linestyle=":", linewidth=1)
                 axis.annotate(
-                    f"{card} GB card", (1.0, card), xycoords=("axes fraction", "data"), color="grey", fontsize=8,
-                    ha="right", va="bottom",
+                    f"{card} GB card", (0.01, card), xycoords=("axes fraction", "data"), color="grey", fontsize=8,
+                    va="bottom",
                 )  # fmt: skip
     axes[0].set_ylabel(f"peak memory of a step, GB ({model})")
     axes[0].legend()
     return figure
 
 
+@matplotlib.rc_context(_STYLE)
 def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     """Figure 4: tokens of correct and of incorrect completions, every sample of every run, by backbone and method."""
     groups = {
@@ -196,8 +210,6 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def _figure(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
-    with matplotlib.rc_context(_STYLE):
-        # Without pyplot: nothing global, and no window system is looked for.
-        figure = Figure(figsize=(width or (10.5 if panels == 2 else 6.4), 4.2), layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
-    return figure, list(axes)
+    # Without pyplot: nothing global, and no window system is looked for.
+    figure = Figure(figsize=(width or (10.5 if panels == 2 else 6.4), 4.2), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])

@@ -1,17 +1,18 @@
 """The paper's tables out of finished runs, each with the paper's own numbers beside where they are known."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
 from ladder_cli.analysis.paper import SCALING, SETTINGS, PaperTable
 from ladder_cli.analysis.runs import Run, by_label
-from ladder_cli.analysis.scaling_law import Fit, fit, meeting
+from ladder_cli.analysis.scaling_law import Fit, PowerLaw, crossings, fit, meeting
 from ladder_cli.analysis.tables import Table
 
 UNKNOWN = ""
 _SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # what a label task is usually told by
+_LAW = ("A", "λ", "E")
 _NOT_KNOWN = "The paper's own numbers are not in `assets/paper.yaml`; the columns for them stay empty."
 
 
@@ -25,12 +26,13 @@ def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[T
     title = f"Table {paper.number}: {paper.title}"
     if paper.kind == SCALING:
         fits = scaling_fits(runs, draws)
-        tables = [_laws(title, runs, fits), _meetings(title, runs, fits)]
+        meetings = _meetings(title, paper, runs, fits)
+        tables = [_laws(title, paper, runs, fits), *([meetings] if meetings.rows else [])]
     elif paper.kind == SETTINGS:
         tables = [_settings(title, paper, runs)]
     else:
         tables = [_scores(title, paper, runs)]
-    tables[0].notes.append(paper.source or _NOT_KNOWN)
+    tables[0].notes.append(paper.source.strip() or _NOT_KNOWN)
     if paper.numbered == "assumed":
         tables[0].notes.append(
             f"That this is the paper's table {paper.number} is assumed from the order of its sections."
@@ -53,13 +55,14 @@ def flops_per_row(runs: Iterable[Run], label: str, count: str = "actual") -> flo
     return mean(run.flops_per_row[count] for run in runs if run.label == label and run.metrics)
 
 
-def _laws(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
-    rows, notes = [], []
+def _laws(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fit]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    notes = []
     for label, group in by_label(run for run in runs if run.metrics).items():
         measured = [run for run in group if run.rows]
         if label not in fits:
             budgets = len({run.rows for run in measured})
-            rows.append((label, str(len(measured)), *[UNKNOWN] * 5, *[UNKNOWN] * 3))
+            rows.append((label, str(len(measured)), *[UNKNOWN] * 6, *_reported(paper, label, _LAW)))
             notes.append(f"{label}: runs of {budgets} budget(s); a law needs three.")
             continue
         found = fits[label]
@@ -72,13 +75,12 @@ def _laws(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
                 label,
                 str(len(measured)),
                 _with_interval(found.law.amplitude, found.interval("amplitude")),
-                _with_interval(found.law.exponent, found.interval("exponent")),
-                _with_interval(found.law.floor, found.interval("floor")),
+                _with_interval(found.law.exponent, found.interval("exponent"), ".3f"),
+                _with_interval(found.law.floor, found.interval("floor"), ".3f"),
                 f"{in_compute.law.amplitude:.3g}",
-                f"{robust:.3g}",
-                _with_interval(loss, interval),
-                UNKNOWN,
-                UNKNOWN,
+                f"{robust:.3f}",
+                _with_interval(loss, interval, ".3f"),
+                *_reported(paper, label, _LAW),
             )
         )
         notes += [f"{label}: {warning}" for warning in found.warnings]
@@ -87,12 +89,15 @@ def _laws(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
         "L(D) = A / D^λ + E over training rows D, least squares, 95% bootstrap intervals; L(C) = B / C^λ + E over the "
         "FLOPs that are really done, B = A ζ^λ; losses are validation losses.",
     )
-    headings = ("", "runs", "A", "λ", "E", "B", "λ, Huber", "loss at twice the rows", "paper: λ", "paper: E")
+    headings = (
+        *("", "runs", "A", "λ", "E", "B", "λ, Huber", "loss at twice the rows"),
+        *(f"paper: {name}" for name in _LAW),
+    )
     return Table(title, headings, rows, notes)
 
 
-def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
-    """Where two methods on one backbone reach the same loss, in rows and in FLOPs."""
+def _meetings(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fit]) -> Table:
+    """Where two methods on one backbone reach the same loss, in rows and in FLOPs; the paper's own laws at the end."""
     models = {run.label: run.model for run in runs}
     rows: list[tuple[str, ...]] = []
     for first, second in combinations(fits, 2):
@@ -105,6 +110,16 @@ def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
             where = " and ".join(f"{budget:.3g}" for budget in found.budgets) or "nowhere within 1,000 times the range"
             interval = f"{found.interval[0]:.2g} to {found.interval[1]:.2g}" if found.interval else "-"
             rows.append((f"{first} = {second}", unit, where, interval, f"{found.share:.0%}"))
+    stated = {
+        label: PowerLaw(*(row[name] for name in _LAW))
+        for label, row in paper.reported.items()
+        if all(name in row for name in _LAW)
+    }
+    for first, second in combinations(stated, 2):
+        if first.split()[0] == second.split()[0]:
+            budgets = crossings(stated[first], stated[second], 1e3, 1e9)
+            where = " and ".join(f"{budget:.3g}" for budget in budgets) or "nowhere from 1e3 to 1e9"
+            rows.append((f"paper: {first} = {second}", "rows", where, "-", "-"))
     headings = ("", "in", "meet at", "95% interval", "of the draws meet")
     return Table(f"{title}: where two methods meet", headings, rows)
 
@@ -198,11 +213,11 @@ def _mean_or_dash(values: Iterable[float | None]) -> str:
     return f"{mean(known):.0f}" if known else "-"
 
 
-def _reported(paper: PaperTable, label: str, columns: list[str]) -> Iterator[str]:
+def _reported(paper: PaperTable, label: str, columns: Sequence[str]) -> Iterator[str]:
     row = paper.reported.get(label, {})
     return (f"{row[column]:g}" if column in row else UNKNOWN for column in columns)
 
 
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
+def _with_interval(value: float, interval: tuple[float, float], form: str = ".3g") -> str:
     low, high = interval
-    return f"{value:.3g}" if low != low else f"{value:.3g} ({low:.3g} to {high:.3g})"
+    return f"{value:{form}}" if low != low else f"{value:{form}} ({low:{form}} to {high:{form}})"

@@ -15,7 +15,6 @@ from ladder_cli.analysis.figures import (
     save,
     scaling_figure,
 )
-from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 from ladder_cli.analysis.paper import SCALING, SCORES, PaperTable, memory_figure_spec, paper_tables
 from ladder_cli.analysis.paper_tables import build_tables
 from ladder_cli.analysis.runs import Run, read_runs
@@ -108,6 +107,9 @@ class Reproduction:
 
     def memory(self) -> None:
         """Figure 3b and its numbers, from the preflight alone; points that were predicted before are kept."""
+        # Only here is torch needed.
+        from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
+
         spec, place = memory_figure_spec(), self.folder / "memory"
         path = place / "memory.json"
         known = [MemoryPoint(**point) for point in read_json(path)["points"]] if path.is_file() else []

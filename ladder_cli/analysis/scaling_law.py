@@ -59,6 +59,12 @@ class Fit:
         """95% interval of one of PARAMETERS."""
         return _interval([getattr(law, parameter) for law in self.draws])
 
+    @property
+    def identified(self) -> bool:
+        """Whether the points pin down the exponent, to a factor of three."""
+        low, high = self.interval("exponent")
+        return high <= 3 * low
+
     def predict(self, budget: float) -> tuple[float, tuple[float, float]]:
         """The expected loss at a budget, measured or not, and its 95% interval."""
         return float(self.law(budget)), _interval([float(law(budget)) for law in self.draws])
@@ -212,14 +218,14 @@ def _warnings(fitted: Fit, distinct: int) -> tuple[str, ...]:
     warnings = []
     if distinct < 5:
         warnings.append(f"{distinct} budgets for three parameters: the intervals lean on the law being right.")
-    low, high = fitted.interval("exponent")
-    if high > 3 * low:
+    if not fitted.identified:
+        low, high = fitted.interval("exponent")
         warnings.append(
-            f"the points do not identify the exponent: {low:.3g} to {high:.3g}; more or wider budgets would."
+            f"the points do not identify the exponent: {low:.3f} to {high:.3f}; more or wider budgets would."
         )
     low, high = fitted.interval("floor")
     if low < 0.05 * fitted.law.floor or high - low > fitted.law.floor:
-        warnings.append(f"the points do not identify the floor: {low:.3g} to {high:.3g}; larger budgets would.")
+        warnings.append(f"the points do not identify the floor: {low:.3f} to {high:.3f}; larger budgets would.")
     return tuple(warnings)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -64,12 +65,23 @@ def test_table_1_recovers_the_laws_of_its_runs(scaling_runs):
     assert where["FLOPs"] == pytest.approx(3000 * where["rows"], rel=0.01)
 
 
+def test_laws_that_the_paper_states_meet_where_they_are_equal(scaling_runs):
+    stated = {
+        "small ladder": {"A": 100.0, "λ": 0.5, "E": 0.5},
+        "small qlora": {"A": 10.0, "λ": 0.25, "E": 0.5},
+    }
+    laws, meetings = build_tables(replace(paper_tables()[1], reported=stated), scaling_runs, draws=2)
+    assert row(laws, "small ladder")["paper: λ"] == "0.5"
+    # 100 / D^0.5 = 10 / D^0.25, so D = 10^4.
+    assert row(meetings, "paper: small ladder = small qlora")["meet at"] == "1e+04"
+
+
 def test_a_method_with_two_budgets_gets_no_law(tmp_path):
     for rows in BUDGETS[:2]:
         write_run(tmp_path, rows=rows, loss=1 / rows)
     runs = read_runs([tmp_path])
     assert scaling_fits(runs) == {}
-    laws, _ = build_tables(paper_tables()[1], runs)
+    (laws,) = build_tables(paper_tables()[1], runs)
     assert row(laws, "small ladder")["λ"] == ""
     assert "small ladder: runs of 2 budget(s); a law needs three." in laws.notes
 
