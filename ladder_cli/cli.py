@@ -9,17 +9,14 @@ import dataclasses
 import logging
 import os
 import sys
-import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.run_dir import OUTPUTS
-from ladder_cli.sweep import DONE, FAILED, INTERRUPTED, MISTAKE, SUMMARY_FILE, Outcome, Sweep, claim_card
+from ladder_cli.sweep import Place, Sweep, Task, tell
 
 if TYPE_CHECKING:
     from ladder_cli.config import ModelConfig
@@ -31,10 +28,6 @@ _FLAGS = (
     *("--version", "--hydra-help", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
     *("--config-dir", "-cd", "--experimental-rerun"),
 )
-
-
-Task = Callable[[Any, list[str]], None]
-Place = Callable[[Any, list[str]], Path]
 
 
 def run(config_name: str, schema: type, task: Task, place: Place, help_text: str) -> int:
@@ -91,7 +84,7 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
         # Hydra would print errors in words of its own; so they are kept until its end.
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                _run_of_sweep(sweep, config, overrides, schema, task, place)
+                sweep.run(lambda: parse(config, schema), overrides, task, place)
             else:
                 task(parse(config, schema), overrides)
         except (UserError, RunFailed) as error:
@@ -109,61 +102,7 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
         raise UserError(explain(error, schema)) from error
     if failures:
         raise failures[0]
-    _tell(outcomes)
-
-
-def _run_of_sweep(
-    sweep: Sweep, config: Any, overrides: list[str], schema: type, task: Task, place: Place
-) -> None:  # fmt: skip
-    """One run of a sweep; whatever goes wrong in it is recorded and does not stop the others."""
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    outcome = Outcome(int(hydra.job.num), str(hydra.sweep.dir), " ".join(overrides), overrides)
-    try:
-        typed = parse(config, schema)
-        outcome = replace(outcome, run=str(place(typed, overrides)))
-        sweep.record(outcome)
-        if hydra.runtime.choices["hydra/launcher"] == "joblib":
-            claim_card(int(hydra.launcher.n_jobs), Path(hydra.sweep.dir))
-        print(f"\nrun {outcome.number}: {outcome.run}", flush=True)
-        task(typed, overrides)
-        sweep.record(replace(outcome, status=DONE))
-    except Interrupted:
-        sweep.record(replace(outcome, status=INTERRUPTED))
-        raise
-    except UserError as error:
-        sweep.record(replace(outcome, status=MISTAKE, error=str(error)))
-    except RunFailed as error:
-        sweep.record(replace(outcome, status=FAILED, error=str(error)))
-    except Exception as error:
-        traceback.print_exc()
-        sweep.record(replace(outcome, status=FAILED, error=f"{type(error).__name__}: {' '.join(str(error).split())}"))
-
-
-def _tell(outcomes: list[Outcome]) -> None:
-    """Report a sweep.
-
-    Raises:
-        UserError: if runs are missing, all of them by a mistake of the user's.
-        RunFailed: if runs are missing for another reason.
-    """
-    if not outcomes:
-        return
-    bad = [outcome for outcome in outcomes if outcome.status != DONE]
-    summary = Path(outcomes[0].folder) / SUMMARY_FILE
-    if not bad:
-        print(f"\nall {len(outcomes)} runs of the sweep are done: {summary}")
-        return
-    for outcome in bad:
-        print(
-            f"{outcome.run}: {outcome.status}: {outcome.error or 'its process ended without a word'}", file=sys.stderr
-        )
-    message = (
-        f"{len(bad)} of {len(outcomes)} runs of the sweep are not done; {summary} lists all, and the same command runs "
-        "only what is missing."
-    )
-    raise UserError(message) if all(outcome.status == MISTAKE for outcome in bad) else RunFailed(message)
+    tell(outcomes)
 
 
 def output_folder() -> Path:

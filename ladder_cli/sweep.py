@@ -11,12 +11,15 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ladder_cli.errors import UserError
+from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.run_dir import OUTPUTS, RunDir, read_json, write_json, write_text
 
 SUMMARY_FILE = "summary.csv"
@@ -26,6 +29,10 @@ _METRICS = (
     *("tokens_per_second", "wall_seconds"),
 )
 _COLUMNS = ("run", "status", "options", *_METRICS, "peak_memory_bytes", "error")
+
+
+Task = Callable[[Any, list[str]], None]  # does the work of a config and the options that made it
+Place = Callable[[Any, list[str]], Path]  # the directory that it writes to
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,42 @@ class Sweep:
         # Absolute and under outputs/: the processes of every launcher reach it.
         self._records = (OUTPUTS / ".sweeps" / uuid4().hex[:12]).absolute()
 
+    def run(self, check: Callable[[], Any], overrides: list[str], task: Task, place: Place) -> None:
+        """One run of the sweep, inside a job of Hydra's; what goes wrong in it is recorded and stops no other.
+
+        Args:
+            check: gives the typed config.
+
+        Raises:
+            Interrupted: which does stop the sweep.
+        """
+        from hydra.core.hydra_config import HydraConfig
+
+        job = HydraConfig.get()
+        outcome = Outcome(int(job.job.num), str(job.sweep.dir), " ".join(overrides), overrides)
+        try:
+            config = check()
+            outcome = replace(outcome, run=str(place(config, overrides)))
+            self.record(outcome)
+            if job.runtime.choices["hydra/launcher"] == "joblib":
+                claim_card(int(job.launcher.n_jobs), Path(job.sweep.dir))
+            print(f"\nrun {outcome.number}: {outcome.run}", flush=True)
+            task(config, overrides)
+            outcome = replace(outcome, status=DONE)
+        except Interrupted:
+            outcome = replace(outcome, status=INTERRUPTED)
+            raise
+        except UserError as error:
+            outcome = replace(outcome, status=MISTAKE, error=str(error))
+        except RunFailed as error:
+            outcome = replace(outcome, status=FAILED, error=str(error))
+        except Exception as error:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            outcome = replace(outcome, status=FAILED, error=reason)
+        finally:
+            self.record(outcome)
+
     def record(self, outcome: Outcome) -> None:
         """Write the present state of a run, in place of an earlier one."""
         write_json(self._records / f"{outcome.number}.json", asdict(outcome))
@@ -69,6 +112,30 @@ class Sweep:
         if self._records.parent.is_dir() and not any(self._records.parent.iterdir()):
             self._records.parent.rmdir()
         return outcomes
+
+
+def tell(outcomes: list[Outcome]) -> None:
+    """Say how a sweep ended.
+
+    Raises:
+        UserError: if runs are missing, all of them by a mistake of the user's.
+        RunFailed: if runs are missing for another reason.
+    """
+    if not outcomes:
+        return
+    missing = [outcome for outcome in outcomes if outcome.status != DONE]
+    summary = Path(outcomes[0].folder) / SUMMARY_FILE
+    if not missing:
+        print(f"\nall {len(outcomes)} runs of the sweep are done: {summary}")
+        return
+    for outcome in missing:
+        reason = outcome.error or "its process ended without a word"
+        print(f"{outcome.run}: {outcome.status}: {reason}", file=sys.stderr)
+    message = (
+        f"{len(missing)} of {len(outcomes)} runs of the sweep are not done; {summary} lists all, and the same command "
+        "runs only what is missing."
+    )
+    raise UserError(message) if all(outcome.status == MISTAKE for outcome in missing) else RunFailed(message)
 
 
 def write_summary(path: Path, outcomes: list[Outcome]) -> None:
