@@ -22,7 +22,7 @@ from ladder_cli.analysis.tables import Table
 from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
-from ladder_cli.run_dir import read_json, write_json, write_text
+from ladder_cli.run_dir import RunDir, read_json, write_json, write_text
 
 _MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
 _CANDIDATES = "candidates.jsonl"
@@ -162,6 +162,7 @@ class Reproduction:
                 "The embedded model has 2.5 million parameters and its task is generated arithmetic: these tables show "
                 "that the pipeline works and how it behaves, not that the paper's findings hold."
             )
+        parts += self._conditions()
         for number, table in self.tables.items():
             place = self.folder / f"table-{number}"
             parts.append(f"## Table {number}: {table.title} (section {table.section})")
@@ -191,6 +192,23 @@ class Reproduction:
         else:
             parts.append("Not made yet: `python scripts/reproduce.py memory --run`.")
         return "\n\n".join(parts) + "\n"
+
+    def _conditions(self) -> list[str]:
+        """A sentence about the machine and the versions, from what the runs recorded."""
+        records = [
+            read_json(run.run) | {"seconds": read_json(run.metrics)["wall_seconds"]}
+            for run in map(RunDir, sorted(path.parent for path in self.folder.glob("table-*/runs/*/run.json")))
+            if run.status() == "done"
+        ]
+        if not records:
+            return []
+        versions = records[0]["versions"]
+        devices = ", ".join(sorted({f"{record['device']['name']} ({record['device']['type']})" for record in records}))
+        commits = ", ".join(sorted({(record["git_commit"] or "an installed wheel")[:12] for record in records}))
+        return [
+            f"{len(records)} training runs, {sum(record['seconds'] for record in records) / 60:.0f} minutes in all, on "
+            f"{devices}; torch {versions['torch']}, transformers {versions['transformers']}; commit {commits}."
+        ]
 
 
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from ladder_cli.run_dir import RunDir, write_json, write_text
 
-PEAK = {"measured": 5_000_000_000, "predicted": None}
-
 
 def write_run(
     folder: Path,
@@ -35,11 +33,13 @@ def write_run(
             "seed": seed,
         }
     )
-    write_json(run.run, {"status": status})
+    record = {"versions": {"torch": "2.0", "transformers": "5.0"}, "device": {"type": "cpu", "name": "a processor"}}
+    write_json(run.run, {"status": status, "git_commit": None, **record})
     write_json(
         run.metrics,
         {
             "eval_loss": loss,
+            "wall_seconds": 90.0,
             "trainable_parameters": 1234567,
             "tokens_seen": 2 * 100 * rows,
             "tokens_per_second": 1000.0,

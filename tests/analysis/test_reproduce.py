@@ -78,6 +78,7 @@ def test_a_report_writes_tables_figures_and_an_index(tmp_path):
     )
     assert names == {"table-2.md", "table-2.csv", "table-2.tex", *stems}
     index = (tmp_path / "all" / "README.md").read_text()
+    assert "2 training runs, 3 minutes in all, on a processor (cpu); torch 2.0" in index
     assert "| small ladder | 1 | 50.0 (10.0 to 90.0) |" in index
     assert "![figure-4-arithmetic](table-2/figure-4-arithmetic.png)" in index
     assert index.count("Not run yet.") == 4
