@@ -112,7 +112,11 @@ class Reproduction:
 
         spec, place = memory_figure_spec(), self.folder / "memory"
         path = place / "memory.json"
-        known = [MemoryPoint(**point) for point in read_json(path)["points"]] if path.is_file() else []
+        conditions = {"model": spec.model, "options": spec.options, "methods": spec.methods}
+        before = read_json(path) if path.is_file() else {}
+        known: list[MemoryPoint] = []
+        if {name: before.get(name) for name in conditions} == conditions:
+            known = [MemoryPoint(**point) for point in before["points"]]
         configs = {
             name: composed("train", TrainConfig, [f"model={spec.model}", *spec.options, *options])
             for name, options in spec.methods.items()
@@ -120,9 +124,10 @@ class Reproduction:
 
         def tell(point: MemoryPoint) -> None:
             print(f"{point.method}, {point.rows} x {point.tokens}: {point.bytes / 1e9:.1f} GB", flush=True)
+            known.append(point)
+            write_json(path, conditions | {"points": [asdict(point) for point in known]})
 
-        points = memory_points(configs, spec.shapes, known, tell)
-        write_json(path, {"model": spec.model, "options": spec.options, "points": [asdict(point) for point in points]})
+        points = memory_points(configs, spec.shapes, tuple(known), tell)
         rows = [
             (name, *(f"{point.bytes / 1e9:.1f}" for point in points if point.method == name)) for name in spec.methods
         ]
