@@ -89,7 +89,7 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     groups = {label: group for label, group in groups.items() if group}
     if not groups:
         return None
-    figure, (axis,) = _figure(1)
+    figure, (axis,) = _figure(1, width=8.5)
     for number, (label, group) in enumerate(groups.items()):
         peaks = [run.metrics["peak_memory_bytes"]["measured"] / 1e9 for run in group]
         scores = [100 * run.scores[benchmark]["pass_at_1"] for run in group]
@@ -109,9 +109,10 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
             label=f"{label} (n = {len(group)})",
         )
     axis.set(xlabel="peak memory of training, GB", ylabel=f"{benchmark}, %")
-    axis.set_xlim(left=0)
+    largest = max(run.metrics["peak_memory_bytes"]["measured"] for group in groups.values() for run in group)
+    axis.set_xlim(0, 1.1 * largest / 1e9)
     axis.set_ylim(bottom=0)
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -188,6 +189,7 @@ def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
             )
     axis.set_xticks(range(len(groups)), [label.replace(" ", "\n", 1) for label in groups])
     axis.set_ylabel(f"tokens of a completion ({benchmark})")
+    axis.set_ylim(bottom=0)
     axis.grid(axis="x", visible=False)
     handles, labels = axis.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))

@@ -179,11 +179,12 @@ class Reproduction:
                 parts.append("```\n" + "\n".join(commands) + "\n```")
             else:
                 parts.append(f"From the runs of table {table.runs}.")
-            texts = sorted(place.glob("table-*.md"))
+            texts = sorted(place.glob("table-*.md"), key=lambda path: path.stem)
             if not texts:
                 parts.append("Not run yet.")
             for text in texts:
-                parts.append(text.read_text().partition("\n")[2].strip())
+                title, _, body = text.read_text().partition("\n")
+                parts += [f"**{title.lstrip('# ')}**", body.strip()]
                 links = ", ".join(f"[{kind}]({place.name}/{text.stem}.{kind})" for kind in ("csv", "tex"))
                 parts.append(f"As {links}.")
             parts += [f"![{image.stem}]({place.name}/{image.name})" for image in sorted(place.glob("figure-*.png"))]
