@@ -133,7 +133,7 @@ def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
     known = [name for name in benchmarks if any(name in row for row in paper.reported.values())]
     headings = (
         *("", "runs"),
-        *(cell for name in benchmarks for cell in (_heading(name), f"{name}: tokens right / wrong")),
+        *(cell for name in benchmarks for cell in _score_headings(name)),
         *(f"paper: {name}" for name in known or benchmarks),
     )
     rows = []
@@ -143,7 +143,8 @@ def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
     ours = {run.label for run in runs}
     for label in paper.reported:
         if label not in ours and known:
-            rows.append((label, UNKNOWN, *[UNKNOWN] * 2 * len(benchmarks), *_reported(paper, label, known)))
+            ours_unknown = [UNKNOWN] * (len(headings) - len(known) - 1)
+            rows.append((label, *ours_unknown, *_reported(paper, label, known)))
     notes = ["Mean ± standard deviation over runs (n - 1), or with one run its 95% interval over problems."]
     return Table(title, headings, rows, notes)
 
@@ -182,26 +183,30 @@ def _settings(title: str, paper: PaperTable, runs: list[Run]) -> Table:
     return Table(title, headings, rows, notes)
 
 
-def _heading(benchmark: str) -> str:
+def _score_headings(benchmark: str) -> tuple[str, ...]:
     metric = _SCORE.get(benchmark, "pass_at_1")
-    return f"{benchmark}, {'%' if metric == 'pass_at_1' else metric.replace('matthews', 'MCC').upper()}"
+    unit = "%" if metric == "pass_at_1" else metric.replace("matthews", "MCC").upper()
+    # A label is one word: its length says nothing.
+    return (f"{benchmark}, {unit}", *(() if benchmark in _SCORE else (f"{benchmark}: tokens right / wrong",)))
 
 
-def _score_cells(benchmark: str, runs: list[Run]) -> tuple[str, str]:
+def _score_cells(benchmark: str, runs: list[Run]) -> tuple[str, ...]:
     figures: list[dict[str, Any]] = [run.scores[benchmark] for run in runs if benchmark in run.scores]
     if not figures:
-        return UNKNOWN, UNKNOWN
+        return (UNKNOWN,) * len(_score_headings(benchmark))
     metric = _SCORE.get(benchmark, "pass_at_1")
     scale, digits = (100, 1) if metric == "pass_at_1" else (1, 3)
     values = [scale * figure[metric] for figure in figures if figure[metric] is not None]
     if not values:
-        return UNKNOWN, UNKNOWN
+        return (UNKNOWN,) * len(_score_headings(benchmark))
     score = f"{mean(values):.{digits}f}"
     if len(values) > 1:
         score += f" ± {stdev(values):.{digits}f}"
     elif metric == "pass_at_1":
         low, high = figures[0]["ci95"]
         score += f" ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
+    if benchmark in _SCORE:
+        return (score,)
     lengths = [
         _mean_or_dash(figure[name] for figure in figures) for name in ("mean_tokens_correct", "mean_tokens_incorrect")
     ]

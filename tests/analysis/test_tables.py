@@ -12,6 +12,7 @@ from ladder_cli.analysis.runs import read_runs
 from ladder_cli.analysis.scaling_law import PowerLaw
 from ladder_cli.analysis.tables import Table
 from ladder_cli.errors import UserError
+from ladder_cli.run_dir import write_json
 from tests.analysis.finished_runs import write_run, write_scores
 
 LAWS = {"ladder": PowerLaw(40.0, 0.5, 0.4), "qlora": PowerLaw(8.0, 0.3, 0.35)}
@@ -102,6 +103,15 @@ def test_scores_are_means_and_sample_deviations_over_runs_beside_the_paper(tmp_p
     listed = row(table, "best of the paper, backbone and method not named")
     assert listed["paper: math500"] == "68.9"
     assert any("assumed" in note for note in table.notes)
+
+
+def test_a_label_task_has_no_lengths_and_cola_is_told_by_matthews_correlation(tmp_path):
+    path = write_run(tmp_path, model="qwen2.5-1.5b")
+    scores = {"pass_at_1": 0.7, "ci95": [0.6, 0.8], "matthews": 0.25}
+    write_json(path / "eval" / "summary.json", {"cola": scores})
+    (table,) = build_tables(paper_tables()[6], read_runs([tmp_path]))
+    assert table.headings == ("", "runs", "cola, MCC", "paper: cola")
+    assert table.rows == [("qwen2.5-1.5b ladder", "1", "0.250", "")]
 
 
 def test_table_7_says_what_ran_beside_what_the_paper_states(tmp_path):
