@@ -144,8 +144,9 @@ def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[i
         axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
         axis.minorticks_off()
         axis.set(xlabel=name, yscale="log")
-        axis.set_ylim(bottom=0.8 * min(point.bytes for point in points) / 1e9)
-        top = axis.get_ylim()[1]
+        sizes = [point.bytes / 1e9 for point in points]
+        top = 1.2 * max(sizes)
+        axis.set_ylim(0.8 * min(sizes), top)
         amounts = [amount for amount in (16, 24, 32, 48, 80, 160, 320, 640) if axis.get_ylim()[0] < amount < top]
         axis.set_yticks(amounts, [str(amount) for amount in amounts])
         axis.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
