@@ -1,7 +1,8 @@
 """The edge of both commands: help, strict parsing of the composed config, and exit statuses.
 
 Exit status: 0 done; 2 the user's mistake, told in one line on stderr; 130 interrupted with the state saved;
-1 anything else. Nothing here imports torch, so that help and mistakes are answered at once.
+1 anything else. A sweep goes on after a run that failed, and tells of all of them at its end. Nothing here imports
+torch, so that help and mistakes are answered at once.
 """
 
 import dataclasses
@@ -9,12 +10,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladder_cli.errors import Interrupted, RunFailed, UserError
+from ladder_cli.run_dir import OUTPUTS
+from ladder_cli.sweep import Place, Sweep, Task, tell
 
 if TYPE_CHECKING:
     from ladder_cli.config import ModelConfig
@@ -28,8 +30,11 @@ _FLAGS = (
 )
 
 
-def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], help_text: str) -> int:
+def run(config_name: str, schema: type, task: Task, place: Place, help_text: str) -> int:
     """Compose the config named `config_name`, check it against `schema`, run `task(config, overrides)`.
+
+    Args:
+        place: the directory that such a run writes to.
 
     Returns:
         The exit status of the command.
@@ -47,7 +52,7 @@ def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], 
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        _compose_and_run(config_name, schema, task)
+        _compose_and_run(config_name, schema, task, place)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,35 +65,71 @@ def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], 
     return 0
 
 
-def _compose_and_run(config_name: str, schema: type, task: Callable[[Any, list[str]], None]) -> None:
+def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -> None:
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    sweep = Sweep()
     failures: list[Exception] = []
 
     def checked_task(config: DictConfig) -> None:
-        # Hydra would print errors in words of its own, and end a sweep at the first; so they are kept until its end.
+        overrides = list(HydraConfig.get().overrides.task)
+        # Hydra would print errors in words of its own; so they are kept until its end.
         try:
-            task(parse(config, schema), list(HydraConfig.get().overrides.task))
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                sweep.run(lambda: parse(config, schema), overrides, task, place)
+            else:
+                task(parse(config, schema), overrides)
         except (UserError, RunFailed) as error:
             failures.append(error)
         except Interrupted as interrupted:
             raise KeyboardInterrupt(str(interrupted)) from interrupted
 
+    decorated = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)
     try:
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)(checked_task)()
+        try:
+            decorated(checked_task)()
+        finally:
+            outcomes = sweep.close()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, schema)) from error
-    for failure in failures[1:]:
-        print(f"error: {failure}", file=sys.stderr)
     if failures:
         raise failures[0]
+    tell(outcomes)
+
+
+def output_folder() -> Path:
+    """Where runs without an `output_dir` go: `outputs`, or `hydra.sweep.dir` in a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else OUTPUTS
+
+
+def composed(config_name: str, schema: type, overrides: list[str]) -> Any:
+    """The typed config that a command would see, for scripts and analyses.
+
+    Raises:
+        UserError: as the command itself.
+    """
+    from hydra import compose, initialize_config_module
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            return parse(compose(config_name, overrides), schema)
+    except HydraException as error:
+        raise UserError(explain(error, schema)) from error
 
 
 def parse(config: Any, schema: type) -> Any:
@@ -150,6 +191,11 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
         return f"cannot read '{error.override}': options look like key=value; quote values with brackets or spaces."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher":
+            return (
+                f"no launcher '{choice}': joblib comes with pip install 'ladder-cli[parallel]', submitit_slurm and "
+                "submitit_local with 'ladder-cli[slurm]'."
+            )
         options = [option for option in choices(group) if option]
         return (
             f"no option '{error.missing_cfg_file}'.{suggest(choice, options)} "

@@ -1,9 +1,11 @@
 """`ladder-eval`: trained runs, a backbone alone, or ready completions, graded by Math-Verify."""
 
 import sys
+from pathlib import Path
 
 from ladder_cli import cli
 from ladder_cli.config import EvaluateConfig
+from ladder_cli.run_dir import OUTPUTS, RunDir
 
 HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions on mathematical benchmarks.
 
@@ -18,6 +20,13 @@ Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_
 `ladder-eval --cfg job` prints every option with its value.
 
 """
+
+
+def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
+    """The folder that an evaluation of one model writes to."""
+    if config.output_dir is None and config.run is not None:
+        return RunDir(config.run).evaluation
+    return Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}")
 
 
 def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
@@ -40,7 +49,7 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("evaluate", EvaluateConfig, evaluate, HELP))
+    sys.exit(cli.run("evaluate", EvaluateConfig, evaluate, results_path, HELP))
 
 
 if __name__ == "__main__":

@@ -139,8 +139,8 @@ class RunDir:
         return self.path.rename(target)
 
 
-def default_path(method: str, model: str, data: str, overrides: list[str]) -> Path:
-    """`outputs/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
+def default_path(method: str, model: str, data: str, overrides: list[str], folder: Path = OUTPUTS) -> Path:
+    """`<folder>/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
     extras = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -148,7 +148,7 @@ def default_path(method: str, model: str, data: str, overrides: list[str]) -> Pa
             continue
         extras.append(f"{key.rpartition('.')[2]}={value}")
     name = ",".join([f"{method}-{model}-{data}", *sorted(extras)])
-    return OUTPUTS / re.sub(r"[^\w.,=@+-]+", "_", name)[:180]
+    return folder / re.sub(r"[^\w.,=@+-]+", "_", name)[:180]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`ladder-train`: compose, load, print the plan, train, write the adapter. Each step lives in its own room."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ladder_cli import cli
@@ -17,12 +18,21 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
   ladder-train                                                    the embedded model and task, a few minutes on a CPU
   ladder-train method=xladder model=qwen2.5-math-1.5b data=s1k    a real model on a GPU
   ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
+  ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
   train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
 `ladder-train --cfg job` prints every option with its value.
 
 """
+
+
+def run_path(config: TrainConfig, overrides: list[str]) -> Path:
+    """The directory of a run."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    names = (config.method.name, config.model.name, config.data.name)
+    return default_path(*names, overrides, cli.output_folder())
 
 
 def train(config: TrainConfig, overrides: list[str]) -> None:
@@ -35,7 +45,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     from ladder_cli.training.run import plan_only, run_training
 
     console = make_console()
-    run = RunDir(config.output_dir or default_path(config.method.name, config.model.name, config.data.name, overrides))
+    run = RunDir(run_path(config, overrides))
     if config.dry_run:
         plan_only(config, run, console)
     else:
@@ -54,7 +64,7 @@ def _report(figures: dict, run: RunDir, console: "Console") -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("train", TrainConfig, train, HELP))
+    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP))
 
 
 if __name__ == "__main__":

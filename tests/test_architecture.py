@@ -12,6 +12,7 @@ ORDER = [
     "validation",
     "config",
     "run_dir",
+    "sweep",
     "cli",
     "console",
     "models",
@@ -20,7 +21,7 @@ ORDER = [
     "training",
     "evaluation",
 ]
-WITHOUT_TORCH = ["errors", "validation", "config", "cli", "run_dir", "train", "evaluate", "console"]
+WITHOUT_TORCH = ["errors", "validation", "config", "cli", "run_dir", "sweep", "train", "evaluate", "console"]
 
 
 def modules():

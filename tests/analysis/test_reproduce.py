@@ -1,0 +1,92 @@
+"""One command a table: what it prints can be run, and what it builds is there."""
+
+import shlex
+
+import pytest
+
+from ladder_cli.analysis.memory_model import Step, predict_memory
+from ladder_cli.analysis.paper import paper_tables
+from ladder_cli.analysis.reproduce import Reproduction
+from ladder_cli.cli import choices, composed
+from ladder_cli.config import EvaluateConfig, TrainConfig
+from ladder_cli.models.method import method_for
+from tests.analysis.finished_runs import write_run, write_scores
+
+TABLES = paper_tables()
+
+
+def every_command(folder):
+    for small in (False, True):
+        work = Reproduction(folder, small)
+        for number in TABLES:
+            for command in work.commands(number) or ():
+                yield shlex.split(command)
+
+
+def test_every_command_of_every_table_passes_the_strict_check(tmp_path):
+    checked = 0
+    for name, *words in every_command(tmp_path):
+        if name == "python":
+            continue
+        options = [word for word in words if word != "-m" and not word.startswith("hydra.")]
+        if name == "ladder-eval":
+            composed("evaluate", EvaluateConfig, options)
+            checked += 1
+            continue
+        # Of a sweep, the first value of every option, and every value of the first that has several.
+        sweeps = [option.split("=", 1)[1].split(",") for option in options]
+        first = [f"{option.split('=', 1)[0]}={values[0]}" for option, values in zip(options, sweeps, strict=True)]
+        for value in sweeps[0]:
+            composed("train", TrainConfig, [f"{options[0].split('=', 1)[0]}={value}", *first[1:]])
+            checked += 1
+    assert checked > 30
+
+
+def test_every_experiment_belongs_to_a_table(tmp_path):
+    words = [word for command in every_command(tmp_path) for word in command if word.startswith("experiment=")]
+    named = {name for word in words for name in word.removeprefix("experiment=").split(",")}
+    assert named == set(choices("experiment"))
+
+
+@pytest.mark.parametrize("experiment", ["cola-lst", "ladder-4"])
+def test_the_preflight_of_an_experiment_needs_no_weights(experiment):
+    config = composed("train", TrainConfig, [f"experiment={experiment}"])
+    import torch
+
+    step = Step(1, 32, config.train.accumulation(1), "adamw_8bit", config.train.loss_chunk)
+    assert predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total > 10**9
+
+
+def test_tables_have_the_numbers_one_to_eight_and_say_which_are_assumed():
+    assert list(TABLES) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert {number for number, table in TABLES.items() if table.numbered == "stated"} == {1, 6, 7}
+
+
+def test_a_report_writes_tables_figures_and_an_index(tmp_path):
+    work = Reproduction(tmp_path / "all", small=True)
+    runs = tmp_path / "all" / "table-2" / "runs"
+    for method in ("ladder", "qlora"):
+        write_scores(write_run(runs, method=method) / "eval", "arithmetic", {True: [20], False: [40]})
+    built = work.report()
+    assert list(built) == [2]
+    names = {path.name for path in (tmp_path / "all" / "table-2").iterdir() if path.is_file()}
+    stems = (
+        "figure-3a-arithmetic.png",
+        "figure-3a-arithmetic.svg",
+        "figure-4-arithmetic.png",
+        "figure-4-arithmetic.svg",
+    )
+    assert names == {"table-2.md", "table-2.csv", "table-2.tex", *stems}
+    index = (tmp_path / "all" / "README.md").read_text()
+    assert "2 training runs, 3 minutes in all, on a processor (cpu); torch 2.0" in index
+    assert "| small ladder | 1 | 50.0 (10.0 to 90.0) |" in index
+    assert "![figure-4-arithmetic](table-2/figure-4-arithmetic.png)" in index
+    assert index.count("Not run yet.") == 4
+    assert index.count("Not at laptop size") == 3
+
+
+def test_a_table_is_built_from_runs_that_are_somewhere_else(tmp_path):
+    write_run(tmp_path / "elsewhere", model="qwen2.5-7b")
+    built = Reproduction(tmp_path / "out", small=False).report([tmp_path / "elsewhere"], [7])
+    assert built[7][0].rows[0][0] == "qwen2.5-7b ladder"
+    assert (tmp_path / "out" / "table-7" / "table-7.csv").is_file()
