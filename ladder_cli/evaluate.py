@@ -27,7 +27,8 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console
     from ladder_cli.evaluation.audit import audit
-    from ladder_cli.evaluation.run import evaluate_models, grade_completions
+    from ladder_cli.evaluation.completions import grade_completions
+    from ladder_cli.evaluation.run import evaluate_models
 
     console = make_console()
     if config.audit:

@@ -36,14 +36,12 @@ def label_tokens(renderer: PromptRenderer, labels: Sequence[str]) -> list[int]:
 
 
 def classify(
-    model: nn.Module, renderer: PromptRenderer, prompts: list[Prompt], labels: Sequence[str], batch_size: int
+    model: nn.Module, renderer: PromptRenderer, batches: list[list[Prompt]], labels: Sequence[str]
 ) -> Iterator[list[Prediction]]:
-    """Predict a label for every prompt, a batch of similar lengths at a time, longest first."""
+    """Predict a label for every prompt, a batch at a time."""
     tokens = label_tokens(renderer, labels)
     device = next(model.parameters()).device
-    ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
+    for batch in batches:
         ids, mask = left_padded(batch, renderer.tokenizer.pad_token_id, device)
         with torch.inference_mode():
             logits = model(
