@@ -25,6 +25,7 @@ OUTPUTS = Path("outputs")
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 # Inside a folder of evaluations, and inside that of each benchmark.
 SUMMARY = "summary.json"
+EVALUATION = "eval"
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
 INCIDENTAL = (
@@ -83,7 +84,7 @@ class RunDir:
     @property
     def evaluation(self) -> Path:
         """Folder of evaluations."""
-        return self.path / "eval"
+        return self.path / EVALUATION
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""

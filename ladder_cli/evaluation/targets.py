@@ -77,7 +77,7 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     groups: dict[str, list[RunDir]] = {}
     for run in runs:
         groups.setdefault(run.experiment(), []).append(run)
-    base = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"eval-{_pattern_name(config.run)}"
+    base = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"eval-{pattern_name(config.run)}"
     experiments = []
     for members in groups.values():
         targets = [_trained(config, overrides, run, several=len(runs) > 1) for run in members]
@@ -100,7 +100,7 @@ def find_runs(pattern: str) -> list[RunDir]:
     return runs
 
 
-def _pattern_name(pattern: str) -> str:
+def pattern_name(pattern: str) -> str:
     """`outputs/sweep/*` is `sweep`, `outputs/ladder-*` is `ladder`."""
     parts = [re.sub(r"\[[^]]*\]|[*?]", "", part).strip(",-_=. ") for part in Path(pattern).parts]
     return next((part for part in reversed(parts) if part), "runs")

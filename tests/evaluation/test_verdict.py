@@ -104,9 +104,7 @@ def test_measured_numbers_are_equal_within_one_per_cent_at_any_size(gold, given_
         assert (verdict == CORRECT) == (distance < 0.01)
 
 
-@pytest.mark.parametrize(
-    "gold", ["__import__('os').system('true')", "np.load(1.0)", "9.0**9**9", "1.5 Z", "2.", "x.y"]
-)
+@pytest.mark.parametrize("gold", ["__import__('os').system('true')", "np.load(1.0)", "9.0**9**9", "1.5 Z", "2.", "x.y"])
 def test_a_gold_is_never_run_as_code(gold):
     assert measured_number(gold) == (2.0 if gold == "2." else None)
 
