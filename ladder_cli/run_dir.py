@@ -151,6 +151,12 @@ def repeat_folder(benchmark: Path, repeat: int) -> Path:
     return benchmark / f"repeat-{repeat + 1}" if repeat else benchmark
 
 
+def pattern_name(pattern: str) -> str:
+    """`outputs/sweep/*` is `sweep`, `outputs/ladder-*` is `ladder`."""
+    parts = [re.sub(r"\[[^]]*\]|[*?]", "", part).strip(",-_=. ") for part in Path(pattern).parts]
+    return next((part for part in reversed(parts) if part), "runs")
+
+
 def default_path(method: str, model: str, data: str, overrides: list[str]) -> Path:
     """`outputs/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
     extras = []

@@ -13,9 +13,9 @@ from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.classification import classify
-from ladder_cli.evaluation.generation import LENGTH, Prompt, batches, fitting_batch_size, generate, render_prompt
+from ladder_cli.evaluation.generation import Prompt, batches, fitting_batch_size, generate, render_prompt
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
-from ladder_cli.evaluation.samples import Sample, append_samples, read_samples, same_settings
+from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, read_samples, same_settings
 from ladder_cli.evaluation.targets import Target
 from ladder_cli.evaluation.verdict import CORRECT, INCORRECT
 from ladder_cli.run_dir import SAMPLES, SETTINGS

@@ -11,8 +11,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluation.samples import Sample, read_samples
 from ladder_cli.evaluation.statistics import holm, mcnemar, mean_difference
 from ladder_cli.evaluation.summary import Answers, score_matrix, summarise
-from ladder_cli.evaluation.targets import pattern_name
-from ladder_cli.run_dir import EVALUATION, SAMPLES, SETTINGS, read_json
+from ladder_cli.run_dir import EVALUATION, SAMPLES, SETTINGS, pattern_name, read_json
 
 MCNEMAR, STUDENT = "McNemar, exact", "t over runs and problems"
 # Settings that two sides may differ in and still be compared without a word.

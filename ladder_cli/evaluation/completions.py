@@ -11,10 +11,9 @@ from ladder_cli.data.benchmarks import benchmark_config, gold_rule
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
 from ladder_cli.data.sources import Row, read_jsonl, text_column
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.generation import LENGTH
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
 from ladder_cli.evaluation.report import table
-from ladder_cli.evaluation.samples import append_samples, read_samples, same_settings
+from ladder_cli.evaluation.samples import LENGTH, append_samples, read_samples, same_settings
 from ladder_cli.evaluation.summary import summarise
 from ladder_cli.run_dir import OUTPUTS, RESULT, SAMPLES, SETTINGS, write_json
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed
-
-STOP, LENGTH = "stop", "length"
+from ladder_cli.evaluation.samples import LENGTH, STOP
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from ladder_cli.errors import UserError
 from ladder_cli.run_dir import read_json, write_json
 
 Sample = dict[str, Any]
+# Why a completion ended: at an end token or a stop string, or at the limit of new tokens.
+STOP, LENGTH = "stop", "length"
 
 
 def read_samples(path: Path) -> dict[str, Sample]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ladder_cli.evaluation.generation import LENGTH
-from ladder_cli.evaluation.samples import Sample
+from ladder_cli.evaluation.samples import LENGTH, Sample
 from ladder_cli.evaluation.statistics import (
     Array,
     matthews_correlation,

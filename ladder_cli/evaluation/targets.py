@@ -16,7 +16,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.models.adapter import WEIGHTS_FILE
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
-from ladder_cli.run_dir import OUTPUTS, RunDir, read_json
+from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json
 
 
 @dataclass
@@ -98,12 +98,6 @@ def find_runs(pattern: str) -> list[RunDir]:
     if not runs:
         raise UserError(f"run={pattern} names no run directory (a folder with config.yaml).")
     return runs
-
-
-def pattern_name(pattern: str) -> str:
-    """`outputs/sweep/*` is `sweep`, `outputs/ladder-*` is `ladder`."""
-    parts = [re.sub(r"\[[^]]*\]|[*?]", "", part).strip(",-_=. ") for part in Path(pattern).parts]
-    return next((part for part in reversed(parts) if part), "runs")
 
 
 def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:

@@ -149,6 +149,8 @@ def _near(gold: float, completion: str, relative: float = 0.0, absolute: float =
         answer = boxed[-1]
         value = plain_number(answer)
         if value is None:
+            value = measured_number(answer)
+        if value is None:
             parsed = _parse(f"\\boxed{{{_EXPONENT.sub(_as_power, answer)}}}")
             value = next((number for number in map(_value, parsed) if number is not None), None)
     else:
@@ -199,15 +201,18 @@ def _several(gold: str, completion: str, rule: GoldRule) -> Judged:
     if "," in gold:
         # Between answers, not between thousands.
         gold, completion = _COMMA.sub(", ", gold), _COMMA.sub(", ", completion)
+    named = gold
     if rule.unit:
         completion = _without_unit(completion, rule.unit)
-        # An angle or a length that is named before its value.
+        # An angle or a length whose name stands before its value may be left unnamed.
         gold = ",".join(part.rpartition("=")[2] for part in gold.split(","))
     if rule.tolerance is not None:
         number = plain_number(gold)
         if number is not None:
             return _near(number, completion, absolute=rule.tolerance * (1 + 1e-9))
     judged = _equal(gold, completion)
+    if judged[0] == INCORRECT and named != gold:
+        judged = _equal(named, completion)
     given = list(dict.fromkeys(boxes(completion)))
     if judged[0] == INCORRECT and len(given) > 1:
         # One answer to a box, with words between them, which Math-Verify does not join.

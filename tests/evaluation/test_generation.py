@@ -9,14 +9,13 @@ from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed
 from ladder_cli.evaluation.generation import (
-    LENGTH,
-    STOP,
     Prompt,
     batches,
     fitting_batch_size,
     generate,
     render_prompt,
 )
+from ladder_cli.evaluation.samples import LENGTH, STOP
 from ladder_cli.models.connections import connect
 from ladder_cli.models.ladder import LadderModel
 
