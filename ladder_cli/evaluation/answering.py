@@ -13,7 +13,14 @@ from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.classification import classify
-from ladder_cli.evaluation.generation import Prompt, batches, fitting_batch_size, generate, render_prompt
+from ladder_cli.evaluation.generation import (
+    Prompt,
+    batches,
+    computing_device,
+    fitting_batch_size,
+    generate,
+    render_prompt,
+)
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
 from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, read_samples, same_settings
 from ladder_cli.evaluation.targets import Target
@@ -70,8 +77,7 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
         prompts = [render_prompt(problem.id, problem.question, renderer) for problem in sheet.problems]
         size = decode.batch_size
         if size is None:
-            on_gpu = next(target.model.parameters()).is_cuda
-            most = _MOST_ON_GPU if on_gpu else _MOST_ON_CPU
+            most = _MOST_ON_CPU if computing_device(target.model).type == "cpu" else _MOST_ON_GPU
             size = fitting_batch_size(target.model, prompts, decode.max_new_tokens, most)
         todo = batches(prompts, set(samples), size, sheet.repeat)
         work = _by_label if sheet.benchmark.kind == "label" else _by_completion

@@ -8,7 +8,7 @@ from torch import nn
 
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.generation import Prompt, left_padded
+from ladder_cli.evaluation.generation import Prompt, computing_device, left_padded
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def classify(
 ) -> Iterator[list[Prediction]]:
     """Predict a label for every prompt, a batch at a time."""
     tokens = label_tokens(renderer, labels)
-    device = next(model.parameters()).device
+    device = computing_device(model)
     for batch in batches:
         ids, mask = left_padded(batch, renderer.tokenizer.pad_token_id, device)
         with torch.inference_mode():

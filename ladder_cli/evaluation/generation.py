@@ -46,6 +46,12 @@ def render_prompt(name: str, question: str, renderer: PromptRenderer) -> Prompt:
     return Prompt(name, renderer.prompt_text(question), renderer.prompt_ids(question))
 
 
+def computing_device(model: nn.Module) -> torch.device:
+    """Where a model computes; its embeddings alone may stay in the host's memory (`model.embeddings_on_cpu`)."""
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+
+
 def left_padded(prompts: list[Prompt], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, `[batch, tokens]` each, with the prompts at the right end."""
     width = max(len(prompt.ids) for prompt in prompts)
@@ -116,7 +122,7 @@ def _complete(
         options |= {"do_sample": True, "temperature": decode.temperature, "top_p": decode.top_p, "top_k": 0}
     if decode.stop:
         options |= {"stop_strings": decode.stop, "tokenizer": tokenizer}
-    ids, mask = left_padded(batch, tokenizer.pad_token_id, next(model.parameters()).device)
+    ids, mask = left_padded(batch, tokenizer.pad_token_id, computing_device(model))
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {batch[0].id}".encode()).digest()[:7]))
     try:
         with torch.inference_mode():
@@ -152,7 +158,7 @@ def fitting_batch_size(model: nn.Module, prompts: list[Prompt], new_tokens: int,
 
     Only an estimate to begin with, of four fifths of what is free; `generate` halves it where it is wrong.
     """
-    device = next(model.parameters()).device
+    device = computing_device(model)
     longest = max(len(prompt.ids) for prompt in prompts) + new_tokens
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([[prompts[0].ids[0]]], device=device), use_cache=True)

@@ -142,7 +142,8 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
 
 def _precision(model: ModelConfig, device: str) -> str:
     """What decides the backbone's arithmetic: `auto` is another type on a CPU than on a GPU."""
-    return f"{model.quantization} {model.dtype if model.dtype != 'auto' else f'auto on {device}'}"
+    dtype = model.dtype if model.dtype != "auto" else f"auto on {device}"
+    return f"{model.quantization}, head {model.head_quantization}, {dtype}"
 
 
 def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[str]) -> ModelConfig:
