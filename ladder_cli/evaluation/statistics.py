@@ -89,7 +89,10 @@ def mean_difference(first: Array, second: Array) -> Difference:
                 parts += [(1 / side.size, between, runs - 1), (-1 / side.size, noise, (runs - 1) * (problems - 1))]
     variance = sum(weight * square for weight, square, _ in parts)
     if variance <= 0:
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0)
+        # No problem tells anything apart; yet as many problems as Wilson's interval allows for none seen may do so.
+        _, reach = wilson_interval(0, problems)
+        p_value = 1.0 if value == 0 else 0.5 ** (problems - 1)
+        return Difference(value, max(-1.0, value - reach), min(1.0, value + reach), p_value)
     freedom = variance**2 / sum((weight * square) ** 2 / df for weight, square, df in parts)
     draws = _resampled(first, second) - value
     wider = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) / _Z

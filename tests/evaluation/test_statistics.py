@@ -62,8 +62,12 @@ def test_the_interval_does_not_hide_that_runs_differ():
 def test_scores_that_never_vary_have_the_interval_of_their_problems():
     assert score_interval(np.zeros((3, 40))) == wilson_interval(0, 40)
     assert score_interval(np.ones((3, 40))) == wilson_interval(40, 40)
-    even = mean_difference(np.ones((1, 5)), np.ones((1, 5)))
-    assert (even.low, even.value, even.high, even.p_value) == (0, 0, 0, 1)
+    reach = wilson_interval(0, 40)[1]
+    even = mean_difference(np.ones((1, 40)), np.ones((1, 40)))
+    assert (even.low, even.value, even.high, even.p_value) == (-reach, 0, reach, 1)
+    far = mean_difference(np.ones((1, 40)), np.zeros((1, 40)))
+    assert (far.low, far.high) == (1 - reach, 1)
+    assert far.p_value == pytest.approx(mcnemar(40, 0))
 
 
 def drawn(random, runs, difficulty, ability, noise=0.5):
