@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -81,7 +82,8 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     experiments = []
     for members in groups.values():
         targets = [_trained(config, overrides, run, several=len(runs) > 1) for run in members]
-        name = re.sub(r",?seed=\d+", "", members[0].path.name) or members[0].path.name
+        alike = os.path.commonprefix([run.path.name for run in members])  # noqa: RUF071  (characters are meant)
+        name = re.sub(r"[,_-]?(seed=?)?\d*$", "", alike) or members[0].path.name
         folder = base if len(groups) == 1 else base / f"{name},runs={len(members)}"
         experiments.append(Experiment(f"{name} ({len(members)} runs)", folder, targets))
     return experiments
