@@ -25,6 +25,8 @@ LADDER_CHOICES = {
     "attention": ("narrow", "backbone"),
     "init": ("uniform", "pruned_magnitude", "pruned_fisher", "cloned"),
 }
+# How gold answers are read (evaluation/verdict.py).
+GOLD_RULES = ("expression", "physical", "several")
 
 
 @dataclass
@@ -181,7 +183,7 @@ class HardwareConfig:
     device: str = "auto"
     memory_gb: float | None = None  # memory of the card in 10^9 bytes; None: ask the device
     micro_batch_size: int = 4  # rows in one forward pass; `train.micro_batch_size` refers to it
-    eval_batch_size: int = 8  # completions decoded at a time; `decode.batch_size` refers to it
+    eval_batch_size: int | None = None  # `decode.batch_size` refers to it; None: as the memory allows
     workers: int = 0  # data loader processes
     # What settings of model, method and training refer to; each costs time or exactness (docs/memory.md).
     loss_chunk: int = 512
@@ -301,10 +303,16 @@ class BenchmarkConfig:
     gold: str = "answer"  # column
     id: str | None = None  # column of a stable name; None: the row's number
     rows: int | None = None  # rows the set must have; None: not checked
+    path: str | None = None  # one's own JSONL (benchmarks=[FILE.jsonl])
     kind: str = "boxed"  # boxed: generate and grade the boxed answer; label: compare the logits of label words
+    rule: str = "expression"  # how the gold is read (evaluation/verdict.py)
+    gold_after: str | None = None  # the gold is what stands after this mark in its column
+    unit: str | None = None  # column of the answer's unit
+    error: str | None = None  # column of the absolute error that a numerical answer may have
 
     def __post_init__(self) -> None:
         one_of("benchmark.kind", self.kind, ("boxed", "label"))
+        one_of("benchmark.rule", self.rule, GOLD_RULES)
 
 
 @dataclass
@@ -312,14 +320,17 @@ class DecodeConfig:
     """How completions are generated."""
 
     max_new_tokens: int = 2048
-    batch_size: int = 8
+    batch_size: int | None = None  # completions at a time; None: what the memory holds, 256 on a GPU and 32 elsewhere
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
+    stop: list[str] = field(default_factory=list)  # strings that end a completion, and are cut off
     grade_seconds: float = 5.0  # deadline of one verification
 
     def __post_init__(self) -> None:
         at_least("decode.max_new_tokens", self.max_new_tokens, 1)
         at_least("decode.batch_size", self.batch_size, 1)
+        if "" in self.stop:
+            raise UserError("decode.stop holds an empty string, which every completion begins with: leave it out.")
         between("decode.temperature", self.temperature, 0.0, 10.0)
         between("decode.top_p", self.top_p, 0.01, 1.0)
         between("decode.grade_seconds", self.grade_seconds, 0.5, 600.0)
@@ -338,13 +349,18 @@ class EvaluateConfig:
     instruction: str = MISSING  # for a backbone alone; a run brings its own
     limit: int | None = None  # first N problems of each benchmark
     audit: bool = False  # check the gold answers of the benchmarks instead of a model's
+    compare: list[str] | None = None  # two evaluated runs (or globs of several) to compare, problem by problem
+    repeats: int = 1  # decode every problem so often: sampled anew, or (greedy) in other batches
     seed: int = 0  # of sampling
-    output_dir: str | None = None  # None: <run>/eval, or outputs/eval-<model>
+    output_dir: str | None = None  # None: <run>/eval, outputs/eval-<model>; of several runs outputs/eval-<pattern>
     data_dir: str | None = None
     allow_prompt_mismatch: bool = False  # evaluate an adapter under another prompt than it was trained with
 
     def __post_init__(self) -> None:
         at_least("limit", self.limit, 1)
+        at_least("repeats", self.repeats, 1)
+        if self.compare is not None and len(self.compare) != 2:
+            raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
         if not isinstance(self.benchmarks, list) or not self.benchmarks:

@@ -4,7 +4,7 @@ import shutil
 
 from rich.console import Console
 
-_NARROWEST = 110
+_NARROWEST = 140
 
 
 def make_console() -> Console:

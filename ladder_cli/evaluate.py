@@ -14,6 +14,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
   ladder-eval run=outputs/ladder-tiny-arithmetic                     a trained run (or several: run='outputs/*')
   ladder-eval model=qwen2.5-math-1.5b benchmarks=[math500] limit=50   a backbone alone
   ladder-eval completions=answers.jsonl output_dir=graded            rows of id, gold, completion; no model needed
+  ladder-eval compare=[outputs/a,outputs/b]                          two evaluated runs, problem by problem
   ladder-eval audit=true benchmarks=all data_dir=MIRROR              are the gold answers themselves in order?
 
 Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
@@ -31,18 +32,22 @@ def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
 
 def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     """Evaluate whatever the config names."""
-    if config.run is None and config.completions is None:
+    if config.run is None and config.completions is None and config.compare is None:
         cli.check_folders(config.model, config.data_dir)
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console
     from ladder_cli.evaluation.audit import audit
-    from ladder_cli.evaluation.run import evaluate_models, grade_completions
+    from ladder_cli.evaluation.comparison_report import report_comparison
+    from ladder_cli.evaluation.completions import grade_completions
+    from ladder_cli.evaluation.run import evaluate_models
 
     console = make_console()
     if config.audit:
         audit(config, console)
     elif config.completions is not None:
         grade_completions(config, console)
+    elif config.compare is not None:
+        report_comparison(config, console)
     else:
         evaluate_models(config, overrides, console)
 

@@ -7,7 +7,8 @@ metrics.jsonl   one line per log step
 metrics.json    the run's figures
 checkpoints/    what resuming needs
 adapter/        adapter_config.json, adapter_model.safetensors, prompt.json
-eval/           <benchmark>/samples.jsonl, settings.json and result.json; summary.json
+eval/           <benchmark>/samples.jsonl, settings.json and result.json, with repeat-2/, repeat-3/ ... beside them,
+                which have samples and settings of their own; summary.json
 """
 
 import json
@@ -24,6 +25,7 @@ OUTPUTS = Path("outputs")
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 # Inside a folder of evaluations, and inside that of each benchmark.
 SUMMARY = "summary.json"
+EVALUATION = "eval"
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
 INCIDENTAL = (
@@ -82,7 +84,7 @@ class RunDir:
     @property
     def evaluation(self) -> Path:
         """Folder of evaluations."""
-        return self.path / "eval"
+        return self.path / EVALUATION
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None."""
@@ -129,6 +131,11 @@ class RunDir:
                 "resume=false to set that run aside."
             )
 
+    def experiment(self) -> str:
+        """What the runs of one experiment have in common: their config without the seed and incidental options."""
+        config = _flat(OmegaConf.to_container(self.read_config()))
+        return json.dumps({key: config[key] for key in sorted(config) if not key.startswith(("seed", *INCIDENTAL))})
+
     def set_aside(self) -> Path | None:
         """Rename the directory to the first free `<name>.old-N`; nothing is deleted."""
         if not self.path.exists():
@@ -137,6 +144,17 @@ class RunDir:
         while (target := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
             number += 1
         return self.path.rename(target)
+
+
+def repeat_folder(benchmark: Path, repeat: int) -> Path:
+    """Where the samples of a benchmark's repeat go; the first one, 0, has no folder of its own."""
+    return benchmark / f"repeat-{repeat + 1}" if repeat else benchmark
+
+
+def pattern_name(pattern: str) -> str:
+    """`outputs/sweep/*` is `sweep`, `outputs/ladder-*` is `ladder`."""
+    parts = [re.sub(r"\[[^]]*\]|[*?]", "", part).strip(",-_=. ") for part in Path(pattern).parts]
+    return next((part for part in reversed(parts) if part), "runs")
 
 
 def default_path(method: str, model: str, data: str, overrides: list[str], folder: Path = OUTPUTS) -> Path:

@@ -19,7 +19,8 @@ from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.critic import Candidate, build, write
 from ladder_cli.data.sources import read_file, read_jsonl, text_column
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.grading import CORRECT, INCORRECT, Grader, Task
+from ladder_cli.evaluation.grading import Grader, Task
+from ladder_cli.evaluation.verdict import CORRECT, INCORRECT
 from ladder_cli.run_dir import OUTPUTS, SAMPLES
 
 

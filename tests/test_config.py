@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 
 from ladder_cli.cli import choices, explain, groups, parse
-from ladder_cli.config import METHOD_KINDS, OptimizationConfig, TrainConfig, option_names
+from ladder_cli.config import METHOD_KINDS, EvaluateConfig, OptimizationConfig, TrainConfig, option_names
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.errors import UserError
 
@@ -17,14 +17,24 @@ def composed(*overrides: str) -> TrainConfig:
         return parse(compose("train", overrides=list(overrides)), TrainConfig)
 
 
-@pytest.mark.parametrize(
-    "override", [f"{group}={choice}" for group in groups() if group != "benchmark" for choice in choices(group)]
-)
+GROUPS_OF_TRAINING = [group for group in groups() if group not in ("benchmark", "decode")]
+
+
+@pytest.mark.parametrize("override", [f"{group}={choice}" for group in GROUPS_OF_TRAINING for choice in choices(group)])
 def test_every_choice_of_every_group_composes(override):
     config = composed(override)
     group, _, choice = override.partition("=")
     if group != "experiment":
         assert getattr(config, group).name == choice
+
+
+@pytest.mark.parametrize(("choice", "temperature"), [("greedy", 0.0), ("sampling", 0.6)])
+def test_every_way_of_decoding_composes(choice, temperature):
+    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
+        config = parse(compose("evaluate", [f"decode={choice}"]), EvaluateConfig)
+    assert config.decode.temperature == temperature
+    assert config.decode.max_new_tokens == 2048
 
 
 @pytest.mark.parametrize("name", choices("benchmark"))
@@ -33,7 +43,7 @@ def test_every_benchmark_file_is_valid_and_named_after_itself(name):
 
 
 def test_the_groups_are_those_of_the_contract():
-    assert groups() == ["benchmark", "data", "experiment", "hardware", "method", "model"]
+    assert groups() == ["benchmark", "data", "decode", "experiment", "hardware", "method", "model"]
     assert {"qlora", "ladder", "xladder"} <= set(choices("method"))
 
 

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from ladder_cli.cli import CONFIG_MODULE, choices, merge_strictly
 from ladder_cli.config import BenchmarkConfig
 from ladder_cli.data import arithmetic, classification
-from ladder_cli.data.sources import Row, load_rows, text_column
+from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
+from ladder_cli.data.sources import Row, load_rows, read_file, text_column
 from ladder_cli.errors import UserError
 from ladder_cli.validation import suggest
 
@@ -19,20 +22,23 @@ _ARITHMETIC_SEED = 0
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer, as it stands in the data."""
+    """One question with its gold answer, as it stands in the data, and how that is to be read."""
 
     id: str
     question: str
     gold: str
+    rule: GoldRule = AS_EXPRESSION
 
 
 def benchmark_config(name: str) -> BenchmarkConfig:
-    """The config file of a benchmark.
+    """The config file of a benchmark; or one's own JSONL file with the columns question, answer and perhaps id.
 
     Raises:
         UserError: if there is none of that name.
     """
     known = choices("benchmark")
+    if name.endswith(".jsonl"):
+        return BenchmarkConfig(name=Path(name).stem, path=name, question="question", id="id")
     if name not in known:
         raise UserError(f"no benchmark '{name}'.{suggest(name, known)} Choose from: {', '.join(known)}, all.")
     text = (files(CONFIG_MODULE) / "benchmark" / f"{name}.yaml").read_text()
@@ -59,7 +65,11 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
         drawn = islice(arithmetic.problems("test", _ARITHMETIC_SEED), benchmark.rows)
         problems = [Problem(problem.expression, problem.question, problem.answer) for problem in drawn]
     else:
-        rows = load_rows(benchmark.name, benchmark.split, benchmark.hub_id, benchmark.hub_config, data_dir)
+        rows = (
+            read_file(Path(benchmark.path).expanduser())
+            if benchmark.path is not None
+            else load_rows(benchmark.name, benchmark.split, benchmark.hub_id, benchmark.hub_config, data_dir)
+        )
         problems = []
         for number, row in enumerate(rows, start=1):
             where = f"{benchmark.name} row {number}"
@@ -79,18 +89,35 @@ def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Pro
     if benchmark.kind == "label":
         example = classification.TASKS[benchmark.name].example(row, name, where)
         return Problem(name, example.question, example.completion)
-    gold = row.get(benchmark.gold)
+    if benchmark.gold in row:
+        row = row | {benchmark.gold: _as_text(row[benchmark.gold])}
+    gold = text_column(row, benchmark.gold, where)
+    if benchmark.gold_after is not None:
+        gold = gold.rpartition(benchmark.gold_after)[2].strip()
+    return Problem(name, text_column(row, benchmark.question, where), gold, gold_rule(benchmark, row, where))
+
+
+def _as_text(gold: Any) -> Any:
+    """Numbers and lists of answers as text; anything else as it is."""
     if isinstance(gold, float) and gold.is_integer():
         gold = int(gold)
-    if isinstance(gold, list) and len(gold) == 1:
-        gold = gold[0]
-    if isinstance(gold, int | float):
-        row = row | {benchmark.gold: str(gold)}
-    elif isinstance(gold, list):
-        row = row | {benchmark.gold: ", ".join(map(str, gold))}
-    elif gold is not None:
-        row = row | {benchmark.gold: gold}
-    return Problem(name, text_column(row, benchmark.question, where), text_column(row, benchmark.gold, where))
+    if isinstance(gold, list):
+        return ", ".join(map(str, gold))
+    return str(gold) if isinstance(gold, int | float) and not isinstance(gold, bool) else gold
+
+
+def gold_rule(benchmark: BenchmarkConfig, row: Row, where: str) -> GoldRule:
+    """The benchmark's rule with the row's own unit and error.
+
+    Raises:
+        UserError: if the error is no number.
+    """
+    unit = row.get(benchmark.unit) if benchmark.unit is not None else None
+    error = row.get(benchmark.error) if benchmark.error is not None else None
+    try:
+        return GoldRule(benchmark.rule, str(unit or ""), float(error) if error not in (None, "") else None)
+    except (TypeError, ValueError) as problem:
+        raise UserError(f"{where}: column '{benchmark.error}' must hold a number, not {error!r}.") from problem
 
 
 def all_questions(data_dir: str | None, download: bool = False) -> tuple[dict[str, list[str]], list[str]]:

@@ -10,7 +10,8 @@ from rich.table import Table
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.evaluation.grading import CORRECT, Grader, Task
+from ladder_cli.evaluation.grading import Grader, Task
+from ladder_cli.evaluation.verdict import CORRECT
 
 
 @dataclass
@@ -32,7 +33,7 @@ def audit_problems(benchmark: BenchmarkConfig, problems: list[Problem], grader: 
     asked = Counter(" ".join(problem.question.split()) for problem in problems)
     found = Audit(len(problems), [question for question, count in asked.items() if count > 1])
     if benchmark.kind == "boxed":
-        tasks = [Task(p.id, p.gold, f"The answer is \\boxed{{{p.gold}}}.", False) for p in problems]
+        tasks = [Task(p.id, p.gold, f"The answer is \\boxed{{{p.gold}}}.", rule=p.rule) for p in problems]
         verdicts = {grade.key: grade.verdict for grade in grader.grade(tasks)}
         found.failing = {name: verdict for name, verdict in verdicts.items() if verdict != CORRECT}
     return found

@@ -8,7 +8,7 @@ from torch import nn
 
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.generation import Prompt, left_padded
+from ladder_cli.evaluation.generation import Prompt, computing_device, left_padded
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,12 @@ def label_tokens(renderer: PromptRenderer, labels: Sequence[str]) -> list[int]:
 
 
 def classify(
-    model: nn.Module, renderer: PromptRenderer, prompts: list[Prompt], labels: Sequence[str], batch_size: int
+    model: nn.Module, renderer: PromptRenderer, batches: list[list[Prompt]], labels: Sequence[str]
 ) -> Iterator[list[Prediction]]:
-    """Predict a label for every prompt, a batch of similar lengths at a time, longest first."""
+    """Predict a label for every prompt, a batch at a time."""
     tokens = label_tokens(renderer, labels)
-    device = next(model.parameters()).device
-    ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
+    device = computing_device(model)
+    for batch in batches:
         ids, mask = left_padded(batch, renderer.tokenizer.pad_token_id, device)
         with torch.inference_mode():
             logits = model(

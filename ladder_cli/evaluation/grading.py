@@ -7,26 +7,24 @@ that overstays or dies is replaced, and only the answer it was at is lost, with 
 
 import contextlib
 import multiprocessing
-import re
 import resource
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import ceil
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-CORRECT, INCORRECT, NO_ANSWER = "correct", "incorrect", "no_answer"
-GOLD_UNPARSED, TIMEOUT, CRASH = "gold_unparsed", "timeout", "crash"
-VERDICTS = (CORRECT, INCORRECT, NO_ANSWER, GOLD_UNPARSED, TIMEOUT, CRASH)
+from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
+from ladder_cli.evaluation.verdict import CRASH, LONGEST_GRADED, NO_ANSWER, RELATIVE_TOLERANCE, TIMEOUT, has_box, judge
 
 DEFAULT_WORKERS = 2
 DEFAULT_SECONDS = 5.0
 MEMORY_LIMIT_BYTES = 2 * 2**30
+# To be raised when `verdict.py` comes to judge anything differently.
+RULES_VERSION = 1
 _START_SECONDS = 120.0
-# Longer completions are graded by their end, where the answer stands.
-LONGEST_GRADED = 20_000
-_BOX = re.compile(r"\\boxed\s*\{|\\boxed\s+\S|\\fbox\s*\{")
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,14 @@ class Task:
     Attributes:
         key: the caller's name for it.
         truncated: the completion was cut off at the token limit.
+        rule: how the gold is to be read.
     """
 
     key: Any
     gold: str
     completion: str
     truncated: bool = False
+    rule: GoldRule = AS_EXPRESSION
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,17 @@ class Grade:
     answer: str | None = None
 
 
-def grader_identity() -> dict[str, Any]:
-    """What graded, for the record."""
-    return {"math_verify": version("math-verify"), "memory_limit_bytes": MEMORY_LIMIT_BYTES}
+def grader_identity(seconds: float) -> dict[str, Any]:
+    """What graded, for the record: verdicts of different graders are never mixed."""
+    return {
+        "math_verify": version("math-verify"),
+        "latex2sympy2_extended": version("latex2sympy2_extended"),
+        "sympy": version("sympy"),
+        "rules": RULES_VERSION,
+        "longest_graded": LONGEST_GRADED,
+        "relative_tolerance": RELATIVE_TOLERANCE,
+        "seconds": seconds,
+    }
 
 
 class Grader:
@@ -86,7 +94,7 @@ class Grader:
                 if task is None:
                     exhausted = True
                     break
-                if task.truncated and not _BOX.search(task.completion):
+                if task.truncated and not has_box(task.completion):
                     # Cut off before it answered: a last formula that happens to match is no answer.
                     yield Grade(task.key, NO_ANSWER)
                     continue
@@ -125,12 +133,14 @@ class _Worker:
     """One spawned process and the pipe to it."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        # A server that has imported the grader, and no thread of this process's, forks a worker in milliseconds.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["math_verify", __name__])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
-        # Importing the grader takes seconds that no answer should be charged for.
+        # The first one waits for the server's imports, which take seconds that no answer should be charged for.
         if not self.connection.poll(_START_SECONDS):
             self.kill()
             raise RuntimeError("a grading worker did not start")
@@ -141,7 +151,7 @@ class _Worker:
         self.deadline = time.monotonic() + seconds
         # It may have died in between; result() will say so.
         with contextlib.suppress(OSError):
-            self.connection.send((task.gold, task.completion))
+            self.connection.send((task.gold, task.completion, task.rule, seconds))
 
     def result(self) -> tuple[str, str | None] | None:
         """The verdict and answer, or None if the process died."""
@@ -170,29 +180,24 @@ def _serve(connection: Connection) -> None:
     connection.send("ready")
     while True:
         try:
-            gold, completion = connection.recv()
-        except EOFError:
+            gold, completion, rule, seconds = connection.recv()
+        except (EOFError, OSError):
             return
+        _end_by_itself(seconds)
         try:
-            connection.send(verdict(gold, completion))
+            result = judge(gold, completion, rule)
         except MemoryError:
             # The allocator may be in any state: end, and let the parent start a fresh process.
             return
+        except Exception:
+            # Whatever it is that this string does to SymPy, the next one shall not pay for it.
+            result = (CRASH, None)
+        with contextlib.suppress(OSError):
+            connection.send(result)
 
 
-def verdict(gold: str, completion: str) -> tuple[str, str | None]:
-    """Grade one completion in this process, without any deadline.
-
-    The gold answer is wrapped in a box: as it stands in the data, one in five of MATH-500's fails against itself.
-    """
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
-    boxed_first = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
-    parsed_gold = parse(f"\\boxed{{{gold}}}", boxed_first, parsing_timeout=None)
-    if not parsed_gold:
-        return GOLD_UNPARSED, None
-    answer = parse(completion[-LONGEST_GRADED:], boxed_first, parsing_timeout=None)
-    if not answer:
-        return NO_ANSWER, None
-    correct = verify(parsed_gold, answer, timeout_seconds=None)
-    return (CORRECT if correct else INCORRECT), str(answer[-1])[:200]
+def _end_by_itself(seconds: float) -> None:
+    """Let the system end this process soon after its deadline, should the parent have been killed and not say so."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = ceil(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

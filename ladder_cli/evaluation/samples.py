@@ -1,6 +1,8 @@
 """`samples.jsonl`: one graded completion a line, written as it comes, read back to resume.
 
-{"id", "prompt", "completion", "tokens", "stop_reason", "gold", "answer", "verdict"}
+{"id", "benchmark", "prompt", "completion", "tokens", "stop_reason", "gold", "unit", "error", "answer", "verdict"}
+
+A finished file is also what `ladder-eval completions=` reads, to grade it anew.
 """
 
 import json
@@ -9,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ladder_cli.errors import UserError
+from ladder_cli.run_dir import read_json, write_json
 
 Sample = dict[str, Any]
-FIELDS = ("id", "prompt", "completion", "tokens", "stop_reason", "gold", "answer", "verdict")
+# Why a completion ended: at an end token or a stop string, or at the limit of new tokens.
+STOP, LENGTH = "stop", "length"
 
 
 def read_samples(path: Path) -> dict[str, Sample]:
@@ -44,3 +48,21 @@ def append_samples(path: Path, samples: list[Sample]) -> None:
         file.write("".join(json.dumps(sample) + "\n" for sample in samples).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def same_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings that samples are made under; or refuse to add to samples that were made under others.
+
+    Raises:
+        UserError: with every setting that differs.
+    """
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    before = read_json(path)
+    changed = [f"{key}: {before.get(key)} -> {value}" for key, value in settings.items() if before.get(key) != value]
+    if changed:
+        raise UserError(
+            f"{path.parent} holds samples of other settings ({'; '.join(changed)}): give another output_dir, or "
+            "delete that folder."
+        )

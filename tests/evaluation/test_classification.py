@@ -6,9 +6,9 @@ import torch
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.classification import classify, label_tokens
-from ladder_cli.evaluation.generation import render_prompt
-from ladder_cli.evaluation.report import summarise_labels
+from ladder_cli.evaluation.generation import batches, render_prompt
 from ladder_cli.evaluation.statistics import matthews_correlation
+from ladder_cli.evaluation.summary import summarise_labels
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def test_a_prediction_is_the_label_with_the_larger_logit_whatever_the_batch(rend
     labels = ("17", "23")
     first, second = label_tokens(renderer, labels)
     for batch_size in (1, 3, 7):
-        predictions = [p for batch in classify(tiny_backbone, renderer, prompts, labels, batch_size) for p in batch]
+        predictions = [
+            p for batch in classify(tiny_backbone, renderer, batches(prompts, set(), batch_size), labels) for p in batch
+        ]
         assert sorted(p.prompt.id for p in predictions) == [str(n) for n in range(1, 8)]
         for prediction in predictions:
             with torch.no_grad():
@@ -42,7 +44,7 @@ def sample(gold, answer):
 
 def test_the_figures_of_a_label_task():
     samples = [sample("Yes", "Yes")] * 6 + [sample("Yes", "No")] * 2 + [sample("No", "Yes")] + [sample("No", "No")] * 3
-    figures = summarise_labels(samples, positive="Yes")
+    figures = summarise_labels({"run": [samples]}, positive="Yes")
     assert figures["pass_at_1"] == 9 / 12
     assert figures["majority"] == 8 / 12
     assert figures["f1"] == pytest.approx(2 * 6 / (2 * 6 + 1 + 2))
@@ -51,6 +53,5 @@ def test_the_figures_of_a_label_task():
 
 
 def test_a_constant_answer_has_no_correlation():
-    assert matthews_correlation(5, 0, 5, 0) == 0.0
-    assert matthews_correlation(5, 5, 0, 0) == 1.0
-    assert matthews_correlation(0, 0, 5, 5) == -1.0
+    # True positives, false negatives, false positives, true negatives.
+    assert list(matthews_correlation([[5, 0, 5, 0], [5, 0, 0, 5], [0, 5, 5, 0]])) == [0.0, 1.0, -1.0]

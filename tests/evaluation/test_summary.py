@@ -1,9 +1,9 @@
 import pytest
 
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.report import summarise
 from ladder_cli.evaluation.samples import append_samples, read_samples
 from ladder_cli.evaluation.statistics import wilson_interval
+from ladder_cli.evaluation.summary import summarise
 
 
 def sample(name, verdict, tokens=10, stop_reason="stop"):
@@ -11,15 +11,14 @@ def sample(name, verdict, tokens=10, stop_reason="stop"):
 
 
 def test_figures_of_a_benchmark_are_counted_by_hand():
-    figures = summarise(
-        [
-            sample("1", "correct", 10),
-            sample("2", "correct", 20),
-            sample("3", "incorrect", 50),
-            sample("4", "no_answer", 100, "length"),
-            sample("5", "timeout", 30),
-        ]
-    )
+    samples = [
+        sample("1", "correct", 10),
+        sample("2", "correct", 20),
+        sample("3", "incorrect", 50),
+        sample("4", "no_answer", 100, "length"),
+        sample("5", "timeout", 30),
+    ]
+    figures = summarise({"run": [samples]})
     assert figures["pass_at_1"] == pytest.approx(0.4)
     assert figures["std"] is None
     assert (figures["n_runs"], figures["n_problems"]) == (1, 5)
@@ -29,7 +28,7 @@ def test_figures_of_a_benchmark_are_counted_by_hand():
 
 
 def test_means_of_nothing_are_null():
-    assert summarise([sample("1", "correct")])["mean_tokens_incorrect"] is None
+    assert summarise({"run": [[sample("1", "correct")]]})["mean_tokens_incorrect"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,26 @@
+"""How the gold answers of a benchmark are to be read; `evaluation/verdict.py` applies it."""
+
+from dataclasses import dataclass
+
+from ladder_cli.config import GOLD_RULES
+
+# The rules; `evaluation/verdict.py` says what each does, and docs/evaluation.md why.
+EXPRESSION, PHYSICAL, SEVERAL = GOLD_RULES
+
+
+@dataclass(frozen=True)
+class GoldRule:
+    """A rule and what the row itself says about its gold answer.
+
+    Attributes:
+        name: one of `config.GOLD_RULES`.
+        unit: that the answer is in, and may or may not be written with; empty for none.
+        tolerance: absolute difference that a numerical answer may have; None: none.
+    """
+
+    name: str = EXPRESSION
+    unit: str = ""
+    tolerance: float | None = None
+
+
+AS_EXPRESSION = GoldRule()

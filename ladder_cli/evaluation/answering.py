@@ -1,0 +1,185 @@
+"""Answering one benchmark with one model: what is missing is generated, graded and put on disk as it is finished."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ladder_cli.config import BenchmarkConfig, DecodeConfig
+from ladder_cli.data.benchmarks import Problem
+from ladder_cli.data.classification import LABELS
+from ladder_cli.errors import UserError
+from ladder_cli.evaluation.classification import classify
+from ladder_cli.evaluation.generation import (
+    Prompt,
+    batches,
+    computing_device,
+    fitting_batch_size,
+    generate,
+    render_prompt,
+)
+from ladder_cli.evaluation.grading import Grader, Task, grader_identity
+from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, read_samples, same_settings
+from ladder_cli.evaluation.targets import Target
+from ladder_cli.evaluation.verdict import CORRECT, INCORRECT
+from ladder_cli.run_dir import SAMPLES, SETTINGS
+
+# Where the batch size is left to the memory. More completions at a time make a CPU no faster.
+_MOST_ON_GPU, _MOST_ON_CPU = 256, 32
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A benchmark's problems as they are put to one model, and where its samples go.
+
+    Attributes:
+        repeat: 0 is the first answering; others are sampled anew or decoded in other batches.
+    """
+
+    benchmark: BenchmarkConfig
+    problems: list[Problem]
+    folder: Path
+    repeat: int = 0
+
+
+def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, console: Console) -> list[Sample]:
+    """The samples of all problems, in their order; those on disk are kept and the missing ones made.
+
+    Raises:
+        UserError: if the folder holds samples of other settings, weights, or another version of the benchmark.
+    """
+    renderer = target.renderer_for(sheet.benchmark)
+    same_settings(
+        sheet.folder / SETTINGS,
+        {
+            "weights": target.identity,
+            "prompt": renderer.fingerprint,
+            "seed": seed,
+            "repeat": sheet.repeat,
+            **{key: value for key, value in asdict(decode).items() if key not in ("batch_size", "grade_seconds")},
+            "rule": sheet.benchmark.rule,
+            **{f"grader.{key}": value for key, value in grader_identity(decode.grade_seconds).items()},
+        },
+    )
+    path = sheet.folder / SAMPLES
+    samples = read_samples(path)
+    for problem in sheet.problems:
+        if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
+            raise UserError(
+                f"{sheet.folder} holds samples of another version of {sheet.benchmark.name} (the gold answer of "
+                f"'{problem.id}' differs): give another output_dir, or delete that folder."
+            )
+    missing = sum(problem.id not in samples for problem in sheet.problems)
+    if missing:
+        prompts = [render_prompt(problem.id, problem.question, renderer) for problem in sheet.problems]
+        size = decode.batch_size
+        if size is None:
+            most = _MOST_ON_CPU if computing_device(target.model).type == "cpu" else _MOST_ON_GPU
+            size = fitting_batch_size(target.model, prompts, decode.max_new_tokens, most)
+        todo = batches(prompts, set(samples), size, sheet.repeat)
+        work = _by_label if sheet.benchmark.kind == "label" else _by_completion
+        repeated = f", repeat {sheet.repeat + 1}" if sheet.repeat else ""
+        with _Watch(f"{target.name} on {sheet.benchmark.name}{repeated}", missing, console) as watch:
+            for finished in work(target, sheet, todo, decode, seed):
+                append_samples(path, finished)
+                watch.finished(finished)
+        samples = read_samples(path)
+    return [samples[problem.id] for problem in sheet.problems]
+
+
+def _by_completion(
+    target: Target, sheet: Sheet, todo: list[list[Prompt]], decode: DecodeConfig, seed: int
+) -> Iterator[list[Sample]]:
+    """Generate and grade, a batch at a time."""
+    problems = {problem.id: problem for problem in sheet.problems}
+    # Greedy repeats differ in their batches alone.
+    seed += 0 if decode.temperature == 0 else sheet.repeat
+    with Grader(seconds=decode.grade_seconds) as grader:
+        for batch in generate(target.model, target.renderer_for(sheet.benchmark), todo, decode, seed):
+            completions = {completion.prompt.id: completion for completion in batch}
+            tasks = [
+                Task(name, problems[name].gold, c.text, c.stop_reason == LENGTH, problems[name].rule)
+                for name, c in completions.items()
+            ]
+            yield [
+                {
+                    "id": grade.key,
+                    "benchmark": sheet.benchmark.name,
+                    "prompt": completions[grade.key].prompt.text,
+                    "completion": completions[grade.key].text,
+                    "tokens": completions[grade.key].tokens,
+                    "stop_reason": completions[grade.key].stop_reason,
+                    "gold": problems[grade.key].gold,
+                    "unit": problems[grade.key].rule.unit,
+                    "error": problems[grade.key].rule.tolerance,
+                    "answer": grade.answer,
+                    "verdict": grade.verdict,
+                }
+                for grade in grader.grade(tasks)
+            ]
+
+
+def _by_label(
+    target: Target, sheet: Sheet, todo: list[list[Prompt]], decode: DecodeConfig, seed: int
+) -> Iterator[list[Sample]]:
+    """Compare the logits of the label words, a batch at a time."""
+    golds = {problem.id: problem.gold for problem in sheet.problems}
+    for batch in classify(target.model, target.renderer_for(sheet.benchmark), todo, LABELS):
+        yield [
+            {
+                "id": prediction.prompt.id,
+                "benchmark": sheet.benchmark.name,
+                "prompt": prediction.prompt.text,
+                "completion": prediction.label,
+                "tokens": 1,
+                "stop_reason": None,
+                "gold": golds[prediction.prompt.id],
+                "answer": prediction.label,
+                "verdict": CORRECT if prediction.label == golds[prediction.prompt.id] else INCORRECT,
+                "logits": prediction.logits,
+            }
+            for prediction in batch
+        ]
+
+
+class _Watch:
+    """Progress: a bar in a terminal, a line per batch in a log file."""
+
+    def __init__(self, title: str, total: int, console: Console) -> None:
+        self._title, self._total, self._console = title, total, console
+        self._done = self._correct = self._tokens = 0
+
+    def __enter__(self) -> "_Watch":
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._progress.start()
+        self._bar = self._progress.add_task(self._title, total=self._total, figures="")
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def finished(self, samples: Iterable[Sample]) -> None:
+        """Count what has been put on disk."""
+        for sample in samples:
+            self._done += 1
+            self._correct += sample["verdict"] == CORRECT
+            self._tokens += sample["tokens"]
+        seconds = time.perf_counter() - self._started
+        figures = f"{self._correct} correct  {self._tokens / seconds:,.0f} tokens/s"
+        self._progress.update(self._bar, completed=self._done, figures=figures)
+        if not self._console.is_terminal:
+            left = seconds / self._done * (self._total - self._done) / 60
+            self._console.print(
+                f"{self._title}: {self._done}/{self._total}  {figures}  about {left:.1f} min left", soft_wrap=True
+            )

@@ -1,0 +1,164 @@
+"""What is evaluated: a backbone alone, or trained runs, of one experiment or of several."""
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from ladder_cli.cli import parse
+from ladder_cli.config import BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.errors import UserError
+from ladder_cli.models.adapter import WEIGHTS_FILE
+from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
+from ladder_cli.models.method import load_adapter
+from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json
+
+
+@dataclass
+class Target:
+    """One set of weights, and where its results go.
+
+    Attributes:
+        identity: of the weights; samples of other weights are never mixed in.
+        load: loads them, which is left until there is something to answer.
+        asks_as_told: the instruction was given on the command line, so that it also stands under label tasks.
+    """
+
+    name: str
+    renderer: PromptRenderer
+    identity: str
+    folder: Path
+    load: Callable[[], nn.Module]
+    asks_as_told: bool = True
+    _model: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, loaded when it is first asked for."""
+        if self._model is None:
+            self._model = self.load()
+        return self._model
+
+    def release(self) -> None:
+        """Let go of the model, so that the next one has the memory."""
+        self._model = None
+
+    def renderer_for(self, benchmark: BenchmarkConfig) -> PromptRenderer:
+        """Label tasks bring their own instruction with the question (conf/data: `instruction: ''`)."""
+        if benchmark.kind == "label" and not self.asks_as_told:
+            return PromptRenderer(self.renderer.tokenizer, "")
+        return self.renderer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that differ in nothing but their seed; where there are several, `folder` gets their common summary."""
+
+    name: str
+    folder: Path
+    targets: list[Target]
+
+
+def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Experiment]:
+    """What the config names; no weights are read yet.
+
+    Raises:
+        UserError: if a run is missing, unfinished, or was trained under another prompt.
+    """
+    if config.run is None:
+        target = _backbone_alone(config, overrides)
+        return [Experiment(target.name, target.folder, [target])]
+    runs = find_runs(config.run)
+    groups: dict[str, list[RunDir]] = {}
+    for run in runs:
+        groups.setdefault(run.experiment(), []).append(run)
+    base = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"eval-{pattern_name(config.run)}"
+    experiments = []
+    for members in groups.values():
+        targets = [_trained(config, overrides, run, several=len(runs) > 1) for run in members]
+        alike = os.path.commonprefix([run.path.name for run in members])  # noqa: RUF071  (characters are meant)
+        name = re.sub(r"[,_-]?(seed=?)?\d*$", "", alike) or members[0].path.name
+        folder = base if len(groups) == 1 else base / f"{name},runs={len(members)}"
+        experiments.append(Experiment(f"{name} ({len(members)} runs)", folder, targets))
+    return experiments
+
+
+def find_runs(pattern: str) -> list[RunDir]:
+    """Run directories by path or glob.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = [pattern] if Path(pattern).is_dir() else sorted(path for path in glob.glob(pattern) if Path(path).is_dir())
+    runs = [RunDir(path) for path in found if RunDir(path).config.is_file()]
+    if not runs:
+        raise UserError(f"run={pattern} names no run directory (a folder with config.yaml).")
+    return runs
+
+
+def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
+    device = resolve_device(config.hardware.device)
+    location = f"{config.model.location} {config.model.revision}"
+    return Target(
+        name=config.model.name,
+        renderer=PromptRenderer(load_tokenizer(config.model), config.instruction),
+        identity=f"{location} {_precision(config.model, device.type)}",
+        folder=Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}"),
+        load=lambda: load_backbone(config.model, device),
+        asks_as_told=_given(overrides, "instruction"),
+    )
+
+
+def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several: bool) -> Target:
+    trained: TrainConfig = parse(run.read_config(), TrainConfig)
+    model_config = _with_overrides(trained.model, config.model, overrides)
+    if not (run.adapter / WEIGHTS_FILE).is_file():
+        raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
+    prompt = read_json(run.prompt)
+    instruction = config.instruction if _given(overrides, "instruction") else prompt["instruction"]
+    renderer = PromptRenderer(load_tokenizer(model_config), instruction)
+    if renderer.fingerprint != prompt["fingerprint"] and not config.allow_prompt_mismatch:
+        raise UserError(
+            f"{run.path} was trained under another prompt (template, instruction or end token) than this one: drop "
+            "instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
+        )
+    device = resolve_device(config.hardware.device)
+    folder = run.evaluation
+    if config.output_dir is not None:
+        folder = Path(config.output_dir) / run.path.name if several else Path(config.output_dir)
+    weights = hashlib.sha256((run.adapter / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
+    return Target(
+        name=run.path.name,
+        renderer=renderer,
+        identity=f"{weights} {_precision(model_config, device.type)}",
+        folder=folder,
+        load=lambda: load_adapter(run.adapter, load_backbone(model_config, device)),
+    )
+
+
+def _precision(model: ModelConfig, device: str) -> str:
+    """What decides the backbone's arithmetic: `auto` is another type on a CPU than on a GPU."""
+    dtype = model.dtype if model.dtype != "auto" else f"auto on {device}"
+    return f"{model.quantization}, head {model.head_quantization}, {dtype}"
+
+
+def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[str]) -> ModelConfig:
+    """The run's model, with the single options that were given on the command line."""
+    if _given(overrides, "model"):
+        raise UserError("run= brings its own model: drop model=NAME (model.path=DIR may be given where it has moved).")
+    names = [
+        item.partition("=")[0].lstrip("+").removeprefix("model.")
+        for item in overrides
+        if item.lstrip("+").startswith("model.")
+    ]
+    return replace(recorded, **{name: getattr(given, name) for name in names})
+
+
+def _given(overrides: list[str], option: str) -> bool:
+    return any(override.lstrip("+").startswith(f"{option}=") for override in overrides)
