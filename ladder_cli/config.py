@@ -356,6 +356,16 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def process_index() -> int:
+    """The number of this process among them, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process that writes and prints."""
+    return process_index() == 0
+
+
 def option_names(schema: type, prefix: str = "") -> list[str]:
     """Every dotted option of a schema, for suggestions."""
     names = []

@@ -5,30 +5,36 @@ run.json        status (running, done, failed, interrupted), versions, device, d
 plan.json       what a dry run found
 metrics.jsonl   one line per log step
 metrics.json    the run's figures
+bad_batch.json  the rows of a step whose loss or gradient was not finite
 checkpoints/    what resuming needs
-adapter/        adapter_config.json, adapter_model.safetensors, prompt.json
+adapter/        adapter_config.json, adapter_model.safetensors, prompt.json, SHA256SUMS
+.lock           held by the process that writes here
 eval/           <benchmark>/samples.jsonl, settings.json and result.json; summary.json
 """
 
+import contextlib
 import json
-import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from ladder_cli.errors import UserError
+from ladder_cli.files import move_into_place, remove_folder, seal, write_text
 
 OUTPUTS = Path("outputs")
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 # Inside a folder of evaluations, and inside that of each benchmark.
 SUMMARY = "summary.json"
+PROMPT = "prompt.json"
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
 INCIDENTAL = (
-    *("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers"),
+    *("output_dir", "data_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps"),
     *("model.path", "model.shape", "data.cache"),
+    *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
 )
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
 
@@ -77,17 +83,27 @@ class RunDir:
     @property
     def prompt(self) -> Path:
         """The prompt rendering that the adapter was trained with."""
-        return self.adapter / "prompt.json"
+        return self.adapter / PROMPT
+
+    @property
+    def bad_batch(self) -> Path:
+        """The rows of a step that was refused because its loss or gradient was not finite."""
+        return self.path / "bad_batch.json"
 
     @property
     def evaluation(self) -> Path:
         """Folder of evaluations."""
         return self.path / "eval"
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint, or None."""
-        found = [(int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*")]
-        return max(found)[1] if found else None
+    @contextlib.contextmanager
+    def new_adapter(self) -> Iterator[Path]:
+        """A folder to fill, which becomes the adapter, whole and with checksums, when nothing was raised."""
+        staged = self.path / ".adapter"
+        remove_folder(staged)
+        staged.mkdir(parents=True)
+        yield staged
+        seal(staged)
+        move_into_place(staged, self.adapter)
 
     def status(self) -> str | None:
         """`running`, `done`, `failed`, `interrupted`, or None where nothing ran yet."""
@@ -169,17 +185,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON object whole or not at all."""
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary name, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

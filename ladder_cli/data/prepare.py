@@ -42,6 +42,11 @@ class PreparedData:
         """Tokens of each row that the trainer reads."""
         return self.train_rows.lengths
 
+    def ids(self, row: int) -> list[str]:
+        """Ids of the examples in a row that the trainer reads: one, or several where rows are packed."""
+        members = self.train_rows.members[row] if isinstance(self.train_rows, PackedRows) else [row]
+        return [self.splits.train[self.train.kept[member]].id for member in members]
+
     @property
     def longest(self) -> int:
         """Tokens of the longest row of either split."""

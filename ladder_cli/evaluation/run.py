@@ -3,6 +3,8 @@
 import glob
 import hashlib
 import time
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from ladder_cli.claim import claimed
 from ladder_cli.cli import parse
-from ladder_cli.config import EvaluateConfig, ModelConfig, TrainConfig
+from ladder_cli.config import EvaluateConfig, ModelConfig, TrainConfig, is_main_process
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.classification import LABELS
@@ -23,10 +26,12 @@ from ladder_cli.evaluation.generation import generate, render_prompt
 from ladder_cli.evaluation.grading import CORRECT, INCORRECT, Grader, Task, grader_identity
 from ladder_cli.evaluation.report import summarise, summarise_labels, table
 from ladder_cli.evaluation.samples import Sample, append_samples, read_samples
+from ladder_cli.evaluation.shards import merged, own_path, own_prompts, write_in_order
 from ladder_cli.models.adapter import WEIGHTS_FILE
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
 from ladder_cli.run_dir import OUTPUTS, RESULT, SAMPLES, SETTINGS, SUMMARY, RunDir, read_json, write_json
+from ladder_cli.training.processes import decided_by_main, join, wait_for_everyone
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
     names = benchmark_names(config.benchmarks)
     problems = {name: load_problems(benchmark_config(name), config.data_dir, config.limit) for name in names}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+    join(resolve_device(config.hardware.device))
     runs = _runs(config.run) if config.run is not None else [None]
     for run in runs:
         target = _backbone_alone(config) if run is None else _trained(config, overrides, run, several=len(runs) > 1)
@@ -76,36 +82,52 @@ def evaluate_benchmark(
         "seed": config.seed,
         **{key: value for key, value in asdict(config.decode).items() if key != "batch_size"},
     }
-    _same_settings(folder / SETTINGS, settings)
-    samples = read_samples(folder / SAMPLES)
-    missing = [problem for problem in problems if problem.id not in samples]
-    for problem in problems:
-        if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
-            raise UserError(
-                f"{folder} holds samples of another version of {name} (the gold answer of '{problem.id}' differs): "
-                "give another output_dir, or delete that folder."
-            )
     by_label = benchmark_config(name).kind == "label"
-    if missing:
-        work = _classify if by_label else _complete
-        work(target, name, missing, folder / SAMPLES, config, console)
-        samples = read_samples(folder / SAMPLES)
-    wanted = [samples[problem.id] for problem in problems]
-    figures = summarise_labels(wanted, positive=LABELS[1]) if by_label else summarise(wanted)
-    write_json(
-        folder / RESULT,
-        {"benchmark": name, "evaluated": target.name, **figures, "settings": settings, "grader": grader_identity()},
-    )
-    summary = target.folder / SUMMARY
-    write_json(summary, (read_json(summary) if summary.is_file() else {}) | {name: figures})
+    work = _classify if by_label else _complete
+    with claimed(folder) if is_main_process() else nullcontext():
+        samples = {}
+        if is_main_process():
+            _same_settings(folder / SETTINGS, settings)
+            samples = merged(folder / SAMPLES)
+        samples = decided_by_main(samples)
+        for problem in problems:
+            if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
+                raise UserError(
+                    f"{folder} holds samples of another version of {name} (the gold answer of '{problem.id}' differs): "
+                    "give another output_dir, or delete that folder."
+                )
+        if any(problem.id not in samples for problem in problems):
+            work(target, name, problems, set(samples), folder / SAMPLES, config, console)
+        wait_for_everyone()
+        if not is_main_process():
+            return {}
+        samples = merged(folder / SAMPLES)
+        write_in_order(folder / SAMPLES, samples, [problem.id for problem in problems])
+        wanted = [samples[problem.id] for problem in problems]
+        figures = summarise_labels(wanted, positive=LABELS[1]) if by_label else summarise(wanted)
+        result = {"benchmark": name, "evaluated": target.name, **figures}
+        write_json(folder / RESULT, result | {"settings": settings, "grader": grader_identity()})
+    with claimed(target.folder, wait=True):
+        summary = target.folder / SUMMARY
+        write_json(summary, (read_json(summary) if summary.is_file() else {}) | {name: figures})
     return figures
 
 
 def _complete(
-    target: Target, name: str, problems: list[Problem], path: Path, config: EvaluateConfig, console: Console
+    target: Target,
+    name: str,
+    problems: list[Problem],
+    finished_before: Collection[str],
+    path: Path,
+    config: EvaluateConfig,
+    console: Console,
 ) -> None:
     golds = {problem.id: problem.gold for problem in problems}
-    prompts = [render_prompt(problem.id, problem.question, target.renderer) for problem in problems]
+    prompts = own_prompts(
+        [render_prompt(problem.id, problem.question, target.renderer) for problem in problems],
+        config.decode.batch_size,
+        finished_before,
+    )
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -117,7 +139,7 @@ def _complete(
         Grader(seconds=config.decode.grade_seconds) as grader,
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
     ):
-        bar = progress.add_task(f"{target.name} on {name}", total=len(problems), figures="")
+        bar = progress.add_task(f"{target.name} on {name}", total=len(prompts), figures="")
         done = correct = tokens = 0
         started = time.perf_counter()
         for batch in generate(target.model, target.renderer, prompts, config.decode, config.seed):
@@ -138,24 +160,34 @@ def _complete(
                         "verdict": grade.verdict,
                     }
                 )
-            append_samples(path, finished)
+            append_samples(own_path(path), [sample for sample in finished if sample["id"] not in finished_before])
             done += len(finished)
             correct += sum(sample["verdict"] == CORRECT for sample in finished)
             tokens += sum(completion.tokens for completion in batch)
             figures = f"{correct} correct  {tokens / (time.perf_counter() - started):,.0f} tokens/s"
             progress.update(bar, completed=done, figures=figures)
             if not console.is_terminal:
-                console.print(f"{target.name} on {name}: {done}/{len(problems)}  {figures}")
+                console.print(f"{target.name} on {name}: {done}/{len(prompts)}  {figures}")
 
 
 def _classify(
-    target: Target, name: str, problems: list[Problem], path: Path, config: EvaluateConfig, console: Console
+    target: Target,
+    name: str,
+    problems: list[Problem],
+    finished_before: Collection[str],
+    path: Path,
+    config: EvaluateConfig,
+    console: Console,
 ) -> None:
     golds = {problem.id: problem.gold for problem in problems}
-    prompts = [render_prompt(problem.id, problem.question, target.renderer) for problem in problems]
+    prompts = own_prompts(
+        [render_prompt(problem.id, problem.question, target.renderer) for problem in problems],
+        config.decode.batch_size,
+        finished_before,
+    )
     done = correct = 0
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"{target.name} on {name}", total=len(problems))
+        bar = progress.add_task(f"{target.name} on {name}", total=len(prompts))
         for batch in classify(target.model, target.renderer, prompts, LABELS, config.decode.batch_size):
             finished: list[Sample] = [
                 {
@@ -171,11 +203,11 @@ def _classify(
                 }
                 for prediction in batch
             ]
-            append_samples(path, finished)
+            append_samples(own_path(path), [sample for sample in finished if sample["id"] not in finished_before])
             done += len(finished)
             correct += sum(sample["verdict"] == CORRECT for sample in finished)
             progress.update(bar, completed=done)
-    console.print(f"{target.name} on {name}: {done}/{len(problems)}  {correct} correct", soft_wrap=True)
+    console.print(f"{target.name} on {name}: {done}/{len(prompts)}  {correct} correct", soft_wrap=True)
 
 
 def grade_completions(config: EvaluateConfig, console: Console) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.errors import UserError
+from ladder_cli.files import sync, write_text
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -26,10 +27,9 @@ def write(folder: str | Path, config: dict[str, Any], weights: dict[str, Tensor]
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     temporary = folder / (WEIGHTS_FILE + ".tmp")
     save_file(contiguous, temporary, metadata={"format": "pt"})
+    sync(temporary)
     os.replace(temporary, folder / WEIGHTS_FILE)
-    temporary = folder / (CONFIG_FILE + ".tmp")
-    temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, folder / CONFIG_FILE)
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def read_config(folder: str | Path, expected: str | None = None) -> dict[str, Any]:

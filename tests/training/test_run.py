@@ -166,6 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     from ladder_cli.errors import RunFailed
     from ladder_cli.models.backbone import load_backbone
     from ladder_cli.models.method import method_for
+    from ladder_cli.training.bad_batch import BadBatch
     from ladder_cli.training.trainer import AdapterTrainer
 
     method = method_for(LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2))
@@ -175,6 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     trainer = AdapterTrainer(
         method,
         model,
+        BadBatch(tmp_path / "bad_batch.json", lambda row: [f"example {row}"]),
         train_dataset=[row] * 8,
         data_collator=PaddingCollator(0),
         args=TrainingArguments(
