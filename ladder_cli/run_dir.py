@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from ladder_cli.errors import UserError
@@ -36,6 +37,7 @@ INCIDENTAL = (
     *("model.path", "model.shape", "data.cache"),
     *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
 )
+_LARGEST_CONFIG = 2**20  # characters
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
 
 
@@ -122,7 +124,11 @@ class RunDir:
         if not self.config.is_file():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml.")
         try:
-            return OmegaConf.load(self.config)
+            text = self.config.read_text(encoding="utf-8")
+            _check_plain(text)
+            return OmegaConf.create(text)
+        except UserError as error:
+            raise UserError(f"{self.config} {error}") from error
         except Exception as error:  # yaml's and OmegaConf's errors share no base class
             raise UserError(f"{self.config} cannot be read: {' '.join(str(error).split())[:200]}.") from error
 
@@ -155,6 +161,23 @@ class RunDir:
         return self.path.rename(target)
 
 
+def _check_plain(text: str) -> None:
+    """Refuse what `write_config` never writes: interpolations, which read the environment, and aliases, by which a few
+    lines stand for gigabytes.
+    """
+    if len(text) > _LARGEST_CONFIG:
+        raise UserError("is no config of a run: it is too large.")
+    if "${" in text:
+        raise UserError("holds an interpolation (${...}), but the config of a run is resolved: restore it.")
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise UserError("holds YAML aliases (*name), which no run writes: restore it.")
+
+
+def safe_name(name: str) -> str:
+    """A name that stays one name inside a path: no separator in it, no leading dot."""
+    return re.sub(r"[^\w.,=@+-]+", "_", name).lstrip(".")[:180] or "_"
+
+
 def default_path(method: str, model: str, data: str, overrides: list[str]) -> Path:
     """`outputs/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
     extras = []
@@ -164,7 +187,7 @@ def default_path(method: str, model: str, data: str, overrides: list[str]) -> Pa
             continue
         extras.append(f"{key.rpartition('.')[2]}={value}")
     name = ",".join([f"{method}-{model}-{data}", *sorted(extras)])
-    return OUTPUTS / re.sub(r"[^\w.,=@+-]+", "_", name)[:180]
+    return OUTPUTS / safe_name(name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -175,8 +198,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): restore it, or delete it to start over.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no JSON object.")
     return values

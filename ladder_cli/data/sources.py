@@ -90,7 +90,7 @@ def read_jsonl(path: Path) -> list[Row]:
                     continue
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     reason = getattr(error, "msg", None) or "not UTF-8"
                     raise UserError(f"{path}, line {number}: not valid JSON ({reason}): mend or delete it.") from error
                 if not isinstance(row, dict):

@@ -30,7 +30,7 @@ from ladder_cli.evaluation.shards import merged, own_path, own_prompts, write_in
 from ladder_cli.models.adapter import WEIGHTS_FILE
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
-from ladder_cli.run_dir import OUTPUTS, RESULT, SAMPLES, SETTINGS, SUMMARY, RunDir, read_json, write_json
+from ladder_cli.run_dir import OUTPUTS, RESULT, SAMPLES, SETTINGS, SUMMARY, RunDir, read_json, safe_name, write_json
 from ladder_cli.training.processes import decided_by_main, join, wait_for_everyone
 
 
@@ -218,7 +218,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     """
     assert config.completions is not None
     source = Path(config.completions).expanduser()
-    folder = Path(config.output_dir or OUTPUTS / f"eval-{source.stem}")
+    folder = Path(config.output_dir or OUTPUTS / safe_name(f"eval-{source.stem}"))
     content = read_jsonl(source)
     rows: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(content[: config.limit], start=1):
@@ -273,7 +273,7 @@ def _runs(pattern: str) -> list[RunDir]:
 def _backbone_alone(config: EvaluateConfig) -> Target:
     model = load_backbone(config.model, resolve_device(config.hardware.device))
     renderer = PromptRenderer(load_tokenizer(config.model), config.instruction)
-    folder = Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}")
+    folder = Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}"))
     identity = f"{config.model.location} {config.model.revision} {config.model.quantization} {model.dtype}"
     return Target(config.model.name, model, renderer, identity, folder)
 
@@ -285,6 +285,8 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
         raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
     tokenizer = load_tokenizer(model_config)
     prompt = read_json(run.prompt)
+    if not isinstance(prompt.get("instruction"), str) or not isinstance(prompt.get("fingerprint"), str):
+        raise UserError(f"{run.prompt} names no instruction and fingerprint: restore it, or train again.")
     instruction = config.instruction if _given(overrides, "instruction") else prompt["instruction"]
     renderer = PromptRenderer(tokenizer, instruction)
     if renderer.fingerprint != prompt["fingerprint"] and not config.allow_prompt_mismatch:
@@ -310,6 +312,8 @@ def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[s
         for item in overrides
         if item.lstrip("+").startswith("model.")
     ]
+    # A run directory may be a stranger's: code from the hub runs only where this command line asks for it.
+    recorded = replace(recorded, trust_remote_code=given.trust_remote_code)
     return replace(recorded, **{name: getattr(given, name) for name in names})
 
 

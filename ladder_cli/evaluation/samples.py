@@ -31,8 +31,11 @@ def read_samples(path: Path) -> dict[str, Sample]:
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         try:
             sample = json.loads(line)
+            missing = [field for field in FIELDS if field not in sample]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
             samples[sample["id"]] = sample
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not a sample ({error}): delete the line or the file.") from error
     return samples
 

@@ -229,7 +229,6 @@ def training_arguments(
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
         seed=seed,
         data_seed=seed,
         disable_tqdm=True,
