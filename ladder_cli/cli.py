@@ -41,6 +41,8 @@ def run(config_name: str, schema: type, task: Callable[[Any, list[str]], None], 
         print(help_text + group_table())
         return 0
     for word in sys.argv[1:]:
+        if word.startswith("="):
+            return _fail(f"error: cannot read '{word}': options look like key=value.", 2)
         # Before Hydra sees it, which writes the overrides of a sweep to disk.
         if holds_secret(word):
             return _fail(

@@ -124,6 +124,8 @@ class LadderMethodConfig(MethodConfig):
                 f"method.connections={self.connections} is neither a pattern ({', '.join(CONNECTION_PATTERNS)}) "
                 "nor a list of pairs such as [[1,1],[2,2]]."
             )
+        if any(end < 1 for pair in pairs for end in pair):
+            raise UserError(f"method.connections={self.connections}: layers are counted from 1.")
 
 
 @dataclass
@@ -347,7 +349,8 @@ class EvaluateConfig:
         at_least("limit", self.limit, 1)
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
-        if not isinstance(self.benchmarks, list) or not self.benchmarks:
+        named = isinstance(self.benchmarks, list) and all(isinstance(name, str) for name in self.benchmarks)
+        if not named or not self.benchmarks:
             raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")
 
 

@@ -77,6 +77,8 @@ def prepare_data(config: TrainConfig) -> PreparedData:
         splits, removed = without(splits, (q for asked in questions.values() for q in asked))
         if not splits.train or not splits.validation:
             raise UserError(f"data.decontaminate leaves no rows of data={data.name}: every question is a benchmark's.")
+    if not splits.train or not splits.validation:
+        raise UserError(f"data={data.name} has too few rows: one at least to train on, and one to validate with.")
     tokenizer = load_tokenizer(config.model)
     renderer = PromptRenderer(tokenizer, data.instruction)
     cache = TOKEN_CACHE if data.cache else None
