@@ -70,8 +70,8 @@ def _fail(line: str, status: int) -> int:
     """Print the last line of a command that did not succeed; returns its exit status."""
     if not is_main_process():
         torch = sys.modules.get("torch")
-        if torch is None or not torch.distributed.is_initialized():
-            # All processes make the same mistake before they meet: one of them tells it.
+        if status == 130 or torch is None or not torch.distributed.is_initialized():
+            # All processes stop together, and all make the same mistake before they meet: one of them tells it.
             return status
         line = f"process {os.environ['RANK']}: {line.strip()}"
     print(redacted(line), file=sys.stderr)

@@ -10,8 +10,8 @@ from pathlib import Path
 SUMS = "SHA256SUMS"
 # What a user can mend: no space, quota, file size limit, read-only, no permission.
 _MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-# As the libraries underneath word the same, where they raise an exception of their own.
-_MENDABLE_WORDS = ("no space left", "file too large", "quota exceeded", "read-only file system", "file write failed")
+# As safetensors and torch.save word the same, in exceptions of their own.
+_MENDABLE_WORDS = ("no space left", "file too large", "quota exceeded", "read-only file system", "unexpected pos")
 
 
 def write_text(path: Path, text: str) -> None:

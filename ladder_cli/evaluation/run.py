@@ -68,13 +68,18 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
                 # Label tasks bring their own instruction with the question (conf/data: instruction: '').
                 asked = replace(target, renderer=PromptRenderer(target.renderer.tokenizer, ""))
             rows[target.name, name] = evaluate_benchmark(asked, name, problems[name], config, console)
-    console.print(table(rows))
+    if is_main_process():
+        console.print(table(rows))
 
 
 def evaluate_benchmark(
     target: Target, name: str, problems: list[Problem], config: EvaluateConfig, console: Console
 ) -> dict[str, Any]:
-    """Generate and grade what is still missing, then write `result.json` and add to `summary.json`."""
+    """Generate and grade what is still missing, then write `result.json` and add to `summary.json`.
+
+    Returns:
+        The figures; of several processes, the main one alone has any.
+    """
     folder = target.folder / name
     settings = {
         "weights": target.identity,
@@ -230,34 +235,35 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
             raise UserError(f"{where}: id '{name}' stands twice.")
         rows[name] = row | {"gold": text_column({"gold": str(row.get("gold", ""))}, "gold", where)}
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    _same_settings(folder / SETTINGS, {"completions": digest, "grade_seconds": config.decode.grade_seconds})
-    samples = read_samples(folder / SAMPLES)
-    tasks = [
-        Task(name, row["gold"], row["completion"], row.get("stop_reason") == "length")
-        for name, row in rows.items()
-        if name not in samples
-    ]
-    with Grader(seconds=config.decode.grade_seconds) as grader:
-        for grade in grader.grade(tasks):
-            row = rows[grade.key]
-            append_samples(
-                folder / SAMPLES,
-                [
-                    {
-                        "id": grade.key,
-                        "prompt": row.get("prompt"),
-                        "completion": row["completion"],
-                        "tokens": row.get("tokens"),
-                        "stop_reason": row.get("stop_reason"),
-                        "gold": row["gold"],
-                        "answer": grade.answer,
-                        "verdict": grade.verdict,
-                    }
-                ],
-            )
-    samples = read_samples(folder / SAMPLES)
-    figures = summarise(samples[name] for name in rows)
-    write_json(folder / RESULT, {"completions": str(source), **figures, "grader": grader_identity()})
+    with claimed(folder):
+        _same_settings(folder / SETTINGS, {"completions": digest, "grade_seconds": config.decode.grade_seconds})
+        samples = read_samples(folder / SAMPLES)
+        tasks = [
+            Task(name, row["gold"], row["completion"], row.get("stop_reason") == "length")
+            for name, row in rows.items()
+            if name not in samples
+        ]
+        with Grader(seconds=config.decode.grade_seconds) as grader:
+            for grade in grader.grade(tasks):
+                row = rows[grade.key]
+                append_samples(
+                    folder / SAMPLES,
+                    [
+                        {
+                            "id": grade.key,
+                            "prompt": row.get("prompt"),
+                            "completion": row["completion"],
+                            "tokens": row.get("tokens"),
+                            "stop_reason": row.get("stop_reason"),
+                            "gold": row["gold"],
+                            "answer": grade.answer,
+                            "verdict": grade.verdict,
+                        }
+                    ],
+                )
+        samples = read_samples(folder / SAMPLES)
+        figures = summarise(samples[name] for name in rows)
+        write_json(folder / RESULT, {"completions": str(source), **figures, "grader": grader_identity()})
     console.print(table({(source.name, "-"): figures}))
     console.print(f"graded completions: {folder / SAMPLES}", soft_wrap=True)
 

@@ -71,7 +71,7 @@ class AdapterTrainer(Trainer):
         Raises:
             RunFailed: on a loss that is not finite.
         """
-        self._continue_sums()
+        self._continue()
         rows = inputs.pop(ROW).tolist()
         self._bad_batch.seen(self.state.global_step, rows)
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -86,13 +86,14 @@ class AdapterTrainer(Trainer):
             self._bad_batch.refuse("gradient norm", float(norm))
         return norm
 
-    def _continue_sums(self) -> None:
-        """Take over the sums of losses from the checkpoint, once; Transformers starts them at zero."""
+    def _continue(self) -> None:
+        """Take over from the checkpoint, once, what Transformers does not: the sums of losses, and the best step."""
         if self._restored is not None:
             self._total_loss_scalar = self._restored.total_loss
             self._tr_loss += self._restored.pending_loss
             self._globalstep_last_logged = self._restored.last_logged
             self._initial_global_step = 0
+            self._find_best()
             self._restored = None
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
@@ -140,7 +141,13 @@ class AdapterTrainer(Trainer):
             progress = Progress(self._finished(), self._total_loss_scalar, pending, self._globalstep_last_logged)
             self._checkpoints.commit(self.state.global_step, progress)
             self._checkpoints.rotate(self.state.best_global_step)
+        self._find_best()
         self.accelerator.wait_for_everyone()
+
+    def _find_best(self) -> None:
+        # Transformers remembers a path, which is that of the staging folder, or wrong once the run directory has moved.
+        best = self.state.best_global_step
+        self.state.best_model_checkpoint = str(self._checkpoints.at(best)) if best else None
 
     def _finished(self) -> bool:
         stoppers = (call for call in self.callback_handler.callbacks if isinstance(call, EarlyStoppingCallback))
@@ -166,7 +173,6 @@ class AdapterTrainer(Trainer):
             ) from error
 
     def _load_best_model(self) -> None:
-        # By its step: the path that Transformers remembers is wrong once the run directory has moved.
         if self.state.best_global_step:
             self._method.load_weights(self._trained, self._checkpoints.at(self.state.best_global_step))
 
