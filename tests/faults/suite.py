@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
+from ladder_cli.console import make_console
 from ladder_cli.run_dir import OUTPUTS, write_json
 from tests.faults import disks, kills, others
 from tests.faults.interrupted import Interrupted
@@ -55,7 +54,7 @@ def main() -> int:
     # Another user than this one must be able to look into it.
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     folder.chmod(0o755)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     output = (OUTPUTS / "faults" / "faults.json").absolute()
     rows: list[Row] = []
     known = faults(folder, args.share)
@@ -65,12 +64,12 @@ def main() -> int:
     for name in args.only or known:
         for row in known[name]():
             rows.append(row)
-            console.print(f"{row.fault}: tried {row.tried}, lost {row.lost}, damaged {row.damaged}")
+            console.print(f"{row.fault}: tried {row.tried}, lost {row.lost}, damaged {row.damaged}", soft_wrap=True)
         write_json(output, {"rows": [asdict(row) for row in rows]})
     console.print(printed(rows))
-    console.print(f"written to {output}")
+    console.print(f"written to {output}", soft_wrap=True)
     if any(row.lost or row.damaged for row in rows):
-        console.print(f"what happened lies in {folder}")
+        console.print(f"what happened lies in {folder}", soft_wrap=True)
         return 1
     shutil.rmtree(folder)
     return 0
