@@ -30,6 +30,9 @@ lint: $(READY) ## style and types
 bench: $(READY) ## step time and memory of every method beside QLoRA with checkpointing; writes outputs/bench/bench.json
 	$(BIN)/python scripts/bench.py
 
+bench-gpu: $(READY) ## the same at 1.5B and 7B on a GPU, with random weights, under memory caps; bench-gpu.json
+	$(BIN)/python scripts/bench.py --gpu
+
 faults: $(READY) ## kill, fill, corrupt, starve: what is lost? (about half an hour); writes outputs/faults/faults.json
 	$(BIN)/python scripts/faults.py
 

@@ -1,6 +1,7 @@
 """Several processes that train one model together (torchrun, accelerate launch): who goes first, who decides."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,13 +11,25 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ladder_cli.config import processes
+from ladder_cli.errors import UserError
 
+_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 # For one process to wait for another: a shard of an evaluation may take days. The launcher ends all when one dies.
 _PATIENCE = timedelta(days=7)
 
 
 def join(device: torch.device) -> None:
-    """Meet the other processes, if there are any: gloo on a CPU, nccl on GPUs."""
+    """Meet the other processes, if there are any: gloo on a CPU, nccl on GPUs.
+
+    Raises:
+        UserError: if the launcher was told to shard the model.
+    """
+    for name in _SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise UserError(
+                f"{name} is not supported: an adapter is not gathered from its shards. Launch with torchrun or "
+                "accelerate's MULTI_GPU, and let model.quantization=nf4 make a large backbone fit each card."
+            )
     if processes() > 1:
         PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
 
