@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-gpu clean
+.PHONY: help demo test lint bench bench-gpu faults clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: $(READY) ## step time and memory of every method beside QLoRA with checkp
 
 bench-gpu: $(READY) ## the same at 1.5B and 7B on a GPU, with random weights, under memory caps; bench-gpu.json
 	$(BIN)/python scripts/bench.py --gpu
+
+faults: $(READY) ## kill, fill, corrupt, starve: what is lost? (about half an hour); writes outputs/faults/faults.json
+	$(BIN)/python scripts/faults.py
 
 clean: ## remove the virtual environment and build leftovers
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -14,7 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ladder_cli.config import is_main_process
+from ladder_cli.credentials import holds_secret, redacted
 from ladder_cli.errors import Interrupted, RunFailed, UserError
+from ladder_cli.files import write_failure
 from ladder_cli.run_dir import OUTPUTS
 from ladder_cli.sweep import Place, Sweep, Task, tell
 
@@ -42,27 +45,42 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text + group_table())
         return 0
+    for word in sys.argv[1:]:
+        if word.startswith("="):
+            return _fail(f"error: cannot read '{word}': options look like key=value.", 2)
+        # Before Hydra sees it, which writes the overrides of a sweep to disk.
+        if holds_secret(word):
+            return _fail(
+                f"error: option '{word.partition('=')[0]}' holds a token or password, which would be written to "
+                "config.yaml: leave it out, and give it in the environment (HF_TOKEN, WANDB_API_KEY).",
+                2,
+            )
     unknown = [word for word in sys.argv[1:] if word.startswith("-") and word.partition("=")[0] not in _FLAGS]
     if unknown:
-        print(
-            f"error: unknown flag '{unknown[0]}': options look like key=value; flags: {', '.join(_FLAGS)}.",
-            file=sys.stderr,
-        )
-        return 2
+        return _fail(f"error: unknown flag '{unknown[0]}': options look like key=value; flags: {', '.join(_FLAGS)}.", 2)
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         _compose_and_run(config_name, schema, task, place)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(f"error: {error}", 2)
     except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return _fail(f"failed: {error}", 1)
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"\ninterrupted: {error or 'nothing was running yet'}", file=sys.stderr)
-        return 130
+        return _fail(f"\ninterrupted: {error or 'nothing was running yet'}", 130)
     return 0
+
+
+def _fail(line: str, status: int) -> int:
+    """Print the last line of a command that did not succeed; returns its exit status."""
+    if not is_main_process():
+        torch = sys.modules.get("torch")
+        if status == 130 or torch is None or not torch.distributed.is_initialized():
+            # All processes stop together, and all make the same mistake before they meet: one of them tells it.
+            return status
+        line = f"process {os.environ['RANK']}: {line.strip()}"
+    print(redacted(line), file=sys.stderr)
+    return status
 
 
 def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -> None:
@@ -91,6 +109,11 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
             failures.append(error)
         except Interrupted as interrupted:
             raise KeyboardInterrupt(str(interrupted)) from interrupted
+        except Exception as error:
+            reason = write_failure(error)
+            if reason is None:
+                raise
+            failures.append(UserError(f"{reason}. Nothing that was there is damaged: mend it and start again."))
 
     decorated = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)
     try:

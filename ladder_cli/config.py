@@ -126,6 +126,8 @@ class LadderMethodConfig(MethodConfig):
                 f"method.connections={self.connections} is neither a pattern ({', '.join(CONNECTION_PATTERNS)}) "
                 "nor a list of pairs such as [[1,1],[2,2]]."
             )
+        if any(end < 1 for pair in pairs for end in pair):
+            raise UserError(f"method.connections={self.connections}: layers are counted from 1.")
 
 
 @dataclass
@@ -363,13 +365,24 @@ class EvaluateConfig:
             raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
-        if not isinstance(self.benchmarks, list) or not self.benchmarks:
+        named = isinstance(self.benchmarks, list) and all(isinstance(name, str) for name in self.benchmarks)
+        if not named or not self.benchmarks:
             raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")
 
 
 def processes() -> int:
     """How many processes train together, as torchrun and accelerate tell it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """The number of this process among them, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process that writes and prints."""
+    return process_index() == 0
 
 
 def option_names(schema: type, prefix: str = "") -> list[str]:

@@ -5,33 +5,41 @@ run.json        status (running, done, failed, interrupted), versions, device, d
 plan.json       what a dry run found
 metrics.jsonl   one line per log step
 metrics.json    the run's figures
+bad_batch.json  the rows of a step whose loss or gradient was not finite
 checkpoints/    what resuming needs
-adapter/        adapter_config.json, adapter_model.safetensors, prompt.json
+adapter/        adapter_config.json, adapter_model.safetensors, prompt.json, SHA256SUMS
+.lock           held by the process that writes here
 eval/           <benchmark>/samples.jsonl, settings.json and result.json, with repeat-2/, repeat-3/ ... beside them,
                 which have samples and settings of their own; summary.json
 """
 
+import contextlib
 import json
-import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from ladder_cli.errors import UserError
+from ladder_cli.files import move_into_place, remove_folder, seal, write_text
 
 OUTPUTS = Path("outputs")
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 # Inside a folder of evaluations, and inside that of each benchmark.
 SUMMARY = "summary.json"
 EVALUATION = "eval"
+PROMPT = "prompt.json"
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
 INCIDENTAL = (
-    *("output_dir", "data_dir", "resume", "dry_run", "tracking", "hardware.workers"),
+    *("output_dir", "data_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps"),
     *("model.path", "model.shape", "data.cache"),
+    *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
 )
+_LARGEST_CONFIG = 2**20  # characters
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
 
 
@@ -79,17 +87,27 @@ class RunDir:
     @property
     def prompt(self) -> Path:
         """The prompt rendering that the adapter was trained with."""
-        return self.adapter / "prompt.json"
+        return self.adapter / PROMPT
+
+    @property
+    def bad_batch(self) -> Path:
+        """The rows of a step that was refused because its loss or gradient was not finite."""
+        return self.path / "bad_batch.json"
 
     @property
     def evaluation(self) -> Path:
         """Folder of evaluations."""
         return self.path / EVALUATION
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint, or None."""
-        found = [(int(path.name.rpartition("-")[2]), path) for path in self.checkpoints.glob("checkpoint-*")]
-        return max(found)[1] if found else None
+    @contextlib.contextmanager
+    def new_adapter(self) -> Iterator[Path]:
+        """A folder to fill, which becomes the adapter, whole and with checksums, when nothing was raised."""
+        staged = self.path / ".adapter"
+        remove_folder(staged)
+        staged.mkdir(parents=True)
+        yield staged
+        seal(staged)
+        move_into_place(staged, self.adapter)
 
     def status(self) -> str | None:
         """`running`, `done`, `failed`, `interrupted`, or None where nothing ran yet."""
@@ -108,7 +126,11 @@ class RunDir:
         if not self.config.is_file():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml.")
         try:
-            return OmegaConf.load(self.config)
+            text = self.config.read_text(encoding="utf-8")
+            _check_plain(text)
+            return OmegaConf.create(text)
+        except UserError as error:
+            raise UserError(f"{self.config} {error}") from error
         except Exception as error:  # yaml's and OmegaConf's errors share no base class
             raise UserError(f"{self.config} cannot be read: {' '.join(str(error).split())[:200]}.") from error
 
@@ -157,6 +179,23 @@ def pattern_name(pattern: str) -> str:
     return next((part for part in reversed(parts) if part), "runs")
 
 
+def _check_plain(text: str) -> None:
+    """Refuse what `write_config` never writes: interpolations, which read the environment, and aliases, by which a few
+    lines stand for gigabytes.
+    """
+    if len(text) > _LARGEST_CONFIG:
+        raise UserError("is no config of a run: it is too large.")
+    if "${" in text:
+        raise UserError("holds an interpolation (${...}), but the config of a run is resolved: restore it.")
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise UserError("holds YAML aliases (*name), which no run writes: restore it.")
+
+
+def safe_name(name: str) -> str:
+    """A name that stays one name inside a path: no separator in it, no leading dot."""
+    return re.sub(r"[^\w.,=@+-]+", "_", name).lstrip(".")[:180] or "_"
+
+
 def default_path(method: str, model: str, data: str, overrides: list[str], folder: Path = OUTPUTS) -> Path:
     """`<folder>/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
     extras = []
@@ -166,7 +205,7 @@ def default_path(method: str, model: str, data: str, overrides: list[str], folde
             continue
         extras.append(f"{key.rpartition('.')[2]}={value}")
     name = ",".join([f"{method}-{model}-{data}", *sorted(extras)])
-    return folder / re.sub(r"[^\w.,=@+-]+", "_", name)[:180]
+    return folder / safe_name(name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -177,8 +216,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): restore it, or delete it to start over.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no JSON object.")
     return values
@@ -187,17 +226,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON object whole or not at all."""
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary name, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,8 @@ from typing import Any
 from uuid import uuid4
 
 from ladder_cli.errors import Interrupted, RunFailed, UserError
-from ladder_cli.run_dir import OUTPUTS, RunDir, read_json, write_json, write_text
+from ladder_cli.files import write_text
+from ladder_cli.run_dir import OUTPUTS, RunDir, read_json, write_json
 
 SUMMARY_FILE = "summary.csv"
 RUNNING, DONE, FAILED, MISTAKE, INTERRUPTED = "running", "done", "failed", "mistake", "interrupted"

@@ -1,5 +1,6 @@
 """Refusing option values that cannot be, in one line that names the nearest that can. Imports no torch."""
 
+import math
 from difflib import get_close_matches
 
 from ladder_cli.errors import UserError
@@ -20,7 +21,9 @@ def one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def at_least(option: str, value: float | None, smallest: float) -> None:
-    """Refuse a number below `smallest`; None means unset and passes."""
+    """Refuse a number below `smallest`, or none that can be counted to; None means unset and passes."""
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"{option}={value} is no number to work with: it must be finite.")
     if value is not None and value < smallest:
         raise UserError(f"{option}={value} is too small: it must be at least {smallest}.")
 

@@ -10,6 +10,9 @@ PACKAGE = Path(ladder_cli.__file__).parent
 ORDER = [
     "errors",
     "validation",
+    "files",
+    "credentials",
+    "claim",
     "config",
     "run_dir",
     "sweep",
@@ -21,7 +24,10 @@ ORDER = [
     "training",
     "evaluation",
 ]
-WITHOUT_TORCH = ["errors", "validation", "config", "cli", "run_dir", "sweep", "train", "evaluate", "console"]
+WITHOUT_TORCH = [
+    *("errors", "validation", "files", "credentials", "claim"),
+    *("config", "cli", "run_dir", "sweep", "train", "evaluate", "console"),
+]
 
 
 def modules():

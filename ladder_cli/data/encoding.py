@@ -40,12 +40,14 @@ class EncodedSet(torch.utils.data.Dataset):
         too_long: rows longer than the limit.
         dropped: how many of those were left out; the others were cut.
         longest: tokens of the longest row before cutting.
+        kept: for each row, the number of its example.
     """
 
     def __init__(self, table: datasets.Dataset) -> None:
         """`table`: what `encode` made, rows that are to be dropped included."""
-        whole, kept = np.asarray(table["whole_length"]), np.asarray(table["kept"])
-        self._table = table.select(np.flatnonzero(kept))
+        whole = np.asarray(table["whole_length"])
+        self.kept: list[int] = np.flatnonzero(np.asarray(table["kept"])).tolist()
+        self._table = table.select(self.kept)
         self._counted_from = np.asarray(self._table["counted_from"])
         self.lengths: list[int] = self._table["length"][:]
         self.too_long = int(np.sum(np.asarray(table["too_long"])))

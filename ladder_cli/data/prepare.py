@@ -42,6 +42,11 @@ class PreparedData:
         """Tokens of each row that the trainer reads."""
         return self.train_rows.lengths
 
+    def ids(self, row: int) -> list[str]:
+        """Ids of the examples in a row that the trainer reads: one, or several where rows are packed."""
+        members = self.train_rows.members[row] if isinstance(self.train_rows, PackedRows) else [row]
+        return [self.splits.train[self.train.kept[member]].id for member in members]
+
     @property
     def longest(self) -> int:
         """Tokens of the longest row of either split."""
@@ -72,6 +77,8 @@ def prepare_data(config: TrainConfig) -> PreparedData:
         splits, removed = without(splits, (q for asked in questions.values() for q in asked))
         if not splits.train or not splits.validation:
             raise UserError(f"data.decontaminate leaves no rows of data={data.name}: every question is a benchmark's.")
+    if not splits.train or not splits.validation:
+        raise UserError(f"data={data.name} has too few rows: one at least to train on, and one to validate with.")
     tokenizer = load_tokenizer(config.model)
     renderer = PromptRenderer(tokenizer, data.instruction)
     cache = TOKEN_CACHE if data.cache else None

@@ -89,8 +89,8 @@ def read_jsonl(path: Path) -> list[Row]:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except ValueError as error:
+                    row = json.loads(line.decode("utf-8-sig"))
+                except (ValueError, RecursionError) as error:
                     reason = getattr(error, "msg", None) or "not UTF-8"
                     raise UserError(f"{path}, line {number}: not valid JSON ({reason}): mend or delete it.") from error
                 if not isinstance(row, dict):

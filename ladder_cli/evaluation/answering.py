@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ladder_cli.config import BenchmarkConfig, DecodeConfig
+from ladder_cli.claim import claimed
+from ladder_cli.config import BenchmarkConfig, DecodeConfig, is_main_process
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
@@ -22,10 +25,12 @@ from ladder_cli.evaluation.generation import (
     render_prompt,
 )
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
-from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, read_samples, same_settings
+from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_settings
+from ladder_cli.evaluation.shards import merged, own_path, write_in_order
 from ladder_cli.evaluation.targets import Target
 from ladder_cli.evaluation.verdict import CORRECT, INCORRECT
 from ladder_cli.run_dir import SAMPLES, SETTINGS
+from ladder_cli.training.processes import decided_by_main, wait_for_everyone
 
 # Where the batch size is left to the memory. More completions at a time make a CPU no faster.
 _MOST_ON_GPU, _MOST_ON_CPU = 256, 32
@@ -52,42 +57,61 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
         UserError: if the folder holds samples of other settings, weights, or another version of the benchmark.
     """
     renderer = target.renderer_for(sheet.benchmark)
-    same_settings(
-        sheet.folder / SETTINGS,
-        {
-            "weights": target.identity,
-            "prompt": renderer.fingerprint,
-            "seed": seed,
-            "repeat": sheet.repeat,
-            **{key: value for key, value in asdict(decode).items() if key not in ("batch_size", "grade_seconds")},
-            "rule": sheet.benchmark.rule,
-            **{f"grader.{key}": value for key, value in grader_identity(decode.grade_seconds).items()},
-        },
-    )
     path = sheet.folder / SAMPLES
-    samples = read_samples(path)
-    for problem in sheet.problems:
-        if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
-            raise UserError(
-                f"{sheet.folder} holds samples of another version of {sheet.benchmark.name} (the gold answer of "
-                f"'{problem.id}' differs): give another output_dir, or delete that folder."
-            )
-    missing = sum(problem.id not in samples for problem in sheet.problems)
-    if missing:
-        prompts = [render_prompt(problem.id, problem.question, renderer) for problem in sheet.problems]
-        size = decode.batch_size
-        if size is None:
-            most = _MOST_ON_CPU if computing_device(target.model).type == "cpu" else _MOST_ON_GPU
-            size = fitting_batch_size(target.model, prompts, decode.max_new_tokens, most)
-        todo = batches(prompts, set(samples), size, sheet.repeat)
-        work = _by_label if sheet.benchmark.kind == "label" else _by_completion
-        repeated = f", repeat {sheet.repeat + 1}" if sheet.repeat else ""
-        with _Watch(f"{target.name} on {sheet.benchmark.name}{repeated}", missing, console) as watch:
-            for finished in work(target, sheet, todo, decode, seed):
-                append_samples(path, finished)
-                watch.finished(finished)
-        samples = read_samples(path)
+    with claimed(sheet.folder) if is_main_process() else nullcontext():
+        samples: dict[str, Sample] = {}
+        if is_main_process():
+            same_settings(sheet.folder / SETTINGS, _settings(target, sheet, renderer.fingerprint, decode, seed))
+            samples = merged(path)
+        samples = decided_by_main(samples)
+        for problem in sheet.problems:
+            if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
+                raise UserError(
+                    f"{sheet.folder} holds samples of another version of {sheet.benchmark.name} (the gold answer of "
+                    f"'{problem.id}' differs): give another output_dir, or delete that folder."
+                )
+        if any(problem.id not in samples for problem in sheet.problems):
+            _answer_missing(target, sheet, set(samples), decode, seed, console)
+        wait_for_everyone()
+        if is_main_process():
+            samples = merged(path)
+            write_in_order(path, samples, [problem.id for problem in sheet.problems])
+        samples = decided_by_main(samples)
     return [samples[problem.id] for problem in sheet.problems]
+
+
+def _settings(target: Target, sheet: Sheet, prompt: str, decode: DecodeConfig, seed: int) -> dict[str, Any]:
+    """What samples are made under; those made under others are never mixed in."""
+    return {
+        "weights": target.identity,
+        "prompt": prompt,
+        "seed": seed,
+        "repeat": sheet.repeat,
+        **{key: value for key, value in asdict(decode).items() if key not in ("batch_size", "grade_seconds")},
+        "rule": sheet.benchmark.rule,
+        **{f"grader.{key}": value for key, value in grader_identity(decode.grade_seconds).items()},
+    }
+
+
+def _answer_missing(
+    target: Target, sheet: Sheet, finished: set[str], decode: DecodeConfig, seed: int, console: Console
+) -> None:
+    """Make what has no sample yet; of several processes, each its share."""
+    renderer = target.renderer_for(sheet.benchmark)
+    prompts = [render_prompt(problem.id, problem.question, renderer) for problem in sheet.problems]
+    size = decode.batch_size
+    if size is None:
+        most = _MOST_ON_CPU if computing_device(target.model).type == "cpu" else _MOST_ON_GPU
+        size = fitting_batch_size(target.model, prompts, decode.max_new_tokens, most)
+    todo = batches(prompts, finished, decided_by_main(size), sheet.repeat)
+    missing = sum(prompt.id not in finished for batch in todo for prompt in batch)
+    work = _by_label if sheet.benchmark.kind == "label" else _by_completion
+    repeated = f", repeat {sheet.repeat + 1}" if sheet.repeat else ""
+    with _Watch(f"{target.name} on {sheet.benchmark.name}{repeated}", missing, console) as watch:
+        for samples in work(target, sheet, todo, decode, seed):
+            fresh = [sample for sample in samples if sample["id"] not in finished]
+            append_samples(own_path(sheet.folder / SAMPLES), fresh)
+            watch.finished(fresh)
 
 
 def _by_completion(

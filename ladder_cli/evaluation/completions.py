@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ladder_cli.claim import claimed
 from ladder_cli.config import EvaluateConfig
 from ladder_cli.data.benchmarks import benchmark_config, gold_rule
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
@@ -15,7 +16,7 @@ from ladder_cli.evaluation.grading import Grader, Task, grader_identity
 from ladder_cli.evaluation.report import table
 from ladder_cli.evaluation.samples import LENGTH, append_samples, read_samples, same_settings
 from ladder_cli.evaluation.summary import summarise
-from ladder_cli.run_dir import OUTPUTS, RESULT, SAMPLES, SETTINGS, write_json
+from ladder_cli.run_dir import OUTPUTS, RESULT, SAMPLES, SETTINGS, safe_name, write_json
 
 # Grades that are put on disk together.
 _TOGETHER = 32
@@ -32,7 +33,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     """
     assert config.completions is not None
     source = Path(config.completions).expanduser()
-    folder = Path(config.output_dir or OUTPUTS / f"eval-{source.stem}")
+    folder = Path(config.output_dir or OUTPUTS / safe_name(f"eval-{source.stem}"))
     rows: dict[str, Row] = {}
     tasks: dict[str, Task] = {}
     for number, row in enumerate(read_jsonl(source)[: config.limit], start=1):
@@ -42,34 +43,35 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
         rows[task.key], tasks[task.key] = row, task
     grader_now = grader_identity(config.decode.grade_seconds)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    same_settings(
-        folder / SETTINGS, {"completions": digest, **{f"grader.{key}": value for key, value in grader_now.items()}}
-    )
-    samples = read_samples(folder / SAMPLES)
-    ready: list[dict[str, Any]] = []
-    with Grader(seconds=config.decode.grade_seconds) as grader:
-        for grade in grader.grade(task for name, task in tasks.items() if name not in samples):
-            row, task = rows[grade.key], tasks[grade.key]
-            ready.append(
-                {
-                    "id": grade.key,
-                    "benchmark": row.get("benchmark"),
-                    "prompt": row.get("prompt"),
-                    "completion": task.completion,
-                    "tokens": row.get("tokens"),
-                    "stop_reason": row.get("stop_reason"),
-                    "gold": task.gold,
-                    "unit": task.rule.unit,
-                    "error": task.rule.tolerance,
-                    "answer": grade.answer,
-                    "verdict": grade.verdict,
-                }
-            )
-            if len(ready) == _TOGETHER:
-                append_samples(folder / SAMPLES, ready)
-                ready = []
-    append_samples(folder / SAMPLES, ready)
-    samples = read_samples(folder / SAMPLES)
+    with claimed(folder):
+        same_settings(
+            folder / SETTINGS, {"completions": digest, **{f"grader.{key}": value for key, value in grader_now.items()}}
+        )
+        samples = read_samples(folder / SAMPLES)
+        ready: list[dict[str, Any]] = []
+        with Grader(seconds=config.decode.grade_seconds) as grader:
+            for grade in grader.grade(task for name, task in tasks.items() if name not in samples):
+                row, task = rows[grade.key], tasks[grade.key]
+                ready.append(
+                    {
+                        "id": grade.key,
+                        "benchmark": row.get("benchmark"),
+                        "prompt": row.get("prompt"),
+                        "completion": task.completion,
+                        "tokens": row.get("tokens"),
+                        "stop_reason": row.get("stop_reason"),
+                        "gold": task.gold,
+                        "unit": task.rule.unit,
+                        "error": task.rule.tolerance,
+                        "answer": grade.answer,
+                        "verdict": grade.verdict,
+                    }
+                )
+                if len(ready) == _TOGETHER:
+                    append_samples(folder / SAMPLES, ready)
+                    ready = []
+        append_samples(folder / SAMPLES, ready)
+        samples = read_samples(folder / SAMPLES)
     benchmarks = {name: str(row.get("benchmark") or "-") for name, row in rows.items()}
     figures = {
         benchmark: summarise({source.name: [[samples[name] for name in rows if benchmarks[name] == benchmark]]})

@@ -1,6 +1,5 @@
 """Batched generation: left padding, one key-value cache, completions as they finish; smaller batches if memory ends."""
 
-import gc
 import hashlib
 import random
 from collections import deque
@@ -11,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladder_cli.config import DecodeConfig
+from ladder_cli.config import DecodeConfig, process_index, processes
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed
 from ladder_cli.evaluation.samples import LENGTH, STOP
+from ladder_cli.training.out_of_memory import free_memory, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,19 @@ def left_padded(prompts: list[Prompt], pad_id: int, device: torch.device) -> tup
 
 
 def batches(prompts: list[Prompt], finished: set[str], size: int, repeat: int = 0) -> list[list[Prompt]]:
-    """What is still to be done, in batches.
+    """What is still to be done by this process, in batches.
 
-    Batches are cut from all prompts, finished or not, so that an evaluation that was killed continues with the very
-    batches it would have had, to the bit. They hold prompts of similar length, the longest first; the batches of a
-    repeat are drawn at random, so that every completion meets other neighbours and other padding.
+    Batches are cut from all prompts, finished or not, so that an evaluation that was killed, or that several processes
+    share, decodes every problem in the company it would have had, to the bit; one of which a single sample is missing
+    is made again whole. They hold prompts of similar length, the longest first; the batches of a repeat are drawn at
+    random, so that every completion meets other neighbours and other padding.
     """
     ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
     if repeat:
         random.Random(repeat).shuffle(ordered)
     cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    whole, rest = [], []
-    for batch in cut:
-        missing = [prompt for prompt in batch if prompt.id not in finished]
-        if len(missing) == len(batch):
-            whole.append(batch)
-        else:
-            # Finished in part: under another limit or batch size, or after a torn write.
-            rest += missing
-    return whole + [rest[start : start + size] for start in range(0, len(rest), size)]
+    mine = cut[process_index() :: processes()]
+    return [batch for batch in mine if any(prompt.id not in finished for prompt in batch)]
 
 
 def generate(
@@ -134,23 +128,16 @@ def _complete(
                 pad_token_id=tokenizer.pad_token_id,
                 **options,
             )
-    except RuntimeError as error:
-        if not out_of_memory(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         output = None
     if output is None:
         # Here, where the exception no longer holds the tensors of every frame it came through.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         return None
     new = output[:, ids.shape[1] :].tolist()
     return [_completion(p, row, renderer, decode.stop) for p, row in zip(batch, new, strict=True)]
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Did a GPU's memory end, or a CPU's (which has no error class of its own)?"""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def fitting_batch_size(model: nn.Module, prompts: list[Prompt], new_tokens: int, most: int) -> int:

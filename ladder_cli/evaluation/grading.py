@@ -2,7 +2,8 @@
 
 Math-Verify's own timeouts rest on SIGALRM: they fail outside the main thread and cancel the caller's alarm. So they
 are off, and each verification runs in a worker with a memory limit, while the parent keeps the deadline. A worker
-that overstays or dies is replaced, and only the answer it was at is lost, with a verdict that says so.
+that overstays is replaced, and only the answer it was at is lost, with a verdict that says so; the answer of one that
+dies is graded once more.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
+from ladder_cli.errors import RunFailed
 from ladder_cli.evaluation.verdict import CRASH, LONGEST_GRADED, NO_ANSWER, RELATIVE_TOLERANCE, TIMEOUT, has_box, judge
 
 DEFAULT_WORKERS = 2
@@ -25,6 +27,7 @@ MEMORY_LIMIT_BYTES = 2 * 2**30
 # To be raised when `verdict.py` comes to judge anything differently.
 RULES_VERSION = 1
 _START_SECONDS = 120.0
+_STARTS = 5  # times that a worker may die before its first answer
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,13 @@ class Grader:
         waiting = iter(tasks)
         running: dict[Connection, tuple[_Worker, Task]] = {}
         idle = list(self._workers)
+        # Whose worker died: it may have been the answer, or somebody else who killed it. The second time it is a crash.
+        again: list[Task] = []
+        retried: set[Any] = set()
         exhausted = False
         while True:
-            while not exhausted and len(running) < self._count:
-                task = next(waiting, None)
+            while (again or not exhausted) and len(running) < self._count:
+                task = again.pop() if again else next(waiting, None)
                 if task is None:
                     exhausted = True
                     break
@@ -109,7 +115,11 @@ class Grader:
                 result = worker.result()
                 if result is None:
                     self._discard(worker)
-                    yield Grade(task.key, CRASH)
+                    if task.key in retried:
+                        yield Grade(task.key, CRASH)
+                    else:
+                        retried.add(task.key)
+                        again.append(task)
                 else:
                     idle.append(worker)
                     yield Grade(task.key, *result)
@@ -120,9 +130,15 @@ class Grader:
                     yield Grade(task.key, TIMEOUT)
 
     def _start(self) -> "_Worker":
-        worker = _Worker()
-        self._workers.append(worker)
-        return worker
+        for _ in range(_STARTS):
+            with contextlib.suppress(EOFError):
+                worker = _Worker()
+                self._workers.append(worker)
+                return worker
+        raise RunFailed(
+            f"a grading worker died {_STARTS} times while it started: is something killing processes, for want of "
+            "memory perhaps? What was graded is kept; the same command continues."
+        )
 
     def _discard(self, worker: "_Worker") -> None:
         worker.kill()
@@ -144,7 +160,11 @@ class _Worker:
         if not self.connection.poll(_START_SECONDS):
             self.kill()
             raise RuntimeError("a grading worker did not start")
-        self.connection.recv()
+        try:
+            self.connection.recv()
+        except EOFError:
+            self.kill()
+            raise
         self.deadline = 0.0
 
     def submit(self, task: Task, seconds: float) -> None:

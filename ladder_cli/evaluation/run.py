@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ladder_cli.config import BenchmarkConfig, EvaluateConfig
+from ladder_cli.claim import claimed
+from ladder_cli.config import BenchmarkConfig, EvaluateConfig, is_main_process
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.classification import LABELS
 from ladder_cli.evaluation.answering import Sheet, answer
@@ -14,7 +15,9 @@ from ladder_cli.evaluation.report import table
 from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.summary import Answers, summarise, summarise_labels
 from ladder_cli.evaluation.targets import Experiment, Target, find_experiments
+from ladder_cli.models.backbone import resolve_device
 from ladder_cli.run_dir import RESULT, SUMMARY, read_json, repeat_folder, write_json
+from ladder_cli.training.processes import join
 
 
 def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Console) -> None:
@@ -27,6 +30,7 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
     benchmarks = {benchmark_config(name).name: benchmark_config(name) for name in names}
     problems = {name: load_problems(each, config.data_dir, config.limit) for name, each in benchmarks.items()}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+    join(resolve_device(config.hardware.device))
     for experiment in find_experiments(config, overrides):
         answers: dict[str, Answers] = {name: {} for name in benchmarks}
         for target in experiment.targets:
@@ -38,7 +42,8 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
         if len(experiment.targets) > 1:
             rows |= _over_runs(experiment, benchmarks, answers, config)
             console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
-    console.print(table(rows, greedy=config.decode.temperature == 0))
+    if is_main_process():
+        console.print(table(rows, greedy=config.decode.temperature == 0))
 
 
 def _answers(
@@ -69,7 +74,9 @@ def _write(
         figures = summarise(answers, greedy=config.decode.temperature == 0)
     record = {"benchmark": benchmark.name, "evaluated": evaluated, **figures, "decode": vars(config.decode)}
     record |= {"rule": benchmark.rule, "grader": grader_identity(config.decode.grade_seconds)}
-    write_json(folder / benchmark.name / RESULT, record)
-    summary = folder / SUMMARY
-    write_json(summary, (read_json(summary) if summary.is_file() else {}) | {benchmark.name: figures})
+    if is_main_process():
+        write_json(folder / benchmark.name / RESULT, record)
+        summary = folder / SUMMARY
+        with claimed(folder, wait=True):
+            write_json(summary, (read_json(summary) if summary.is_file() else {}) | {benchmark.name: figures})
     return figures

@@ -16,6 +16,8 @@ from ladder_cli.run_dir import read_json, write_json
 Sample = dict[str, Any]
 # Why a completion ended: at an end token or a stop string, or at the limit of new tokens.
 STOP, LENGTH = "stop", "length"
+# What a line must have; others may join it.
+FIELDS = ("id", "prompt", "completion", "tokens", "stop_reason", "gold", "answer", "verdict")
 
 
 def read_samples(path: Path) -> dict[str, Sample]:
@@ -35,8 +37,11 @@ def read_samples(path: Path) -> dict[str, Sample]:
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         try:
             sample = json.loads(line)
+            missing = [field for field in FIELDS if field not in sample]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
             samples[sample["id"]] = sample
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not a sample ({error}): delete the line or the file.") from error
     return samples
 

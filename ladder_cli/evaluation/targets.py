@@ -17,7 +17,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.models.adapter import WEIGHTS_FILE
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
-from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json
+from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json, safe_name
 
 
 @dataclass
@@ -109,7 +109,7 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
         name=config.model.name,
         renderer=PromptRenderer(load_tokenizer(config.model), config.instruction),
         identity=f"{location} {_precision(config.model, device.type)}",
-        folder=Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}"),
+        folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
         load=lambda: load_backbone(config.model, device),
         asks_as_told=_given(overrides, "instruction"),
     )
@@ -121,6 +121,8 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
     if not (run.adapter / WEIGHTS_FILE).is_file():
         raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
     prompt = read_json(run.prompt)
+    if not isinstance(prompt.get("instruction"), str) or not isinstance(prompt.get("fingerprint"), str):
+        raise UserError(f"{run.prompt} names no instruction and fingerprint: restore it, or train again.")
     instruction = config.instruction if _given(overrides, "instruction") else prompt["instruction"]
     renderer = PromptRenderer(load_tokenizer(model_config), instruction)
     if renderer.fingerprint != prompt["fingerprint"] and not config.allow_prompt_mismatch:
@@ -157,6 +159,8 @@ def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[s
         for item in overrides
         if item.lstrip("+").startswith("model.")
     ]
+    # A run directory may be a stranger's: code from the hub runs only where this command line asks for it.
+    recorded = replace(recorded, trust_remote_code=given.trust_remote_code)
     return replace(recorded, **{name: getattr(given, name) for name in names})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -64,8 +65,9 @@ def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
             device_map={"": device},
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
+            use_safetensors=True,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable(model, location, error) from error
     # Copies that `.to()` or quantisation left behind are as frozen as the weights themselves.
     backbone.requires_grad_(False)

@@ -22,7 +22,7 @@ from ladder_cli.models.backbone import identity
 from ladder_cli.models.cloning import initialise_cloned
 from ladder_cli.models.connections import Connections
 from ladder_cli.models.importance import Batch, by_fisher, by_magnitude
-from ladder_cli.models.ladder_config import LadderConfig, plain_config
+from ladder_cli.models.ladder_config import LadderConfig, plain_config, read_ladder_config
 from ladder_cli.models.loss import DEFAULT_CHUNK, completion_cross_entropy
 from ladder_cli.models.memory_parts import BACKBONE, memory_part
 from ladder_cli.models.named_sides import NamedSides
@@ -125,8 +125,7 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         Raises:
             UserError: if the folder holds no ladder, or one that was trained on another backbone.
         """
-        values = adapter.read_config(folder, expected="ladder")
-        config = LadderConfig(**values)
+        config = read_ladder_config(folder)
         if backbone is None:
             backbone = adapter.load_recorded_backbone(config.backbone_name, config.backbone_revision, load_options)
         adapter.check_backbone(folder, identity(config.backbone_config()), identity(backbone.config))

@@ -1,12 +1,21 @@
 """What describes a ladder: everything needed to build it again over its backbone, as saved with the adapter."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ladder_cli.config import LADDER_CHOICES
+from ladder_cli.errors import UserError
+from ladder_cli.models import adapter
 from ladder_cli.models.connections import Connections, copied_layers
 from ladder_cli.models.side_block import AttentionShape, attention_shape
+from ladder_cli.validation import one_of
 
+# Fields of a model's config by which Transformers finds code outside of itself: modules of a repository, kernels.
+_NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
+# No backbone that a ladder could stand on is deeper or wider; an adapter that says so wants to fill the memory.
+LARGEST_DEPTH, LARGEST_WIDTH = 1024, 2**17
 FULL_ATTENTION = "full_attention"
 # What `generate` and the trainer read from a model's config, taken over from the backbone.
 _INHERITED = (
@@ -95,6 +104,47 @@ class LadderConfig(PreTrainedConfig):
             source = sources.get(j, source)
             side.append(own[source - 1])
         return [*own, *side]
+
+
+def read_ladder_config(folder: str | Path) -> LadderConfig:
+    """The config of the ladder that is stored in `folder`, whoever wrote it.
+
+    Only a ladder's own fields are taken over, and of the backbone nothing that names code to be run.
+
+    Raises:
+        UserError: if there is none, or it describes no ladder that could be built.
+    """
+    values = adapter.read_config(folder, expected="ladder")
+    own = {name: value for name, value in values.items() if name in LadderConfig.__annotations__}
+    where = f"{folder} describes no ladder"
+    backbone = own.get("backbone")
+    if not isinstance(backbone, dict) or not isinstance(backbone.get("model_type"), str):
+        raise UserError(f"{where}: it names no backbone.")
+    own["backbone"] = {
+        name: value for name, value in backbone.items() if not name.startswith("_") and name not in _NAMES_CODE
+    }
+    for name, largest in (("side_layers", LARGEST_DEPTH), ("reduction", LARGEST_WIDTH)):
+        value = own.get(name, 1)
+        if type(value) is not int or not 1 <= value <= largest:
+            raise UserError(f"{where}: its {name} is {str(value)[:40]}.")
+    rank = own.get("projection_rank", 1)
+    if type(rank) is not int or not 1 <= rank <= LARGEST_WIDTH:
+        raise UserError(f"{where}: its projection_rank is {str(rank)[:40]}.")
+    try:
+        for name, choices in LADDER_CHOICES.items():
+            one_of(name, own.get(name, choices[0]), choices)
+        config = LadderConfig(**own)
+        config.connections()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except Exception as error:  # Transformers' configs raise whatever a wrong value leads to
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{where}: {type(error).__name__}, {reason}.") from error
+    # A side layer has square matrices of its width at least: what is built stays in proportion to what was stored.
+    needed = config.side_layers * (config.backbone_config().hidden_size // config.reduction) ** 2
+    if adapter.weights_size(folder) < needed:
+        raise UserError(f"{where} of {config.side_layers} layers: its weights' file is too small for them.")
+    return config
 
 
 def plain_config(config: PreTrainedConfig) -> dict[str, Any]:

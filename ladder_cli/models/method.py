@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
 from ladder_cli.config import LADDER_CHOICES, LadderMethodConfig, MethodConfig, ModelConfig, QLoRAMethodConfig
-from ladder_cli.models import adapter, qlora
+from ladder_cli.models import adapter, peft_adapter, qlora
 from ladder_cli.models.connection_map import draw
 from ladder_cli.models.connections import Connections, connect
 from ladder_cli.models.importance import Batch
@@ -157,7 +156,7 @@ class QLoRAMethod:
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the low-rank matrices."""
         assert isinstance(model, PeftModel)
-        set_peft_model_state_dict(model, load_file(folder / adapter.WEIGHTS_FILE))
+        peft_adapter.load_weights(model, folder)
 
     def picture(self, backbone: PreTrainedModel) -> list[str]:
         """Every linear layer alike: nothing to see."""
@@ -192,10 +191,5 @@ def load_adapter(folder: str | Path, backbone: PreTrainedModel) -> nn.Module:
         UserError: if the folder holds no adapter, or one of another backbone.
     """
     if adapter.read_config(folder).get("peft_type") is not None:
-        return _load_peft(folder, backbone)
+        return peft_adapter.load(folder, backbone)
     return LadderModel.from_pretrained(folder, backbone=backbone)
-
-
-def _load_peft(folder: str | Path, backbone: PreTrainedModel) -> PeftModel:
-    qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
-    return PeftModel.from_pretrained(backbone, folder).eval()

@@ -12,7 +12,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.models import adapter
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.backbone import identity
-from ladder_cli.models.ladder_config import LadderConfig
+from ladder_cli.models.ladder_config import LadderConfig, read_ladder_config
 from ladder_cli.models.side_network import SideNetwork
 from ladder_cli.models.taps import LiveTaps, TapSource
 
@@ -70,7 +70,7 @@ class NamedSides:
         Raises:
             UserError: if the name is taken, or the folder holds no ladder of this backbone.
         """
-        config = LadderConfig(**adapter.read_config(folder, expected="ladder"))
+        config = read_ladder_config(folder)
         adapter.check_backbone(folder, identity(config.backbone_config()), identity(self.backbone.config))
         self.add_adapter(name, config)
         self.load_adapter_weights(folder)

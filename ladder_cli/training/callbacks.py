@@ -7,13 +7,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ladder_cli.files import write_text
+
+# A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.
+_SAME_SIGNAL_SECONDS = 2.0
 
 
 class MetricsLog(TrainerCallback):
-    """Appends every log step to `metrics.jsonl`; after a resume, lines past the checkpoint are taken out first."""
+    """Appends every log step to `metrics.jsonl`. After a resume the file is written anew from what the checkpoint
+    remembers, so that it holds no line of steps that are taken again, and no half of a line.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -22,9 +31,8 @@ class MetricsLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep what belongs to the steps before this start."""
-        lines = self._path.read_text().splitlines() if self._path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step] if state.global_step else []
-        self._path.write_text("".join(line + "\n" for line in kept))
+        if state.is_world_process_zero:
+            write_text(self._path, "".join(map(self._line, state.log_history)))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
@@ -32,7 +40,11 @@ class MetricsLog(TrainerCallback):
         """One line; the trainer's closing summary is left to `metrics.json`."""
         if state.is_world_process_zero and "train_loss" not in logs:
             with self._path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(self._line({"step": state.global_step, **logs}))
+
+    @staticmethod
+    def _line(entry: dict[str, Any]) -> str:
+        return json.dumps({"step": entry["step"], **entry}) + "\n"
 
 
 class Throughput(TrainerCallback):
@@ -113,10 +125,14 @@ class ProgressDisplay(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second signal ends it at once."""
+    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second signal ends it at once.
+
+    Of several processes, all stop at the same step as soon as one was told to.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._when = 0.0
 
     def __enter__(self) -> "StopOnSignal":
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -127,12 +143,16 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None and time.monotonic() - self._when > _SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
-        self.received = number
+        self.received, self._when = number, time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint and the end."""
+        if args.world_size > 1:
+            told = torch.tensor(self.received or 0, device=args.device)
+            distributed.all_reduce(told, op=distributed.ReduceOp.MAX)
+            self.received = int(told.item()) or None
         if self.received is not None:
             control.should_save = True
             control.should_training_stop = True

@@ -1,5 +1,6 @@
 """One training run from config to adapter, with its run directory kept truthful at every moment."""
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -15,12 +16,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, set_seed
 
 from ladder_cli.analysis.flops import flops_per_token
+from ladder_cli.claim import claimed
 from ladder_cli.cli import as_dict
-from ladder_cli.config import TrainConfig, processes
+from ladder_cli.config import TrainConfig, is_main_process, processes
+from ladder_cli.credentials import redacted
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.prepare import PreparedData, prepare_data
 from ladder_cli.data.preview import marked_example, overlaps, print_preview
-from ladder_cli.errors import Interrupted, NotReachable, UserError
+from ladder_cli.errors import Interrupted, NotReachable
 from ladder_cli.models.backbone import (
     architecture,
     load_backbone,
@@ -31,11 +34,15 @@ from ladder_cli.models.backbone import (
 )
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
-from ladder_cli.run_dir import RunDir, read_json, write_json
+from ladder_cli.run_dir import PROMPT, RunDir, read_json, write_json
+from ladder_cli.training.bad_batch import BadBatch
 from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
 from ladder_cli.training.memory import PeakMemory
+from ladder_cli.training.out_of_memory import out_of_memory_advised
 from ladder_cli.training.plan import Plan, steps_for
 from ladder_cli.training.preflight import Preflight, preflight
+from ladder_cli.training.processes import decided_by_main, join, main_first
+from ladder_cli.training.resume import DONE, finished_before, refuse_other_data, starting_step
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
 
 _RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft", "bitsandbytes")
@@ -84,20 +91,38 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         The figures of `metrics.json`.
 
     Raises:
-        UserError: for a mistake in the config or the data, or a directory that holds another run.
+        UserError: for a mistake in the config or the data, a directory that holds another run or that another
+            process is writing, or where memory or disk do not suffice.
         Interrupted: after a signal, with a checkpoint written.
-        RunFailed: if the loss became infinite or not a number.
+        RunFailed: if the loss or gradient became infinite or not a number.
     """
-    checkpoint = _open(config, run, console)
-    if run.status() == "done":
-        return read_json(run.metrics)
-    data = prepare_data(config)
-    if checkpoint is not None and read_json(run.run).get("data_fingerprint") != data.fingerprint:
-        raise UserError(
-            f"{run.path} was trained on other rows than data={config.data.name} has now: restore them to continue, or "
-            "start over with resume=false."
-        )
+    limits = out_of_memory_advised(
+        config.train.micro_batch_size, config.data.max_length, config.train.loss_chunk, config.model.quantization
+    )
     device = resolve_device(config.hardware.device)
+    if config.resume and finished_before(as_dict(config), run, console):
+        return read_json(run.metrics)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(limits)
+        step = None
+        if is_main_process():
+            stack.enter_context(claimed(run.path))
+            if not config.resume and (aside := run.set_aside()) is not None:
+                console.print(f"set the earlier run aside as {aside}", soft_wrap=True)
+                stack.enter_context(claimed(run.path))
+            step = starting_step(as_dict(config), run, console)
+        join(device)
+        step = decided_by_main(step)
+        return _train(config, run, console, device, step)
+
+
+def _train(
+    config: TrainConfig, run: RunDir, console: Console, device: torch.device, continued_at: int | None
+) -> dict[str, Any]:
+    with main_first():
+        data = prepare_data(config)
+    if continued_at is not None:
+        refuse_other_data(run, data.fingerprint, config.data.name)
     fit = preflight(config, device, data.longest)
     if config.preflight == "refuse":
         fit.refuse()
@@ -121,10 +146,10 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     if config.data.packing:
         check_packing(model)
 
-    run.path.mkdir(parents=True, exist_ok=True)
-    run.write_config(as_dict(config))
     record = _record(config, device, data.fingerprint)
-    write_json(run.run, record | {"status": "running"})
+    if is_main_process():
+        run.write_config(as_dict(config))
+        write_json(run.run, record | {"status": "running"})
     throughput, stop = Throughput(), StopOnSignal()
     os.environ.setdefault("WANDB_PROJECT", config.tracking.project)
     if config.tracking.wandb != "off":
@@ -132,6 +157,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     trainer = AdapterTrainer(
         method,
         model,
+        BadBatch(run.bad_batch, data.ids),
         args=training_arguments(
             config.train,
             config.hardware,
@@ -158,18 +184,20 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     trainer.remove_callback(PrinterCallback)
     try:
         with stop:
-            result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            train_loss = trainer.train_from(continued_at)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        write_json(run.run, record | {"status": status, "error": f"{type(error).__name__}: {error}"})
+        # A full disk has no room for this either; `running` is then as true, and is continued as well.
+        with contextlib.suppress(OSError):
+            _write_status(run, record, status=status, error=redacted(f"{type(error).__name__}: {error}"))
         raise
     if stop.received is not None and trainer.state.global_step < steps:
-        write_json(run.run, record | {"status": "interrupted"})
+        _write_status(run, record, status="interrupted")
         raise Interrupted(f"saved at step {trainer.state.global_step}; the same command continues from there.")
 
     speed = throughput.tokens_per_second
     figures = {
-        "train_loss": result.training_loss,
+        "train_loss": train_loss,
         "eval_loss": trainer.state.best_metric,
         "best_step": trainer.state.best_global_step,
         "trainable_parameters": plan.trainable_parameters,
@@ -188,31 +216,19 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         "flops_per_second": speed * plan.flops_per_token["actual"] if speed is not None else None,
         "wall_seconds": time.perf_counter() - started,
     }
-    trainer.save_model(str(run.adapter))
-    write_json(run.prompt, {"instruction": config.data.instruction, "fingerprint": data.renderer.fingerprint})
-    write_json(run.metrics, figures)
-    write_json(run.run, record | {"status": "done", "finished": _now()})
+    if is_main_process():
+        with run.new_adapter() as folder:
+            trainer.save_model(str(folder))
+            prompt = {"instruction": config.data.instruction, "fingerprint": data.renderer.fingerprint}
+            write_json(folder / PROMPT, prompt)
+        write_json(run.metrics, figures)
+        write_json(run.run, record | {"status": DONE, "finished": _now()})
     return figures
 
 
-def _open(config: TrainConfig, run: RunDir, console: Console) -> Path | None:
-    """Decide what an existing directory means; returns the checkpoint to continue from."""
-    if not config.resume:
-        aside = run.set_aside()
-        if aside is not None:
-            console.print(f"set the earlier run aside as {aside}", soft_wrap=True)
-        return None
-    status = run.status()
-    if status is None:
-        return None
-    run.refuse_other_config(as_dict(config))
-    if status == "done":
-        console.print(f"{run.path} is already done (resume=false trains it again)", soft_wrap=True)
-        return None
-    checkpoint = run.last_checkpoint()
-    where = f"from {checkpoint.name}" if checkpoint else "from the start: it left no checkpoint"
-    console.print(f"continuing {run.path} ({status}) {where}", soft_wrap=True)
-    return checkpoint
+def _write_status(run: RunDir, record: dict[str, Any], **status: str) -> None:
+    if is_main_process():
+        write_json(run.run, record | status)
 
 
 def _plan(

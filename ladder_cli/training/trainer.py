@@ -1,41 +1,100 @@
-"""Transformers' `Trainer`, with adapter-only checkpoints, a loss per token, and a stop on a loss that is not finite."""
+"""Transformers' `Trainer`, with adapter-only checkpoints that are whole, and a stop on a loss that is not finite."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
 
 from ladder_cli.config import HardwareConfig, OptimizationConfig, TrackingConfig
 from ladder_cli.data.batching import LengthGroupedSampler
-from ladder_cli.errors import RunFailed
+from ladder_cli.errors import UserError
 from ladder_cli.models.loss import counted_positions
 from ladder_cli.models.method import Method
+from ladder_cli.training.bad_batch import ROW, BadBatch, NumberedRows, with_row_numbers
+from ladder_cli.training.checkpoints import Checkpoints, Progress
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
 class AdapterTrainer(Trainer):
-    """Trains whatever part of a model its method left trainable."""
+    """Trains whatever part of a model its method left trainable.
 
-    def __init__(self, method: Method, model: nn.Module, **trainer_options: Any) -> None:
-        self._method, self._trained = method, model
+    A run that is continued from a checkpoint ends as if it had never stopped: weights, optimizer, data order, random
+    states, the best step, early stopping, and the losses that are logged.
+    """
+
+    def __init__(self, method: Method, model: nn.Module, bad_batch: BadBatch, **trainer_options: Any) -> None:
+        """`bad_batch`: is told the rows of every step."""
+        self._method, self._trained, self._bad_batch = method, model, bad_batch
+        trainer_options["train_dataset"] = NumberedRows(trainer_options["train_dataset"])
+        trainer_options["data_collator"] = with_row_numbers(trainer_options["data_collator"])
+        # Every process loads the same frozen weights by itself: nothing of them need be sent.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            model, [*(name for name, _ in model.named_buffers()), *_frozen_names(model)]
+        )
         super().__init__(model=model, **trainer_options)
+        self._checkpoints = Checkpoints(Path(str(self.args.output_dir)))
+        self._restored: Progress | None = None
+        self._staging = False
+
+    def train_from(self, step: int | None) -> float:
+        """Train to the end, from the checkpoint of a step if there is one, and load the best weights.
+
+        Returns:
+            The mean training loss over all steps, those before the checkpoint included.
+
+        Raises:
+            RunFailed: on a loss or gradient that is not finite, before the optimizer could spread it.
+            UserError: if the checkpoint belongs to another run.
+        """
+        if step is None:
+            return self.train().training_loss
+        checkpoint = self._checkpoints.at(step)
+        self._restored = self._checkpoints.progress(checkpoint)
+        if not self._restored.finished:
+            return self.train(resume_from_checkpoint=str(checkpoint)).training_loss
+        # Killed between its last checkpoint and its end. Transformers would take one more step.
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        self._load_best_model()
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+        return (self._restored.total_loss + self._restored.pending_loss) / self.state.global_step
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One micro-batch forward and backward.
 
         Raises:
-            RunFailed: on a loss that is not finite, before the optimizer could spread it.
+            RunFailed: on a loss that is not finite.
         """
+        self._continue()
+        rows = inputs.pop(ROW).tolist()
+        self._bad_batch.seen(self.state.global_step, rows)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            raise RunFailed(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}; that step was not taken. Lower "
-                "train.learning_rate or raise train.warmup_ratio, and start again with resume=false."
-            )
+            self._bad_batch.refuse("loss", loss.item(), rows)
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm, which every step asks for before its optimizer."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not torch.isfinite(torch.as_tensor(norm)):
+            self._bad_batch.refuse("gradient norm", float(norm))
+        return norm
+
+    def _continue(self) -> None:
+        """Take over from the checkpoint, once, what Transformers does not: the sums of losses, and the best step."""
+        if self._restored is not None:
+            self._total_loss_scalar = self._restored.total_loss
+            self._tr_loss += self._restored.pending_loss
+            self._globalstep_last_logged = self._restored.last_logged
+            self._initial_global_step = 0
+            self._find_best()
+            self._restored = None
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         """Mean cross-entropy per counted token over the whole validation set, whatever the batches."""
@@ -45,7 +104,7 @@ class AdapterTrainer(Trainer):
         model.eval()
         with torch.no_grad():
             for inputs in loader:
-                inputs = self._prepare_inputs(inputs)
+                inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != ROW})
                 count = counted_positions(inputs["labels"]).sum()
                 loss = model(**inputs, num_items_in_batch=1).loss
                 total += torch.stack([loss.double(), count.double()])
@@ -55,17 +114,71 @@ class AdapterTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches of this process: every n-th, none of them twice."""
+        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        size = self.args.per_device_eval_batch_size
+        batches = [list(range(at, min(at + size, len(rows)))) for at in range(0, len(rows), size)]
+        mine = batches[self.args.process_index :: self.args.world_size]
+        return DataLoader(rows, batch_sampler=mine, collate_fn=self.data_collator)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = rows.lengths if hasattr(rows, "lengths") else [len(row["input_ids"]) for row in rows]
-        return LengthGroupedSampler(lengths, self.args.per_device_train_batch_size, self.args.seed)
+        return LengthGroupedSampler(rows.lengths, self.args.per_device_train_batch_size, self.args.seed)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._checkpoints.staging if self._staging else self._checkpoints.folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging = False
+        pending = self.accelerator.reduce(self._tr_loss.clone(), "mean").item()
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            progress = Progress(self._finished(), self._total_loss_scalar, pending, self._globalstep_last_logged)
+            self._checkpoints.commit(self.state.global_step, progress)
+            self._checkpoints.rotate(self.state.best_global_step)
+        self._find_best()
+        self.accelerator.wait_for_everyone()
+
+    def _find_best(self) -> None:
+        # Transformers remembers a path, which is that of the staging folder, or wrong once the run directory has moved.
+        best = self.state.best_global_step
+        self.state.best_model_checkpoint = str(self._checkpoints.at(best)) if best else None
+
+    def _finished(self) -> bool:
+        stoppers = (call for call in self.callback_handler.callbacks if isinstance(call, EarlyStoppingCallback))
+        return self.state.global_step >= self.state.max_steps or any(
+            call.early_stopping_patience_counter >= call.early_stopping_patience for call in stoppers
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # The adapter alone: no pickled arguments beside it.
+        if self.args.should_save:
+            self._trained.save_pretrained(output_dir or self.args.output_dir)  # type: ignore[operator]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._method.load_weights(self._trained, Path(resume_from_checkpoint))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{checkpoint} is of another run or damaged ({reason}): delete it, or start over with resume=false."
+            ) from error
+
     def _load_best_model(self) -> None:
-        assert self.state.best_model_checkpoint is not None
-        self._method.load_weights(self._trained, Path(self.state.best_model_checkpoint))
+        if self.state.best_global_step:
+            self._method.load_weights(self._trained, self._checkpoints.at(self.state.best_global_step))
+
+
+def _frozen_names(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def optimizer_name(wanted: str, device: torch.device) -> str:
@@ -112,8 +225,8 @@ def training_arguments(
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
         load_best_model_at_end=True,
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         include_num_input_tokens_seen="non_padding",
@@ -121,6 +234,7 @@ def training_arguments(
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=False,
         seed=seed,
         data_seed=seed,
         disable_tqdm=True,

@@ -166,6 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     from ladder_cli.errors import RunFailed
     from ladder_cli.models.backbone import load_backbone
     from ladder_cli.models.method import method_for
+    from ladder_cli.training.bad_batch import BadBatch
     from ladder_cli.training.trainer import AdapterTrainer
 
     method = method_for(LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2))
@@ -175,6 +176,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     trainer = AdapterTrainer(
         method,
         model,
+        BadBatch(tmp_path / "bad_batch.json", lambda row: [f"example {row}"]),
         train_dataset=[row] * 8,
         data_collator=PaddingCollator(0),
         args=TrainingArguments(
@@ -200,6 +202,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     with pytest.raises(RunFailed, match="the loss became nan at step 3; that step was not taken"):
         trainer.train()
     assert torch.equal(poisoned, poison_the_third.before)
+    rows = json.loads((tmp_path / "bad_batch.json").read_text())["rows"]
+    assert [row["ids"] for row in rows] == [[f"example {row['row']}"] for row in rows]
+    assert len(rows) == 2
+
+    # A gradient may be infinite where the loss is not.
+    model.forward = forward
+    hook = poisoned.register_hook(lambda gradient: gradient * float("inf"))
+    before = poisoned.detach().clone()
+    with pytest.raises(RunFailed, match="the gradient norm became inf at step 1; that step was not taken"):
+        trainer.train()
+    assert torch.equal(poisoned, before)
+    hook.remove()
 
 
 def test_a_dry_run_writes_the_plan_and_trains_nothing(tmp_path):

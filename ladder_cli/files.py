@@ -1,0 +1,112 @@
+"""Files and folders that are written whole or not at all, and checksums that tell later damage. Imports no torch."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+# What a user can mend: no space, quota, file size limit, read-only, no permission.
+_MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# As safetensors and torch.save word the same, in exceptions of their own.
+_MENDABLE_WORDS = ("no space left", "file too large", "quota exceeded", "read-only file system", "unexpected pos")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary name, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot flush a folder, and need not.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def seal(folder: Path) -> None:
+    """Write the checksum of every file into `SHA256SUMS` (as `sha256sum` does) and flush the folder to disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    for path in files:
+        sync(path)
+    write_text(folder / SUMS, "".join(lines))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, or None if every file is as it was written."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            digest, _, name = line.partition("  ")
+            # A name that leads out of the folder is not one that `seal` wrote.
+            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+                return f"{SUMS} cannot be read"
+            if _digest(folder / name) != digest:
+                return f"{name} is not as it was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:
+        return f"{SUMS} cannot be read ({error})"
+    return None if lines else f"{SUMS} is empty"
+
+
+def move_into_place(staged: Path, target: Path) -> None:
+    """Rename a finished folder to its place; what stood there is deleted after that."""
+    discarded = target.with_name(f".discarded-{target.name}")
+    remove_folder(discarded)
+    if target.exists():
+        os.rename(target, discarded)
+    os.rename(staged, target)
+    sync(target.parent)
+    remove_folder(discarded)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder under another name first, so that a kill halfway leaves no half of it under its own."""
+    if not folder.is_dir():
+        return
+    doomed = folder
+    if not folder.name.startswith(".discarded-"):
+        doomed = folder.with_name(f".discarded-{folder.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def write_failure(error: BaseException) -> str | None:
+    """One line for an error that says that something could not be written; None for any other error.
+
+    Libraries below (safetensors, torch) raise exceptions of their own, known by their words alone.
+    """
+    if isinstance(error, OSError) and error.errno in _MENDABLE:
+        return f"cannot write {error.filename or 'to disk'}: {error.strerror}"
+    text = " ".join(str(error).split())
+    if any(word in text.lower() for word in _MENDABLE_WORDS):
+        return f"cannot write to disk: {text[:160]}"
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,68 @@
+"""Problems shared by processes, and their samples brought together."""
+
+import json
+
+import pytest
+
+from ladder_cli.evaluation import generation
+from ladder_cli.evaluation.generation import Prompt
+from ladder_cli.evaluation.samples import FIELDS, append_samples
+from ladder_cli.evaluation.shards import merged, own_path, write_in_order
+
+PROMPTS = [Prompt(str(n), "", [0] * (1 + n % 5)) for n in range(11)]
+
+
+def sample(name: str, mark: str = "") -> dict:
+    return dict.fromkeys(FIELDS) | {"id": name, "completion": mark}
+
+
+def batches(size, finished=frozenset()):
+    return [tuple(prompt.id for prompt in batch) for batch in generation.batches(PROMPTS, finished, size)]
+
+
+@pytest.fixture
+def rank(monkeypatch):
+    def become(index: int, count: int) -> None:
+        monkeypatch.setenv("RANK", str(index))
+        monkeypatch.setenv("WORLD_SIZE", str(count))
+
+    return become
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_processes_share_the_very_batches_that_one_would_make(rank, processes):
+    whole = batches(2)
+    assert sorted(name for batch in whole for name in batch) == sorted(prompt.id for prompt in PROMPTS)
+    shared = []
+    for index in range(processes):
+        rank(index, processes)
+        shared += batches(2)
+    assert sorted(shared) == sorted(whole)
+
+
+def test_a_batch_of_which_one_sample_is_missing_is_made_again_in_the_same_company():
+    whole = batches(3)
+    finished = {name for batch in whole[:2] for name in batch} - {whole[1][0]}
+    assert batches(3, finished) == whole[1:]
+
+
+def test_shards_are_merged_once_whatever_was_merged_before(rank, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    rank(2, 3)
+    assert own_path(path).name == "samples-2.jsonl"
+    append_samples(own_path(path), [sample("b"), sample("c")])
+    rank(0, 3)
+    # A merge that was killed has moved one of the two, and half of the other.
+    append_samples(own_path(path), [sample("a"), sample("b")])
+    with path.open("a") as file:
+        file.write('{"id": "c", "pro')
+    assert sorted(merged(path)) == ["a", "b", "c"]
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["samples.jsonl"]
+
+
+def test_the_file_ends_in_the_order_of_the_benchmark(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    append_samples(path, [sample("c"), sample("other"), sample("a")])
+    write_in_order(path, merged(path), ["a", "c"])
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "c", "other"]

@@ -1,0 +1,54 @@
+"""Two processes on a CPU (gloo) against one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.malformed import run_command
+
+STEPS = 8
+OPTIONS = (
+    *("hardware=cpu", "data.train_samples=48", "data.validation_samples=5", "data.cache=false"),
+    *("train.global_batch_size=8", "train.micro_batch_size=2", f"train.max_steps={STEPS}", "train.evaluations=2"),
+    "train.logging_steps=1",
+)
+EXACT = 1e-5
+
+
+@pytest.mark.parametrize("method", ["ladder", "qlora"])
+def test_two_processes_train_to_what_one_trains_to_with_the_same_global_batch(method, tmp_path):
+    status, _, errors = run_command("train", [f"method={method}", f"output_dir={tmp_path / 'one'}", *OPTIONS])
+    assert status == 0, errors
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ladder_cli.train"]
+    result = subprocess.run(
+        [*launch, f"method={method}", f"output_dir={tmp_path / 'two'}", *OPTIONS],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count(f"step {STEPS}/{STEPS}  loss") == 1, "one process prints"
+    weights = [load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("one", "two")]
+    assert max((weights[0][name] - weights[1][name]).abs().max().item() for name in weights[0]) < EXACT
+    one, two = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("one", "two"))
+    assert one["tokens_seen"] == two["tokens_seen"]
+    assert abs(one["train_loss"] - two["train_loss"]) < EXACT
+    # Five rows of validation in batches of two: the processes have unequal shares, and no row counts twice.
+    assert abs(one["eval_loss"] - two["eval_loss"]) < EXACT
+    lines = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]) == STEPS + 2
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_a_sharded_launch_is_refused_in_one_line(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    status, _, errors = run_command("train", [f"output_dir={tmp_path / 'run'}", *OPTIONS])
+    assert status == 2
+    assert errors.startswith(f"error: {kind} is not supported")
+    assert list(tmp_path.iterdir()) == []
