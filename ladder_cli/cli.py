@@ -89,7 +89,7 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
@@ -98,7 +98,9 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
     failures: list[Exception] = []
 
     def checked_task(config: DictConfig) -> None:
-        overrides = list(HydraConfig.get().overrides.task)
+        # As they were typed: an interpolation in one of them is for `parse` to complain of.
+        words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        overrides = [str(word) for word in words]
         # Hydra would print errors in words of its own; so they are kept until its end.
         try:
             if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -10,7 +10,7 @@ TRAIN = [sys.executable, "-m", "ladder_cli.train"]
 EVALUATE = [sys.executable, "-m", "ladder_cli.evaluate"]
 
 MISTAKES = [
-    (["method=qlra"], "no option 'method/qlra'. Did you mean 'qlora'? Choose from: ladder, "),
+    (["method=qlra"], "no option 'method/qlra'. Did you mean 'qlora'? Choose from: branch, ladder, "),
     (["method=qlora", "method.rank=three"], "option 'method.rank': Value 'three' of type 'str'"),
     (["method.rank=three"], "option 'method.rank' does not belong to the chosen method: it is one of qlora."),
     (["+foo=1"], "unknown option 'foo'."),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ladder_cli.config import DecodeConfig, process_index, processes
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.errors import RunFailed
+from ladder_cli.errors import UserError
 from ladder_cli.evaluation.samples import LENGTH, STOP
 from ladder_cli.training.out_of_memory import free_memory, is_out_of_memory
 
@@ -85,7 +85,7 @@ def generate(
     that a resumed run does not repeat the draws of the batches before.
 
     Raises:
-        RunFailed: if the memory does not hold one completion.
+        UserError: if the memory does not hold one completion.
     """
     waiting = deque(batches)
     largest = max(map(len, batches), default=1)
@@ -97,9 +97,9 @@ def generate(
                 yield completions
                 continue
             if len(batch) == 1:
-                raise RunFailed(
-                    f"the memory does not hold one completion (prompt of {len(batch[0].ids)} tokens, up to "
-                    f"{decode.max_new_tokens} new ones): lower decode.max_new_tokens. What is finished is kept."
+                raise UserError(
+                    f"out of memory on the prompt of '{batch[0].id}' alone: lower decode.max_new_tokens (now "
+                    f"{decode.max_new_tokens}), or set model.quantization=nf4. What is finished is kept."
                 )
             largest = len(batch) // 2
         waiting.extendleft(reversed([batch[start : start + largest] for start in range(0, len(batch), largest)]))
@@ -149,7 +149,9 @@ def fitting_batch_size(model: nn.Module, prompts: list[Prompt], new_tokens: int,
     longest = max(len(prompt.ids) for prompt in prompts) + new_tokens
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([[prompts[0].ids[0]]], device=device), use_cache=True)
-    cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+    # A branch does not run the backbone's last layers, whose part of the cache stays empty.
+    layers = [layer for layer in output.past_key_values.layers if layer.keys is not None]
+    cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     # Choosing a token takes a few float32 copies of its logits.
     per_row = cached * longest + 16 * output.logits.shape[-1]
     return max(1, min(most, len(prompts), int(0.8 * _free_bytes(device) / per_row)))

@@ -99,18 +99,19 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 def identity(config: PreTrainedConfig) -> str:
     """A hash of the architecture that an adapter is bound to: shapes, positions and vocabulary.
 
-    How the weights are stored (dtype, quantisation, attention kernel) does not enter, nor the place they came from.
+    How the weights are stored (dtype, quantisation, attention kernel) does not enter, nor the place they came from,
+    nor what an adapter's copy of the config leaves out: private names and those of code (`read_ladder_config`).
     """
     volatile = {
         "dtype",
         "torch_dtype",
         "quantization_config",
         "transformers_version",
-        "_name_or_path",
         "use_cache",
         "architectures",
+        "auto_map",
     }
-    values = {key: value for key, value in config.to_dict().items() if key not in volatile}
+    values = {key: value for key, value in config.to_dict().items() if key not in volatile and not key.startswith("_")}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.pytorch_utils import Conv1D
 
 from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
 from ladder_cli.models.lean import QuantizedHead
@@ -25,6 +26,8 @@ def attach(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
         # peft leaves the head out by itself, but not the parts of a quantised one.
         exclude_modules=rf"{_name_of(head, backbone)}\..*" if isinstance(head, QuantizedHead) else None,
     )

@@ -9,6 +9,7 @@ from ladder_cli.console import make_console
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.comparison import MCNEMAR, STUDENT, compare, read_side
 from ladder_cli.evaluation.comparison_report import report_comparison
+from ladder_cli.evaluation.samples import FIELDS
 from ladder_cli.evaluation.statistics import mcnemar
 
 
@@ -20,7 +21,11 @@ def write_run(run, benchmark, verdicts, gold="1", settings=None):
         for number, verdict in enumerate(verdicts):
             if verdict != "-":
                 correct = verdict == "r"
-                sample = {"id": str(number), "gold": gold, "verdict": "correct" if correct else "incorrect"}
+                sample = dict.fromkeys(FIELDS) | {
+                    "id": str(number),
+                    "gold": gold,
+                    "verdict": "correct" if correct else "incorrect",
+                }
                 sample |= {"tokens": 100 + number if correct else 300 + number, "stop_reason": "stop"}
                 file.write(json.dumps(sample) + "\n")
     if settings:
@@ -125,8 +130,8 @@ def test_completions_without_token_counts_can_still_be_drawn(tmp_path):
         folder = tmp_path / side
         folder.mkdir()
         rows = [
-            {"id": n, "benchmark": "made", "gold": "1", "verdict": "correct" if v == "r" else "incorrect",
-             "tokens": None, "stop_reason": None}
+            dict.fromkeys(FIELDS)
+            | {"id": n, "benchmark": "made", "gold": "1", "verdict": "correct" if v == "r" else "incorrect"}
             for n, v in enumerate(verdicts)
         ]  # fmt: skip
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

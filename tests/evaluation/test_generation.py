@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.errors import RunFailed
+from ladder_cli.errors import UserError
 from ladder_cli.evaluation.generation import (
     Prompt,
     batches,
@@ -81,7 +81,7 @@ def test_memory_that_does_not_hold_one_completion_is_told_in_a_line(tiny_backbon
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(tiny_backbone, "forward", never)
-    with pytest.raises(RunFailed, match=r"lower decode\.max_new_tokens"):
+    with pytest.raises(UserError, match=r"lower decode\.max_new_tokens"):
         completed(tiny_backbone, renderer, batches(prompts, set(), 4))
 
 
@@ -117,6 +117,12 @@ def test_a_fitting_batch_is_what_free_memory_holds_of_the_cache(tiny_backbone, r
     ladder = LadderModel.on(copy.deepcopy(tiny_backbone), connect(config.num_hidden_layers, "aligned"), reduction=2)
     monkeypatch.setattr(free, lambda device: 9.5 * row / 0.8)
     assert fitting_batch_size(ladder, prompts, 1000, most=32) < 9
+    # A branch's stands in place of the layers that it replaces.
+    branch = LadderModel.on(
+        copy.deepcopy(tiny_backbone), connect(config.num_hidden_layers, "branch"), reduction=1,
+        gate="tap", combine="replace", projection="none", init="cloned",
+    )  # fmt: skip
+    assert fitting_batch_size(branch, prompts, 1000, most=32) == 9
 
 
 @given(
@@ -125,12 +131,15 @@ def test_a_fitting_batch_is_what_free_memory_holds_of_the_cache(tiny_backbone, r
     st.sets(st.integers(0, 39)),
     st.integers(0, 3),
 )
-def test_batches_hold_what_is_missing_once(lengths, size, finished, repeat):
+def test_batches_hold_what_is_missing_once_and_no_batch_that_is_finished(lengths, size, finished, repeat):
     prompts = [Prompt(str(n), "", [5] * length) for n, length in enumerate(lengths)]
     done = {str(n) for n in finished}
     todo = batches(prompts, done, size, repeat)
     assert max(map(len, todo), default=0) <= size
-    assert sorted(p.id for batch in todo for p in batch) == sorted(p.id for p in prompts if p.id not in done)
+    made = [p.id for batch in todo for p in batch]
+    assert len(made) == len(set(made))
+    assert {p.id for p in prompts} - done <= set(made)
+    assert all({p.id for p in batch} - done for batch in todo)
 
 
 def test_an_evaluation_that_continues_has_the_batches_it_would_have_had(prompts):

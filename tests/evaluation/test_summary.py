@@ -1,13 +1,13 @@
 import pytest
 
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.samples import append_samples, read_samples
+from ladder_cli.evaluation.samples import FIELDS, append_samples, read_samples
 from ladder_cli.evaluation.statistics import wilson_interval
 from ladder_cli.evaluation.summary import summarise
 
 
 def sample(name, verdict, tokens=10, stop_reason="stop"):
-    return {"id": name, "verdict": verdict, "tokens": tokens, "stop_reason": stop_reason}
+    return dict.fromkeys(FIELDS) | {"id": name, "verdict": verdict, "tokens": tokens, "stop_reason": stop_reason}
 
 
 def test_figures_of_a_benchmark_are_counted_by_hand():
@@ -52,6 +52,9 @@ def test_samples_survive_a_kill_in_the_middle_of_a_line(tmp_path):
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
     path = tmp_path / "samples.jsonl"
-    path.write_text('{"id": "1"}\nnonsense\n{"id": "2"}\n')
+    append_samples(path, [sample("1", "correct")])
+    with path.open("a") as file:
+        file.write("nonsense\n")
+    append_samples(path, [sample("2", "correct")])
     with pytest.raises(UserError, match="line 2"):
         read_samples(path)

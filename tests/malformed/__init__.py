@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ladder_cli import cli
 from ladder_cli.config import EvaluateConfig, TrainConfig
-from ladder_cli.evaluate import evaluate
-from ladder_cli.train import train
+from ladder_cli.evaluate import evaluate, results_path
+from ladder_cli.train import run_path, train
 
 TINY_RUN = (
     *("hardware=cpu", "data.train_samples=8", "data.validation_samples=4", "data.cache=false"),
@@ -39,12 +39,12 @@ def run_command(command: str, arguments: list[str]) -> tuple[int, str, str]:
     Returns:
         Exit status, stdout and stderr. An exception that the boundary lets through is raised.
     """
-    task, schema = (train, TrainConfig) if command == "train" else (evaluate, EvaluateConfig)
+    wiring = (TrainConfig, train, run_path) if command == "train" else (EvaluateConfig, evaluate, results_path)
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, [f"ladder-{command}", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = cli.run(command, schema, task, "")
+            status = cli.run(command, *wiring, "")
     finally:
         sys.argv = before
     return status, out.getvalue(), err.getvalue()

@@ -33,15 +33,16 @@ def test_other_errors_pass_as_they_are():
 def test_a_batch_that_memory_does_not_hold_is_decoded_in_parts(tiny_backbone, tiny_tokenizer, monkeypatch):
     from ladder_cli.config import DecodeConfig
     from ladder_cli.data.chat import PromptRenderer
-    from ladder_cli.evaluation.generation import generate, render_prompt
+    from ladder_cli.evaluation.generation import batches, generate, render_prompt
 
     renderer = PromptRenderer(tiny_tokenizer, "")
     prompts = [render_prompt(str(n), f"Compute {n}+{n * n}.", renderer) for n in range(5)]
 
     def texts(batch_size: int) -> dict[str, str]:
         decode = DecodeConfig(max_new_tokens=8, batch_size=batch_size)
-        batches = list(generate(tiny_backbone, renderer, prompts, decode, seed=0))
-        return {done.prompt.id: done.text for batch in batches for done in batch}
+        todo = batches(prompts, set(), batch_size)
+        finished = list(generate(tiny_backbone, renderer, todo, decode, seed=0))
+        return {done.prompt.id: done.text for batch in finished for done in batch}
 
     one_by_one, plain = texts(1), tiny_backbone.generate
 
