@@ -27,6 +27,8 @@ METHODS = {
     "qlora": ["method=qlora"],
     REFERENCE: ["method=qlora", "method.gradient_checkpointing=true"],
 }
+# Trains whole layers: where memory is capped it would only say that it does not fit.
+ON_CPU = {"branch": ["method=branch"]}
 # Model, quantization, rows, tokens, cap in GB, hardware preset.
 GPU_CASES = [
     *((model, kind, rows, 2048, None, "auto")
@@ -85,7 +87,8 @@ def _case(
     overrides += [f"model.path={path}"] if path else []
     with initialize_config_module("ladder_cli.conf", version_base="1.3"):
         configs = {
-            label: parse(compose("train", [*overrides, *choice]), TrainConfig) for label, choice in METHODS.items()
+            label: parse(compose("train", [*overrides, *choice]), TrainConfig)
+            for label, choice in (METHODS | (ON_CPU if device == "cpu" else {})).items()
         }
     model: ModelConfig = configs[REFERENCE].model
     quiet_libraries(model)

@@ -1,6 +1,8 @@
 """Problems shared by processes, and their samples brought together."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +68,16 @@ def test_the_file_ends_in_the_order_of_the_benchmark(tmp_path):
     append_samples(path, [sample("c"), sample("other"), sample("a")])
     write_in_order(path, merged(path), ["a", "c"])
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "c", "other"]
+
+
+def test_two_processes_leave_the_samples_and_figures_of_one(tmp_path):
+    options = ["model=tiny", "hardware=cpu", "limit=14", "decode.batch_size=4", "decode.max_new_tokens=12"]
+    one = [sys.executable, "-m"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for name, launcher in {"one": one, "two": two}.items():
+        command = [*launcher, "ladder_cli.evaluate", *options, f"output_dir={tmp_path / name}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+    for file in ("arithmetic/samples.jsonl", "summary.json"):
+        assert (tmp_path / "two" / file).read_text() == (tmp_path / "one" / file).read_text()
+    assert not list((tmp_path / "two").rglob("samples-*"))
