@@ -21,7 +21,7 @@ TRAINED = {
 }
 DECODED = ("limit=12", "decode.max_new_tokens=48", "decode.batch_size=3", "hardware=cpu")
 # Figures of the clock and the machine, which no two runs share.
-_MEASURED = ("tokens_per_second", "peak_memory_bytes", "wall_seconds")
+_MEASURED = ("tokens_per_second", "flops_per_second", "peak_memory_bytes", "wall_seconds")
 _TIMED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second")
 
 
