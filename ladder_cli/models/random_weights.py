@@ -28,19 +28,21 @@ def random_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
         for module in list(backbone.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear) and child is not head:
-                    quantized = make(_SCALE * torch.randn(child.weight.shape, device=device, dtype=dtype))
+                    quantized = make(torch.randn(child.weight.shape, device=device, dtype=dtype).mul_(_SCALE))
                     if child.bias is not None:
                         quantized.register_parameter("bias", nn.Parameter(torch.zeros_like(child.bias, device=device)))
                     setattr(module, name, quantized)
     decoder = backbone.get_decoder()
     if getattr(decoder, "rotary_emb", None) is not None:  # its buffers hold values, not weights
-        decoder.rotary_emb = type(decoder.rotary_emb)(config=backbone.config, device=device)
+        decoder.rotary_emb = type(decoder.rotary_emb)(config=backbone.config).to(device)
     filled: dict[int, nn.Parameter] = {}
     for module in backbone.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_meta:
-                values = torch.ones if parameter.dim() == 1 else torch.randn
-                made = nn.Parameter(_SCALE * values(parameter.shape, device=device, dtype=dtype))
-                module._parameters[name] = filled.setdefault(id(parameter), made)
+                if id(parameter) not in filled:  # tied weights are made once
+                    values = torch.ones if parameter.dim() == 1 else torch.randn
+                    made = values(parameter.shape, device=device, dtype=dtype).mul_(_SCALE)
+                    filled[id(parameter)] = nn.Parameter(made)
+                module._parameters[name] = filled[id(parameter)]
     make_lean(backbone.requires_grad_(False), model, device)
     return backbone.eval()
