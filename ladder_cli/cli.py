@@ -14,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ladder_cli.config import is_main_process
 from ladder_cli.credentials import holds_secret, redacted
 from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.files import write_failure
+from ladder_cli.ranks import is_main_process
 from ladder_cli.run_dir import OUTPUTS
 from ladder_cli.sweep import Place, Sweep, Task, tell
 
@@ -166,7 +166,7 @@ def parse(config: Any, schema: type) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from ladder_cli.config import METHOD_KINDS
+    from ladder_cli.method_config import METHOD_KINDS
 
     try:
         OmegaConf.resolve(config)
@@ -209,7 +209,8 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-    from ladder_cli.config import METHOD_KINDS, option_names
+    from ladder_cli.config import option_names
+    from ladder_cli.method_config import METHOD_KINDS
     from ladder_cli.validation import suggest
 
     if isinstance(error, OverrideParseException):

@@ -4,7 +4,7 @@ import shutil
 
 from rich.console import Console
 
-from ladder_cli.config import is_main_process
+from ladder_cli.ranks import is_main_process
 
 _NARROWEST = 140
 

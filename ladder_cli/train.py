@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ladder_cli import cli
-from ladder_cli.config import TrainConfig, processes
+from ladder_cli.config import TrainConfig
+from ladder_cli.ranks import processes
 from ladder_cli.run_dir import RunDir, default_path
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ Writes outputs/bench/bench.json, or bench-gpu.json.
 import argparse
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
 from rich.table import Table
 
-from ladder_cli.cli import parse, quiet_libraries
-from ladder_cli.config import MethodConfig, ModelConfig, TrainConfig
+from ladder_cli.cli import composed, quiet_libraries
+from ladder_cli.config import ModelConfig, TrainConfig
 from ladder_cli.console import make_console
+from ladder_cli.method_config import MethodConfig
 from ladder_cli.run_dir import OUTPUTS, write_json
 
 REFERENCE = "qlora_checkpointed"
@@ -55,7 +54,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
     args = parser.parse_args()
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     if args.gpu:
         cases = [_case(*case, "bfloat16", None, "cuda", True) for case in GPU_CASES]
     else:
@@ -85,11 +83,10 @@ def _case(
     """Measure one model at one shape, and print the table."""
     overrides = [f"model={name}", f"model.quantization={quantization}", f"model.dtype={dtype}", f"hardware={hardware}"]
     overrides += [f"model.path={path}"] if path else []
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
-        configs = {
-            label: parse(compose("train", [*overrides, *choice]), TrainConfig)
-            for label, choice in (METHODS | (ON_CPU if device == "cpu" else {})).items()
-        }
+    configs = {
+        label: composed("train", TrainConfig, [*overrides, *choice])
+        for label, choice in (METHODS | (ON_CPU if device == "cpu" else {})).items()
+    }
     model: ModelConfig = configs[REFERENCE].model
     quiet_libraries(model)
     from ladder_cli.training.bench import REPEATS, Shape, compare

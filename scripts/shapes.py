@@ -6,13 +6,11 @@ python scripts/shapes.py            the tables of docs/shapes.md and docs/memory
 import time
 
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.analysis.backward_memory import predicted_activation_bytes
 from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.cli import choices, parse
+from ladder_cli.cli import choices, composed
 from ladder_cli.config import ModelConfig, TrainConfig
 from ladder_cli.models.backbone import architecture, parameter_count
 from ladder_cli.models.method import method_for
@@ -44,7 +42,7 @@ PEAKS = {
 
 def config_of(*overrides: str) -> TrainConfig:
     """A composed and checked config."""
-    return parse(compose("train", list(overrides)), TrainConfig)
+    return composed("train", TrainConfig, list(overrides))
 
 
 def meta_backbone(model: ModelConfig) -> PreTrainedModel:
@@ -89,16 +87,14 @@ def print_peaks() -> None:
 
 def main() -> None:
     """Print all tables as Markdown."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
-        print(f"| method | {' | '.join(SHAPES)} |\n|---|{'---:|' * len(SHAPES)}")
-        for preset in choices("method"):
-            print(f"| {preset} | {' | '.join(f'{parameters(preset, model):,}' for model in SHAPES)} |")
-        print(f"\n| {ROWS} x {TOKENS} tokens, bfloat16, SDPA | {' | '.join(f'{m}, GiB' for m in SHAPES)} |")
-        print(f"|---|{'---:|' * len(SHAPES)}")
-        for name, overrides in SETTINGS.items():
-            print(f"| {name} | {' | '.join(f'{kept(model, overrides) / 2**30:.2f}' for model in SHAPES)} |")
-        print_peaks()
+    print(f"| method | {' | '.join(SHAPES)} |\n|---|{'---:|' * len(SHAPES)}")
+    for preset in choices("method"):
+        print(f"| {preset} | {' | '.join(f'{parameters(preset, model):,}' for model in SHAPES)} |")
+    print(f"\n| {ROWS} x {TOKENS} tokens, bfloat16, SDPA | {' | '.join(f'{m}, GiB' for m in SHAPES)} |")
+    print(f"|---|{'---:|' * len(SHAPES)}")
+    for name, overrides in SETTINGS.items():
+        print(f"| {name} | {' | '.join(f'{kept(model, overrides) / 2**30:.2f}' for model in SHAPES)} |")
+    print_peaks()
 
 
 if __name__ == "__main__":

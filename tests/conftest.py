@@ -96,6 +96,18 @@ def model_preset(name: str) -> ModelConfig:
     return ModelConfig(**OmegaConf.to_container(OmegaConf.load(files("ladder_cli.conf") / "model" / f"{name}.yaml")))
 
 
+def loss_curve(model, optimizer, ids, labels, steps) -> list[float]:
+    """The losses of a training that sees one batch again and again."""
+    losses = []
+    for _ in range(steps):
+        loss = model.train()(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
 @pytest.fixture(params=list(ARCHITECTURES))
 def architecture(request) -> str:
     return request.param

@@ -4,17 +4,16 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 
+from ladder_cli import cli
 from ladder_cli.cli import choices, explain, groups, parse
-from ladder_cli.config import METHOD_KINDS, EvaluateConfig, OptimizationConfig, TrainConfig, option_names
+from ladder_cli.config import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.errors import UserError
-
-ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+from ladder_cli.method_config import METHOD_KINDS
 
 
 def composed(*overrides: str) -> TrainConfig:
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
-        return parse(compose("train", overrides=list(overrides)), TrainConfig)
+    return cli.composed("train", TrainConfig, list(overrides))
 
 
 GROUPS_OF_TRAINING = [group for group in groups() if group not in ("benchmark", "decode")]

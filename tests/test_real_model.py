@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from ladder_cli.config import LadderMethodConfig, ModelConfig
+from ladder_cli.config import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.method_config import LadderMethodConfig
 from ladder_cli.models.backbone import load_backbone, load_tokenizer
 from ladder_cli.models.method import method_for
 

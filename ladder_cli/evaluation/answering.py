@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ladder_cli.claim import claimed
-from ladder_cli.config import BenchmarkConfig, DecodeConfig, is_main_process
+from ladder_cli.config import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
@@ -29,6 +29,7 @@ from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_s
 from ladder_cli.evaluation.shards import merged, own_path, write_in_order
 from ladder_cli.evaluation.targets import Target
 from ladder_cli.evaluation.verdict import CORRECT, INCORRECT
+from ladder_cli.ranks import is_main_process
 from ladder_cli.run_dir import SAMPLES, SETTINGS
 from ladder_cli.training.processes import decided_by_main, wait_for_everyone
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ladder_cli.config import DecodeConfig, process_index, processes
+from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.samples import LENGTH, STOP
+from ladder_cli.ranks import process_index, processes
 from ladder_cli.training.out_of_memory import free_memory, is_out_of_memory
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from ladder_cli.claim import claimed
-from ladder_cli.config import BenchmarkConfig, EvaluateConfig, is_main_process
+from ladder_cli.config import BenchmarkConfig, EvaluateConfig
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.classification import LABELS
 from ladder_cli.evaluation.answering import Sheet, answer
@@ -16,6 +16,7 @@ from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.summary import Answers, summarise, summarise_labels
 from ladder_cli.evaluation.targets import Experiment, Target, find_experiments
 from ladder_cli.models.backbone import resolve_device
+from ladder_cli.ranks import is_main_process
 from ladder_cli.run_dir import RESULT, SUMMARY, read_json, repeat_folder, write_json
 from ladder_cli.training.processes import join
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ladder_cli.config import process_index
 from ladder_cli.evaluation.samples import Sample, append_samples, read_samples
 from ladder_cli.files import write_text
+from ladder_cli.ranks import process_index
 
 
 def own_path(path: Path) -> Path:

@@ -1,14 +1,28 @@
-"""How the side network's last state and the backbone's become the hidden state that the head reads.
+"""How the side network's last state and the backbone's become the hidden state that the head reads."""
 
-`normed` says whether the result has had a final norm already; if not, the backbone's follows. `reads_final` says
-whether the backbone's last state is needed at all: if not, its layers after the last tap need not run.
-"""
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
-class ResidualCombine(nn.Module):
+class Combine(nn.Module):
+    """What every combination says of itself.
+
+    Attributes:
+        normed: whether the result has had a final norm already; if not, the backbone's follows.
+        reads_final: whether the backbone's last state is needed at all; if not, its layers after the last tap need
+            not run.
+    """
+
+    normed: ClassVar[bool]
+    reads_final: ClassVar[bool]
+
+    def reset(self) -> None:
+        """Go to the starting state."""
+
+
+class ResidualCombine(Combine):
     """h_L + U(s_l), then the backbone's final norm. U is zero at the start: an untrained ladder is the backbone."""
 
     normed = False
@@ -27,7 +41,7 @@ class ResidualCombine(nn.Module):
         return final + self.up(state)
 
 
-class SideCombine(nn.Module):
+class SideCombine(Combine):
     """U(norm(s_l)): the side network alone, with a final norm of its own (Ladder Side-Tuning)."""
 
     normed = True
@@ -57,21 +71,18 @@ class SideCombine(nn.Module):
         return self.up(self.norm(state))
 
 
-class ReplaceCombine(nn.Module):
+class ReplaceCombine(Combine):
     """s_l in place of h_L, for a side network of the backbone's own width."""
 
     normed = False
     reads_final = False
-
-    def reset(self) -> None:
-        """Nothing to start."""
 
     def forward(self, final: Tensor | None, state: Tensor) -> Tensor:
         """`[..., d]` (the first unused)."""
         return state
 
 
-class GatedCombine(nn.Module):
+class GatedCombine(Combine):
     """a h_L + (1 - a) U(s_l) with a learned number a, one at the start (Quantized Side Tuning)."""
 
     normed = False
@@ -95,9 +106,19 @@ class GatedCombine(nn.Module):
         return share * final + (1 - share) * side.to(final.dtype)
 
 
-def make_combine(name: str, width: int, side_width: int, final_norm: nn.Module | None) -> nn.Module:
+_COMBINES: dict[str, type[Combine]] = {
+    "residual": ResidualCombine, "side": SideCombine, "gated": GatedCombine, "replace": ReplaceCombine,
+}  # fmt: skip
+
+
+def reads_final(name: str) -> bool:
+    """Whether the combination of that name needs the backbone's last state."""
+    return _COMBINES[name].reads_final
+
+
+def make_combine(name: str, width: int, side_width: int, final_norm: nn.Module | None) -> Combine:
     """The combination of that name, in its starting state."""
-    module: ResidualCombine | SideCombine | GatedCombine | ReplaceCombine
+    module: Combine
     if name == "residual":
         module = ResidualCombine(width, side_width)
     elif name == "side":

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from ladder_cli.config import LADDER_CHOICES
 from ladder_cli.errors import UserError
+from ladder_cli.method_config import LADDER_CHOICES
 from ladder_cli.models import adapter
 from ladder_cli.models.connections import Connections, copied_layers
 from ladder_cli.models.side_block import AttentionShape, attention_shape

@@ -114,7 +114,7 @@ def keep_embeddings_on_cpu(model: PreTrainedModel, device: torch.device) -> None
             "model.embeddings_on_cpu=true: the output head of this model shares the embeddings' weights and needs "
             "them on the card; give it its own copy with model.head_quantization=int8 or nf4."
         )
-    if device.type == "meta":
+    if embeddings.weight.is_meta:
         return  # shapes alone; who counts them leaves the embeddings out
     embeddings.to("cpu")
     embeddings.register_forward_pre_hook(lambda module, args: tuple(ids.to("cpu") for ids in args))

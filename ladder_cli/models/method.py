@@ -14,8 +14,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from ladder_cli.config import LADDER_CHOICES, LadderMethodConfig, MethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.config import ModelConfig
+from ladder_cli.method_config import LADDER_CHOICES, LadderMethodConfig, MethodConfig, QLoRAMethodConfig
 from ladder_cli.models import adapter, peft_adapter, qlora
+from ladder_cli.models.combine import reads_final
 from ladder_cli.models.connection_map import draw
 from ladder_cli.models.connections import Connections, connect
 from ladder_cli.models.importance import Batch
@@ -107,7 +109,7 @@ class LadderMethod:
 
     def picture(self, backbone: PreTrainedModel) -> list[str]:
         """The connections."""
-        return draw(self._connections(backbone), reads_final=self.config.combine in ("residual", "gated"))
+        return draw(self._connections(backbone), reads_final(self.config.combine))
 
     def _connections(self, backbone: PreTrainedModel) -> Connections:
         config = self.config

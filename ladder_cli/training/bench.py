@@ -21,7 +21,8 @@ from torch import nn
 from ladder_cli.analysis.backward_memory import saved_activation_bytes
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.cli import quiet_libraries
-from ladder_cli.config import MethodConfig, ModelConfig
+from ladder_cli.config import ModelConfig
+from ladder_cli.method_config import MethodConfig
 from ladder_cli.models.backbone import load_backbone, parameter_count, planned_dtype
 from ladder_cli.models.loss import DEFAULT_CHUNK
 from ladder_cli.models.method import method_for

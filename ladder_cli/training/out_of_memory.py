@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -27,8 +27,11 @@ def free_memory() -> None:
 
 
 @contextlib.contextmanager
-def out_of_memory_advised(micro_batch: int, max_length: int, loss_chunk: int, quantization: str) -> Iterator[None]:
-    """Turn it into one line that names what to lower, the cheapest first.
+def out_of_memory_advised(settings: Callable[[], list[str]]) -> Iterator[None]:
+    """Turn it into one line that names what to change.
+
+    Args:
+        settings: gives what takes less memory, the cheapest first; asked only if it is needed.
 
     Raises:
         UserError: in place of whatever was raised.
@@ -38,15 +41,7 @@ def out_of_memory_advised(micro_batch: int, max_length: int, loss_chunk: int, qu
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        ways = []
-        if micro_batch > 1:
-            ways.append(f"train.micro_batch_size={micro_batch // 2} (now {micro_batch}; the global batch stays)")
-        ways.append(f"data.max_length (now {max_length})")
-        ways.append(f"train.loss_chunk (now {loss_chunk})")
-        if quantization != "nf4":
-            ways.append(f"model.quantization=nf4 (now {quantization})")
-        ways.append("or recompute: method.recompute=true for ladders, method.gradient_checkpointing=true for qlora")
         raise UserError(
-            f"out of memory. What to lower, the first one first: {'; '.join(ways)}. dry_run=true shows the plan "
+            f"out of memory. What takes less, the cheapest first: {'; '.join(settings())}. dry_run=true shows the plan "
             "without reading a weight."
         ) from error

@@ -9,10 +9,12 @@ import torch
 from rich.console import Console
 
 from ladder_cli.analysis.memory_model import MemoryPrediction, Step, predict_memory
-from ladder_cli.config import HardwareConfig, MethodConfig, ModelConfig, TrainConfig, processes
+from ladder_cli.config import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
+from ladder_cli.method_config import MethodConfig
 from ladder_cli.models.backbone import planned_dtype
 from ladder_cli.models.method import method_for
+from ladder_cli.ranks import processes
 from ladder_cli.training.trainer import optimizer_name
 
 # CUDA's context, the libraries' workspaces and what the allocator loses to fragments: an allowance, not a measurement.
@@ -109,14 +111,7 @@ def preflight(config: TrainConfig, device: torch.device, longest: int | None = N
     Raises:
         UserError: if the backbone's shape cannot be read.
     """
-    tokens = config.data.max_length if longest is None else min(longest, config.data.max_length)
-    step = Step(
-        rows=config.train.micro_batch_size,
-        tokens=tokens,
-        accumulation=config.train.accumulation(processes()),
-        optimizer=optimizer_name(config.train.optimizer, device),
-        loss_chunk=config.train.loss_chunk,
-    )
+    step = _step(config, device, longest)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
     prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
@@ -129,6 +124,21 @@ def preflight(config: TrainConfig, device: torch.device, longest: int | None = N
             if _fits(total, capacity, allowance):
                 break
     return Preflight(prediction, step, capacity, allowance, tuple(remedies))
+
+
+def leaner_settings(config: TrainConfig, device: torch.device) -> list[str]:
+    """Settings that take less memory than those of a run, the cheapest first."""
+    return [setting for setting, *_ in _remedies(config.model, config.method, _step(config, device))]
+
+
+def _step(config: TrainConfig, device: torch.device, longest: int | None = None) -> Step:
+    return Step(
+        rows=config.train.micro_batch_size,
+        tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
+        accumulation=config.train.accumulation(processes()),
+        optimizer=optimizer_name(config.train.optimizer, device),
+        loss_chunk=config.train.loss_chunk,
+    )
 
 
 def memory_of(hardware: HardwareConfig, device: torch.device) -> int | None:

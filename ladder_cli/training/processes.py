@@ -10,8 +10,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ladder_cli.config import processes
 from ladder_cli.errors import UserError
+from ladder_cli.ranks import processes
 
 _SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 # For one process to wait for another: a shard of an evaluation may take days. The launcher ends all when one dies.

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCal
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.claim import claimed
 from ladder_cli.cli import as_dict
-from ladder_cli.config import TrainConfig, is_main_process, processes
+from ladder_cli.config import TrainConfig
 from ladder_cli.credentials import redacted
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.prepare import PreparedData, prepare_data
@@ -34,13 +34,14 @@ from ladder_cli.models.backbone import (
 )
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
+from ladder_cli.ranks import is_main_process, processes
 from ladder_cli.run_dir import PROMPT, RunDir, read_json, write_json
 from ladder_cli.training.bad_batch import BadBatch
 from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
 from ladder_cli.training.memory import PeakMemory
 from ladder_cli.training.out_of_memory import out_of_memory_advised
 from ladder_cli.training.plan import Plan, steps_for
-from ladder_cli.training.preflight import Preflight, preflight
+from ladder_cli.training.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.training.processes import decided_by_main, join, main_first
 from ladder_cli.training.resume import DONE, finished_before, refuse_other_data, starting_step
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
@@ -96,10 +97,8 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         Interrupted: after a signal, with a checkpoint written.
         RunFailed: if the loss or gradient became infinite or not a number.
     """
-    limits = out_of_memory_advised(
-        config.train.micro_batch_size, config.data.max_length, config.train.loss_chunk, config.model.quantization
-    )
     device = resolve_device(config.hardware.device)
+    limits = out_of_memory_advised(lambda: leaner_settings(config, device))
     if config.resume and finished_before(as_dict(config), run, console):
         return read_json(run.metrics)
     with contextlib.ExitStack() as stack:

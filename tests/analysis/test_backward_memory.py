@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ladder_cli.analysis.backward_memory import predicted_activation_bytes, saved_activation_bytes
-from ladder_cli.config import LadderMethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.config import ModelConfig
+from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.models.backbone import architecture
 from ladder_cli.models.method import method_for
 from tests.conftest import model_preset

@@ -12,7 +12,8 @@ from ladder_cli.analysis.allocation import BACKWARD, AllocationCount
 from ladder_cli.analysis.backward_memory import saved_activation_bytes
 from ladder_cli.analysis.fake_backbone import stored_bytes
 from ladder_cli.analysis.memory_model import Step, optimizer_bytes, predict_memory
-from ladder_cli.config import LadderMethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.config import ModelConfig
+from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.models.backbone import load_backbone
 from ladder_cli.models.memory_parts import ACTIVATIONS, memory_part
 from ladder_cli.models.method import method_for

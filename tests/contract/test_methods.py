@@ -4,11 +4,12 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from ladder_cli.config import LadderMethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.config import ModelConfig
 from ladder_cli.errors import UserError
+from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.models.backbone import parameter_count
 from ladder_cli.models.method import load_adapter, method_for
-from tests.conftest import INNER, random_backbone
+from tests.conftest import INNER, loss_curve, random_backbone
 
 LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)
 METHODS = {
@@ -95,15 +96,7 @@ def train(model, ids, steps=4) -> list[float]:
     labels = ids.clone()
     labels[:, :5] = -100
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-    model.train()
-    losses = []
-    for _ in range(steps):
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
+    return loss_curve(model, optimizer, ids, labels, steps)
 
 
 def test_an_untrained_method_equals_the_backbone_bit_for_bit(starts_as_the_backbone, model, architecture, token_ids):

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
 
-from ladder_cli.cli import choices, parse
+from ladder_cli.cli import choices, composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.chat import PromptRenderer
@@ -17,9 +15,7 @@ from ladder_cli.models.method import method_for
 
 @pytest.mark.parametrize("preset", choices("method"))
 def test_a_preset_trains_and_generates(preset, tiny_tokenizer):
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
-        config = parse(compose("train", [f"method={preset}", "data.train_samples=32"]), TrainConfig)
+    config = composed("train", TrainConfig, [f"method={preset}", "data.train_samples=32"])
     renderer = PromptRenderer(tiny_tokenizer, config.data.instruction)
     rows = encode(load_examples(config.data, None, 0).train, renderer, 256, "error")
     collate = PaddingCollator(tiny_tokenizer.pad_token_id)

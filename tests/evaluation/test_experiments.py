@@ -7,10 +7,8 @@ import statistics
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
 
-from ladder_cli.cli import as_dict, parse
+from ladder_cli.cli import as_dict, composed
 from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.chat import PromptRenderer
@@ -58,9 +56,7 @@ def set_verdicts(folder, right):
 @pytest.fixture
 def sweep(tmp_path, tiny_backbone, tiny_tokenizer):
     """Three finished runs that differ in their seed alone."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
-        config = as_dict(parse(compose("train", ["model=tiny", "hardware=cpu"]), TrainConfig))
+    config = as_dict(composed("train", TrainConfig, ["model=tiny", "hardware=cpu"]))
     prompt = PromptRenderer(tiny_tokenizer, "Answer.")
     for seed in range(3):
         run = tmp_path / "sweep" / f"ladder-tiny,seed={seed}"

@@ -6,23 +6,13 @@ import pytest
 
 from ladder_cli.evaluation.grading import Grader, Task
 from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
+from tests.evaluation.test_verdict import CASES
 
 
 @pytest.fixture(scope="module")
 def grader():
     with Grader(workers=2, seconds=4.0) as pool:
         yield pool
-
-
-CASES = [
-    ("7", "so it is \\boxed{7}.", CORRECT),
-    ("7", "first \\boxed{3}? no: 8", INCORRECT),
-    ("\\frac{1}{2}", "\\boxed{0.5}", CORRECT),
-    ("\\left( 3, \\frac{\\pi}{2} \\right)", "\\boxed{(3, \\pi/2)}", CORRECT),
-    ("7", "I do not know", NO_ANSWER),
-    ("10\\%", "\\boxed{10\\%}", CORRECT),
-    ("x", "\\boxed{y}", INCORRECT),
-]
 
 
 def test_workers_give_the_same_verdicts_from_a_thread(grader):

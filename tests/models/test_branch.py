@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ladder_cli.config import LadderMethodConfig, ModelConfig
+from ladder_cli.config import ModelConfig
 from ladder_cli.errors import UserError
+from ladder_cli.method_config import LadderMethodConfig
 from ladder_cli.models.backbone import load_backbone
 from ladder_cli.models.method import method_for
 from tests.conftest import random_backbone

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
-from ladder_cli.config import LadderMethodConfig, ModelConfig
+from ladder_cli.config import ModelConfig
+from ladder_cli.method_config import LadderMethodConfig
 from ladder_cli.models.method import method_for
 from tests.conftest import random_backbone
 

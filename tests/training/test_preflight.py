@@ -5,21 +5,18 @@ import os
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
-from ladder_cli.cli import parse
+from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.training.preflight import preflight
-from tests.test_config import composed  # noqa: F401  (stores the schema)
+from ladder_cli.training.preflight import leaner_settings, preflight
 from tests.training.test_run import ladder_train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def config(*overrides: str) -> TrainConfig:
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
-        return parse(compose("train", overrides=["train.micro_batch_size=4", *overrides]), TrainConfig)
+    return composed("train", TrainConfig, ["train.micro_batch_size=4", *overrides])
 
 
 def test_a_step_that_fits_needs_no_advice():
@@ -69,13 +66,25 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line_and_reads_no_weights(tmp_p
 def test_a_dry_run_on_a_published_model_needs_no_download(tmp_path):
     """Tokenizer and rows cannot be reached here; shape, parameters and memory are known all the same."""
     result = ladder_train(
-        "dry_run=true", "model=qwen2.5-0.5b", "data=s1k", "data.max_length=256", "train.micro_batch_size=1",
-        f"output_dir={tmp_path}", env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        "dry_run=true", "hardware=rtx-12gb", "model=qwen2.5-0.5b", "data=s1k", "data.max_length=256",
+        "train.micro_batch_size=1", f"output_dir={tmp_path}", env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     plan = json.loads((tmp_path / "plan.json").read_text())
     memory = plan["peak_memory_bytes"]
     assert memory["predicted"] == sum(memory["parts"].values()) > 0.9e9
     assert plan["backbone_parameters"] == 494_032_768
+    # For a card that this machine does not have.
+    assert (memory["capacity"], memory["fits"]) == (12_000_000_000, True)
     assert plan["rows"] is None
     assert "planned without data" in result.stdout
+
+
+def test_what_takes_less_memory_is_named_in_the_order_of_its_cost():
+    settings = leaner_settings(config("method=qlora", "model.quantization=int8"), CPU)
+    assert settings[0].startswith("train.micro_batch_size=1 ")
+    assert settings[-2:] == ["model.quantization=nf4", "data.max_length=128"]
+    assert "method.gradient_checkpointing=true" in settings
+    lean = ["train.micro_batch_size=1", "train.loss_chunk=64", "train.optimizer=adamw_8bit", "method.recompute=true"]
+    lean += ["method.int8_taps=true", "model.quantization=nf4", "model.head_quantization=nf4"]
+    assert leaner_settings(config(*lean, "model.embeddings_on_cpu=true"), CPU) == ["data.max_length=128"]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ladder_cli.config import LadderMethodConfig, ModelConfig, QLoRAMethodConfig
+from ladder_cli.config import ModelConfig
+from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.models.backbone import load_backbone, parameter_count
 from ladder_cli.models.method import load_adapter, method_for
 

@@ -79,6 +79,11 @@ def test_a_finished_run_leaves_every_file_of_the_contract(finished):
     }
     assert metrics["backbone_parameters"] == 2_474_304
     assert metrics["flops_per_token"]["paper"] == 2 * 2_474_304 + 6 * metrics["trainable_parameters"]
+    achieved = metrics["tokens_per_second"] * metrics["flops_per_token"]["actual"]
+    assert metrics["flops_per_second"] == pytest.approx(achieved)
+    predicted = metrics["peak_memory_bytes"]["predicted"]
+    # Weights, side network, gradients and two moments in float32 are there at least; the step is a small one.
+    assert 4 * (2_474_304 + 3 * metrics["trainable_parameters"]) < predicted < 100e6
     assert metrics["peak_memory_bytes"]["measured"] > metrics["peak_memory_bytes"]["baseline"] > 0
     assert run.adapter.is_dir()
     stored = sum(tensor.numel() for tensor in load_file(run.adapter / "adapter_model.safetensors").values())
@@ -161,9 +166,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     import torch
     from transformers import TrainingArguments
 
-    from ladder_cli.config import LadderMethodConfig
     from ladder_cli.data.batching import PaddingCollator
     from ladder_cli.errors import RunFailed
+    from ladder_cli.method_config import LadderMethodConfig
     from ladder_cli.models.backbone import load_backbone
     from ladder_cli.models.method import method_for
     from ladder_cli.training.bad_batch import BadBatch
