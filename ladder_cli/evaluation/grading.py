@@ -3,13 +3,15 @@
 Math-Verify's own timeouts rest on SIGALRM: they fail outside the main thread and cancel the caller's alarm. So they
 are off, and each verification runs in a worker with a memory limit, while the parent keeps the deadline. A worker
 that overstays is replaced, and only the answer it was at is lost, with a verdict that says so; the answer of one that
-dies is graded once more.
+dies is graded again.
 """
 
 import contextlib
 import multiprocessing
 import resource
+import signal
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +30,9 @@ MEMORY_LIMIT_BYTES = 2 * 2**30
 RULES_VERSION = 1
 _START_SECONDS = 120.0
 _STARTS = 5  # times that a worker may die before its first answer
+# Deaths of workers at one answer before its verdict is a crash: by SIGKILL, which somebody else must have sent, and by
+# any other end, which may have been the answer.
+_KILLS, _DEATHS = 10, 2
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,8 @@ class Grader:
         waiting = iter(tasks)
         running: dict[Connection, tuple[_Worker, Task]] = {}
         idle = list(self._workers)
-        # Whose worker died: it may have been the answer, or somebody else who killed it. The second time it is a crash.
         again: list[Task] = []
-        retried: set[Any] = set()
+        deaths: Counter[Any] = Counter()
         exhausted = False
         while True:
             while (again or not exhausted) and len(running) < self._count:
@@ -114,12 +118,12 @@ class Grader:
                 worker, task = running.pop(connection)  # type: ignore[call-overload]
                 result = worker.result()
                 if result is None:
-                    self._discard(worker)
-                    if task.key in retried:
-                        yield Grade(task.key, CRASH)
-                    else:
-                        retried.add(task.key)
+                    deaths[task.key] += 1
+                    if deaths[task.key] < (_KILLS if worker.was_killed() else _DEATHS):
                         again.append(task)
+                    else:
+                        yield Grade(task.key, CRASH)
+                    self._discard(worker)
                 else:
                     idle.append(worker)
                     yield Grade(task.key, *result)
@@ -180,6 +184,11 @@ class _Worker:
         except (EOFError, OSError):
             return None
 
+    def was_killed(self) -> bool:
+        """Of a process that has died: whether by SIGKILL."""
+        self._process.join()
+        return self._process.exitcode == -signal.SIGKILL
+
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
@@ -189,7 +198,6 @@ class _Worker:
 def _serve(connection: Connection) -> None:
     """The worker's life: import, say so, answer until the pipe closes."""
     import logging
-    import signal
 
     # Ctrl-C is the parent's to handle; it kills its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,7 +14,7 @@ from ladder_cli.cli import parse
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.models.adapter import WEIGHTS_FILE
+from ladder_cli.models.adapter import WEIGHTS_FILE, read_config
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
 from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json, safe_name
@@ -69,7 +69,7 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     """What the config names; no weights are read yet.
 
     Raises:
-        UserError: if a run is missing, unfinished, or was trained under another prompt.
+        UserError: if a run is missing, unfinished, damaged, or was trained under another prompt.
     """
     if config.run is None:
         target = _backbone_alone(config, overrides)
@@ -120,6 +120,7 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
     model_config = _with_overrides(trained.model, config.model, overrides)
     if not (run.adapter / WEIGHTS_FILE).is_file():
         raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
+    read_config(run.adapter)  # what is damaged shall be refused before anything is loaded or written
     prompt = read_json(run.prompt)
     if not isinstance(prompt.get("instruction"), str) or not isinstance(prompt.get("fingerprint"), str):
         raise UserError(f"{run.prompt} names no instruction and fingerprint: restore it, or train again.")

@@ -1,10 +1,13 @@
+import contextlib
 import json
+import os
+import signal
 import threading
 import time
 
 import pytest
 
-from ladder_cli.evaluation.grading import Grader, Task
+from ladder_cli.evaluation.grading import Grader, Task, _Worker
 from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
 from tests.evaluation.test_verdict import CASES
 
@@ -43,15 +46,41 @@ def test_a_verification_that_runs_on_is_killed_and_the_others_are_not_lost(grade
     assert (grades["good 1"], grades["good 2"], grades["bad"]) == (CORRECT, CORRECT, INCORRECT)
 
 
-def test_a_worker_that_dies_costs_one_verdict(grader):
-    list(grader.grade([Task("warm", "1", "\\boxed{1}")]))
-    for worker in grader._workers:
-        worker._process.kill()
-        worker._process.join()
-    first = [grade.verdict for grade in grader.grade([Task(n, "1", "\\boxed{1}") for n in range(4)])]
-    assert first.count(CRASH) <= 2
-    assert first.count(CORRECT) >= 2
-    assert [grade.verdict for grade in grader.grade([Task("after", "1", "\\boxed{1}")])] == [CORRECT]
+def dying(monkeypatch, key, number, times):
+    """Let a signal end the worker that is given the task of that key, before it can answer; returns who died."""
+    submit, dead = _Worker.submit, []
+
+    def submit_to_the_dying(worker, task, seconds):
+        if task.key != key or len(dead) == times:
+            submit(worker, task, seconds)
+            return
+        process = worker._process.pid
+        os.kill(process, signal.SIGSTOP)
+        submit(worker, task, seconds)
+        os.kill(process, number)
+        with contextlib.suppress(ProcessLookupError):  # SIGKILL ends a stopped process too
+            os.kill(process, signal.SIGCONT)
+        dead.append(process)
+
+    monkeypatch.setattr(_Worker, "submit", submit_to_the_dying)
+    return dead
+
+
+@pytest.mark.parametrize(("kills", "verdict"), [(5, CORRECT), (10, CRASH)])
+def test_workers_killed_by_somebody_else_cost_no_verdict_unless_it_never_ends(grader, monkeypatch, kills, verdict):
+    dead = dying(monkeypatch, "hunted", signal.SIGKILL, kills)
+    grades = {
+        grade.key: grade.verdict for grade in grader.grade(Task(n, "1", "\\boxed{1}") for n in ("hunted", "other"))
+    }
+    assert (len(dead), grades) == (kills, {"hunted": verdict, "other": CORRECT})
+
+
+def test_a_worker_that_dies_twice_at_one_answer_makes_it_a_crash(grader, monkeypatch):
+    dead = dying(monkeypatch, "fatal", signal.SIGSEGV, 3)
+    grades = {
+        grade.key: grade.verdict for grade in grader.grade(Task(n, "1", "\\boxed{1}") for n in ("fatal", "other"))
+    }
+    assert (len(dead), grades) == (2, {"fatal": CRASH, "other": CORRECT})
 
 
 def test_a_deadline_is_kept_by_the_parent():
