@@ -138,6 +138,7 @@ class OptimizationConfig:
     early_stopping: int | None = None  # evaluations without improvement before stopping; None: never
     logging_steps: int = 10
     loss_chunk: int = 512  # counted tokens whose logits exist at the same time
+    compile: bool = False  # layers through torch.compile: takes a minute at the start, and rounds differently
 
     def __post_init__(self) -> None:
         at_least("train.epochs", self.epochs, 0.0)

@@ -245,7 +245,7 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         masks = self._masks(tokens, attention_mask, past_key_values, position_ids)
         with memory_part(BACKBONE):
             taps = self.tap_source.taps(attention_mask=attention_mask, **inputs, **kwargs)
-        return self.side(taps.rungs, taps.final, masks, position_ids, **kwargs)
+        return self.side(taps, masks, position_ids, **kwargs)
 
     def _masks(
         self, tokens: Tensor, attention_mask: Any, cache: Cache | None, position_ids: Tensor

@@ -19,11 +19,12 @@ from transformers import Cache
 from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.combine import make_combine
-from ladder_cli.models.compressed_taps import Int8Taps
 from ladder_cli.models.gates import make_gate
+from ladder_cli.models.kept_taps import EightBits, Keeping, MadeAgain, ThriftyProjection
 from ladder_cli.models.ladder_config import LadderConfig
 from ladder_cli.models.projections import DownProjections, uniform_
 from ladder_cli.models.side_block import build_block, side_config
+from ladder_cli.models.taps import Taps
 
 
 def in_type(dtype: torch.dtype, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -80,8 +81,7 @@ class SideNetwork(nn.Module):
 
     def forward(
         self,
-        rungs: dict[int, Tensor],
-        final: Tensor | None,
+        taps: Taps,
         masks: dict[str, Tensor | None],
         position_ids: Tensor,
         past_key_values: Cache | None = None,
@@ -90,8 +90,7 @@ class SideNetwork(nn.Module):
         """The hidden state that the head reads.
 
         Args:
-            rungs: backbone layer -> `[batch, tokens, d]`, with 0 the embeddings.
-            final: output of the last backbone layer, `[batch, tokens, d]`; None where `combine` does not read it.
+            taps: of one batch.
             masks: attention mask by layer type, as Transformers makes them.
             position_ids: `[batch, tokens]`.
             past_key_values: the cache shared with the backbone; side layer j lies at index L + j - 1.
@@ -99,14 +98,14 @@ class SideNetwork(nn.Module):
         Returns:
             `[batch, tokens, d]`, before the backbone's final norm, or instead of it where `combine.normed`.
         """
-        dtype = rungs[0].dtype
-        state = self._projected(0, rungs[0], dtype)
+        dtype = taps.rungs[0].dtype
+        state = self._projected(0, taps, 0, dtype)
         if self.rotary is not None:
             kwargs["position_embeddings"] = self.rotary(state, position_ids)
         for j, layer in enumerate(self.layers, start=1):
             source = self.connections.source_of(j)
             if source is not None:
-                tap = self._projected(j, rungs[source], dtype)
+                tap = self._projected(j, taps, source, dtype)
                 state = in_type(dtype, self.gates[str(j)], state, tap)
             run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
             output = run(
@@ -119,10 +118,19 @@ class SideNetwork(nn.Module):
                 **kwargs,
             )
             state = output[0] if isinstance(output, tuple) else output
-        return in_type(dtype, self.combine, final, state)
+        return in_type(dtype, self.combine, taps.final, state)
 
-    def _projected(self, rung: int, tap: Tensor, dtype: torch.dtype) -> Tensor:
+    def _projected(self, rung: int, taps: Taps, source: int, dtype: torch.dtype) -> Tensor:
         projection = self.down.of(rung)
-        if self.int8_taps and torch.is_grad_enabled() and not isinstance(projection, nn.Identity):
-            projection = Int8Taps(projection)
-        return in_type(dtype, projection, self.down.normed(tap))
+        if torch.is_grad_enabled() and not isinstance(projection, nn.Identity):
+            keeping = self._keeping(taps, source)
+            if keeping is not None:
+                projection = ThriftyProjection(projection, keeping)
+        return in_type(dtype, projection, self.down.normed(taps.rungs[source]))
+
+    def _keeping(self, taps: Taps, source: int) -> Keeping | None:
+        """How the backward pass gets a tap; None leaves it to autograd, which keeps it whole."""
+        embed = taps.embed
+        if source == 0 and embed is not None:
+            return MadeAgain(lambda: self.down.normed(embed()))
+        return EightBits() if self.int8_taps else None

@@ -32,6 +32,7 @@ from ladder_cli.models.backbone import (
     planned_dtype,
     resolve_device,
 )
+from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
 from ladder_cli.ranks import is_main_process, processes
@@ -144,6 +145,8 @@ def _train(
     console.print()
     if config.data.packing:
         check_packing(model)
+    if config.train.compile:
+        compile_layers(model, device)
 
     record = _record(config, device, data.fingerprint)
     if is_main_process():

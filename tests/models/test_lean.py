@@ -1,13 +1,18 @@
 """Settings that save memory leave the training as it was."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from ladder_cli.analysis.backward_memory import saved_activation_bytes
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.models.backbone import load_backbone
-from ladder_cli.models.compressed_taps import Int8Taps
+from ladder_cli.models.connections import connect
+from ladder_cli.models.kept_taps import EightBits, ThriftyProjection
+from ladder_cli.models.ladder import LadderModel
 from ladder_cli.models.lean import (
     QuantizedHead,
     chunk_feed_forward,
@@ -64,11 +69,44 @@ def test_the_gradient_of_an_eight_bit_tap_is_near_the_exact_one_even_beside_huge
     (exact(tap) * wanted).sum().backward()
     first = next(exact.parameters())
     expected, first.grad = first.grad.clone(), None
-    result = in_type(torch.float32, Int8Taps(exact), tap)
+    result = in_type(torch.float32, ThriftyProjection(exact, EightBits()), tap)
     torch.testing.assert_close(result, exact(tap))
     (result * wanted).sum().backward()
     error = (first.grad - expected).norm(dim=0) / expected.norm(dim=0)
     assert error.max() < 0.02
+
+
+class KeptEmbeddings:
+    """Taps that cannot be made again."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def taps(self, **inputs):
+        return replace(self.source.taps(**inputs), embed=None)
+
+
+@pytest.mark.parametrize(("architecture", "spared"), [("qwen2", 1), ("llama", 1), ("gpt2", 0)])
+@pytest.mark.parametrize("tap_norm", ["none", "rms"])
+def test_embeddings_are_looked_up_again_for_the_backward_pass_where_the_first_layer_reads_them(
+    architecture, spared, tap_norm
+):
+    """GPT-2 adds positions to them first, so that its first layer reads something else."""
+    ids = torch.randint(2, 90, (2, 9))
+    kept, gradients = [], []
+    for again in (True, False):
+        torch.manual_seed(0)
+        backbone = random_backbone(architecture)
+        model = LadderModel.on(backbone, connect(4, "last", layers=4), reduction=2, tap_norm=tap_norm)
+        torch.nn.init.normal_(model.side.combine.up.weight)
+        if not again:
+            model.tap_source = KeptEmbeddings(model.tap_source)
+        kept.append(saved_activation_bytes(model, ids, ids))
+        model(input_ids=ids, labels=ids).loss.backward()
+        gradients.append(model.side.down.of(0).weight.grad)
+    assert gradients[0].norm() > 0
+    assert torch.equal(*gradients)
+    assert kept[1] - kept[0] == spared * ids.numel() * backbone.config.hidden_size * 4
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
