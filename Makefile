@@ -27,7 +27,7 @@ lint: $(READY) ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## step time and memory of every method beside QLoRA with checkpointing; writes outputs/bench/bench.json
+bench: $(READY) ## step time and memory of every method beside QLoRA with checkpointing (half an hour); bench.json
 	$(BIN)/python scripts/bench.py
 
 bench-gpu: $(READY) ## the same at 1.5B and 7B on a GPU, with random weights, under memory caps; bench-gpu.json

@@ -1,8 +1,8 @@
 """Ladder, xLadder and QLoRA with and without checkpointing, step against step: what `make bench` runs.
 
-    python scripts/bench.py                                       the embedded model
-    python scripts/bench.py --model smollm2-135m --path DIR       a real one
-    python scripts/bench.py --model qwen2.5-0.5b --random         a published shape with random weights, no download
+    python scripts/bench.py                                       the embedded model, and 135M and 0.5B on a CPU
+    python scripts/bench.py --model smollm2-135m                  one model, with random weights of its shape
+    python scripts/bench.py --model smollm2-135m --path DIR       with its own
     python scripts/bench.py --gpu                                 1.5B and 7B on a GPU, under memory caps
 
 Writes outputs/bench/bench.json, or bench-gpu.json.
@@ -28,6 +28,8 @@ METHODS = {
 }
 # Trains whole layers: where memory is capped it would only say that it does not fit.
 ON_CPU = {"branch": ["method=branch"]}
+# Model, rows, tokens.
+CPU_CASES = [("tiny", 16, 128), ("smollm2-135m", 1, 512), ("smollm2-135m", 4, 512), ("qwen2.5-0.5b", 1, 512)]
 # Model, quantization, rows, tokens, cap in GB, hardware preset.
 GPU_CASES = [
     *((model, kind, rows, 2048, None, "auto")
@@ -38,33 +40,34 @@ GPU_CASES = [
 ]  # fmt: skip
 HEADINGS = (
     *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "kept for backward MB"),
-    "step / QLoRA checkpointed",
+    *("step / QLoRA checkpointed", "FLOPs / QLoRA checkpointed"),
 )
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--path", help="local folder of the model")
-    parser.add_argument("--random", action="store_true", help="random weights of the model's published shape")
+    parser.add_argument("--model", help="this one alone, a name in conf/model")
+    parser.add_argument("--path", help="local folder of the model; by default random weights of its published shape")
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
     args = parser.parse_args()
-    if args.gpu:
-        cases = [_case(*case, "bfloat16", None, "cuda", True) for case in GPU_CASES]
-    else:
-        cases = [
-            _case(
-                *(args.model, args.quantization, args.rows, args.tokens, None, "cpu", args.dtype, args.path, "cpu"),
-                args.random,
-            )
-        ]
+    cases: list[dict[str, Any]] = []
     path = OUTPUTS / "bench" / ("bench-gpu.json" if args.gpu else "bench.json")
-    write_json(path, {"cases": cases} if args.gpu else cases[0])
+    if args.gpu:
+        todo = [(*case, "bfloat16", None, "cuda") for case in GPU_CASES]
+    else:
+        sizes = [(args.model, args.rows, args.tokens)] if args.model else CPU_CASES
+        todo = [
+            (name, args.quantization, rows, tokens, None, "cpu", args.dtype, args.path, "cpu")
+            for name, rows, tokens in sizes
+        ]
+    for case in todo:
+        cases.append(_case(*case))
+        write_json(path, {"cases": cases})  # as they are ready: a run of all of them is long
     print(f"written to {path}")
 
 
@@ -78,7 +81,6 @@ def _case(
     dtype: str,
     path: str | None,
     device: str,
-    random: bool,
 ) -> dict[str, Any]:
     """Measure one model at one shape, and print the table."""
     overrides = [f"model={name}", f"model.quantization={quantization}", f"model.dtype={dtype}", f"hardware={hardware}"]
@@ -88,6 +90,7 @@ def _case(
         for label, choice in (METHODS | (ON_CPU if device == "cpu" else {})).items()
     }
     model: ModelConfig = configs[REFERENCE].model
+    random = model.path is None  # the embedded model has a path
     quiet_libraries(model)
     from ladder_cli.training.bench import REPEATS, Shape, compare
 
@@ -116,7 +119,7 @@ def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> No
         if "error" in figures:
             table.add_row(name, figures["error"])
             continue
-        ratio = figures[f"ratio_to_{REFERENCE}"]
+        ratios = [figures[f"{kind}_to_{REFERENCE}"] for kind in ("ratio", "flops_ratio")]
         table.add_row(
             name,
             f"{figures['step_seconds']:.3f}",
@@ -125,7 +128,7 @@ def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> No
             f"{figures['peak_memory_bytes'] / 1e6:,.0f}",
             f"{figures['predicted_memory_bytes'] / 1e6:,.0f}",
             f"{figures['saved_activation_bytes'] / 1e6:,.1f}",
-            "" if ratio is None else f"{ratio:.2f}",
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     make_console().print(table)
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ladder_cli.analysis.backward_memory import saved_activation_bytes
+from ladder_cli.analysis.flop_count import FlopCount
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.cli import quiet_libraries
 from ladder_cli.config import ModelConfig
@@ -30,7 +31,7 @@ from ladder_cli.models.random_weights import random_weights
 from ladder_cli.training.memory import PeakMemory
 
 WARM_UP_STEPS = 2
-REPEATS = 7
+REPEATS = 5
 _READY = "ready"
 # glibc keeps freed blocks for later, and the resident set with them; blocks that are mapped one by one go back at
 # once, so that the peak is what was in use.
@@ -70,7 +71,8 @@ def compare(
         `backbone_seconds` (median of the frozen backbone's forward pass alone, from embeddings to last layer),
         `tokens_per_second`, `peak_memory_bytes` (of tensors: above what the process held before the model was
         loaded), `predicted_memory_bytes`, `saved_activation_bytes` (kept between forward and backward),
-        `trainable_parameters`, and `ratio_to_<reference>` of the step time.
+        `trainable_parameters`, `step_flops` and `backbone_flops` (None where the model is quantised, by operators
+        that cannot be looked into), and `ratio_to_<reference>` of the step time and `flops_ratio_to_<reference>`.
     """
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[Any, Connection]] = {}
@@ -101,10 +103,11 @@ def compare(
         for process, _ in workers.values():
             process.kill()
             process.join()
-    base = results[reference].get("step_seconds")
     for result in results.values():
         if "step_seconds" in result:
-            result[f"ratio_to_{reference}"] = result["step_seconds"] / base if base else None
+            for figure, name in (("step_seconds", "ratio_to_"), ("step_flops", "flops_ratio_to_")):
+                mine, base = result[figure], results[reference].get(figure)
+                result[name + reference] = mine / base if mine and base else None
     return {name: results[name] for name in methods}
 
 
@@ -152,6 +155,7 @@ def _work(pipe: Connection, job: _Job) -> None:
         return
     peak = (memory.measured() or 0) - memory.baseline
     saved = measured.saved_bytes()
+    flops = measured.flops() if job.model.quantization == "none" else (None, None)
     pipe.send(_READY)
     with contextlib.suppress(EOFError):
         while pipe.recv() == "step":
@@ -162,6 +166,8 @@ def _work(pipe: Connection, job: _Job) -> None:
                 "predicted_memory_bytes": predicted,
                 "saved_activation_bytes": saved,
                 "trainable_parameters": parameter_count(measured.model, trained=True),
+                "step_flops": flops[0],
+                "backbone_flops": flops[1],
             }
         )
 
@@ -200,6 +206,14 @@ class _Measured:
             self._backbone.get_decoder()(input_ids=self._ids, use_cache=False)
         _synchronize(self._device)
         return time.perf_counter() - started
+
+    def flops(self) -> tuple[int, int]:
+        """FLOPs of a step, and of the backbone's forward pass alone."""
+        with FlopCount() as step:
+            self.step()
+        with FlopCount() as backbone:
+            self.backbone_forward()
+        return step.total, backbone.total
 
     def saved_bytes(self) -> int:
         """Kept between forward and backward."""

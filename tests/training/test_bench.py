@@ -20,5 +20,9 @@ def test_methods_are_measured_on_the_same_batch_beside_the_reference(tiny_config
     ladder, qlora = results["ladder"], results["qlora"]
     assert ladder["ratio_to_qlora"] == ladder["step_seconds"] / qlora["step_seconds"]
     assert (ladder["trainable_parameters"], qlora["trainable_parameters"]) == (739_392, 325_632)
+    # Both run the backbone once forward; QLoRA's gradients go back through it, the ladder's do not.
+    assert ladder["backbone_flops"] < qlora["backbone_flops"]  # LoRA's matrices are in it
+    assert ladder["step_flops"] < qlora["step_flops"] < 3 * qlora["backbone_flops"]
+    assert ladder["flops_ratio_to_qlora"] == ladder["step_flops"] / qlora["step_flops"]
     # What QLoRA keeps of the whole backbone is more than a side network of half its width keeps.
     assert ladder["saved_activation_bytes"] < qlora["saved_activation_bytes"]
