@@ -36,8 +36,6 @@ def shard_layers(model: nn.Module, backbone: PreTrainedModel, device: torch.devi
     sharded = {parameter for layer in anatomy.layers for parameter in layer.parameters()}
     fully_shard(anatomy.decoder, mesh=mesh, ignored_params={*anatomy.decoder.parameters()} - sharded)
     model.to(device)
-    if getattr(backbone, "hf_device_map", None) is not None:
-        backbone.hf_device_map = {"": device}
 
 
 def is_sharded(model: nn.Module) -> bool:

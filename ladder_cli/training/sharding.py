@@ -33,8 +33,7 @@ def sharding_settled(config: TrainConfig, console: Console) -> Iterator[TrainCon
         asked = "the launcher's FSDP" if from_launcher else "hardware.shard_backbone=true"
         raise UserError(
             f"{asked} cannot cut the weights that model.quantization={config.model.quantization} makes: give "
-            "model.quantization=none, or let every process hold the whole quantised backbone (torchrun, or accelerate's "
-            "MULTI_GPU, without this option)."
+            "model.quantization=none, or leave it out, so that every process holds the whole quantised backbone."
         )
     if wanted and from_launcher:
         console.print(

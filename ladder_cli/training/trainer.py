@@ -119,8 +119,8 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Batches of this process. Where they do not come out even, one more that does not count: a layer is gathered by
-        all processes or by none (`models.sharding`).
+        """Batches of this process. Where they do not come out even, one more that does not count: a sharded layer is
+        gathered by all processes or by none (`models.sharding`).
         """
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         batches, own = self._batches(rows), self._own_batches(rows)
