@@ -61,8 +61,9 @@ class Preflight:
     def print(self, console: Console) -> None:
         """The peak, its parts, and what would help."""
         room = f" of {_size(self.capacity)}" if self.capacity is not None else ""
+        shared = f", layers shared by {self.step.shards} processes" if self.step.shards > 1 else ""
         console.print(
-            f"memory of one step ({self.step.rows} x {self.step.tokens:,} tokens, {self.step.optimizer}): "
+            f"memory of one step ({self.step.rows} x {self.step.tokens:,} tokens, {self.step.optimizer}{shared}): "
             f"{_size(self.prediction.total)} at its peak{room}",
             style="bold",
         )

@@ -52,3 +52,12 @@ def test_a_launch_that_would_shard_what_is_trained_is_refused_in_one_line(kind, 
     assert status == 2
     assert errors.startswith(f"error: {kind} is not supported")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_under_fsdp_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    options = ["hardware=cpu", "benchmarks=[arithmetic]", f"output_dir={tmp_path / 'eval'}"]
+    status, _, errors = run_command("evaluate", options)
+    assert status == 2
+    assert errors.startswith("error: FSDP is not supported: in an evaluation")
+    assert len(errors.strip().splitlines()) == 1
