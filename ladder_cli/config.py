@@ -105,6 +105,7 @@ class HardwareConfig:
     micro_batch_size: int = 4  # rows in one forward pass; `train.micro_batch_size` refers to it
     eval_batch_size: int | None = None  # `decode.batch_size` refers to it; None: as the memory allows
     workers: int = 0  # data loader processes
+    shard_backbone: bool = False  # several processes hold the frozen layers together, each a share
     # What settings of model, method and training refer to; each costs time or exactness (docs/memory.md).
     loss_chunk: int = 512
     int8_taps: bool = False

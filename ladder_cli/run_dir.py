@@ -38,6 +38,7 @@ INCIDENTAL = (
     *("output_dir", "data_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps"),
     *("model.path", "model.shape", "data.cache"),
     *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
+    "hardware.shard_backbone",
 )
 _LARGEST_CONFIG = 2**20  # characters
 _GROUPS = ("method", "model", "data", "experiment", "hardware")

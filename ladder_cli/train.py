@@ -44,13 +44,15 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console
     from ladder_cli.training.run import plan_only, run_training
+    from ladder_cli.training.sharding import sharding_settled
 
     console = make_console()
     run = RunDir(run_path(config, overrides))
-    if config.dry_run:
-        plan_only(config, run, console)
-    else:
-        _report(run_training(config, run, console), run, console)
+    with sharding_settled(config, console) as settled:
+        if settled.dry_run:
+            plan_only(settled, run, console)
+        else:
+            _report(run_training(settled, run, console), run, console)
 
 
 def _report(figures: dict, run: RunDir, console: "Console") -> None:

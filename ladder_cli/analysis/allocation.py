@@ -61,10 +61,20 @@ class AllocationCount(TorchDispatchMode):
 
     def forget(self, tensor: Tensor) -> int:
         """Stop counting a tensor's storage, which lives elsewhere; returns its bytes."""
-        part, size = self._part_of[tensor.untyped_storage()._cdata]
-        self.live[part] -= size
-        self._part_of[tensor.untyped_storage()._cdata] = part, 0
-        return size
+        return self.resize(tensor, 0)
+
+    def resize(self, tensor: Tensor, size: int) -> int:
+        """Count a tensor's storage as so many bytes, of which the rest lives elsewhere; returns what it had."""
+        key = tensor.untyped_storage()._cdata
+        part, before = self._part_of[key]
+        self._part_of[key] = part, size
+        self.live[part] += size - before
+        return before
+
+    def grow(self, part: str, size: int) -> None:
+        """Count bytes that no tensor stands for, or take them off again."""
+        self.live[part] += size
+        self._note_peak()
 
     def reset_peak(self) -> None:
         """Begin the peak from what is live now."""

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.analysis.allocation import BACKWARD, AllocationCount
 from ladder_cli.analysis.fake_backbone import materialise_fake, quantize_shapes, quantized_shape
+from ladder_cli.analysis.shared_layers import share_layers
 from ladder_cli.config import ModelConfig
+from ladder_cli.models.anatomy import anatomy_of
 from ladder_cli.models.backbone import architecture
 from ladder_cli.models.lean import make_lean
 from ladder_cli.models.method import Method
@@ -36,6 +38,7 @@ class Step:
         accumulation: micro-batches whose gradients are summed.
         optimizer: `adamw`, `adamw_8bit` or `paged_adamw_8bit`.
         loss_chunk: counted tokens whose logits exist at the same time.
+        shards: processes that hold the layers together; 1 where each holds them all.
     """
 
     rows: int
@@ -43,6 +46,7 @@ class Step:
     accumulation: int
     optimizer: str
     loss_chunk: int
+    shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class MemoryPrediction:
     Attributes:
         parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
             (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
-            moment) and `backbone` (what its forward pass takes for a moment); those that are there at the peak.
+            moment), `backbone` (what its forward pass takes for a moment) and `gathered` (of several processes' layers
+            the one that runs); those that are there at the peak.
         host: bytes that were left in the host's memory.
     """
 
@@ -82,14 +87,16 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
         UserError: if the backbone's shape cannot be read, or the method does not fit it.
     """
     with torch.device("meta"):
-        trained, embeddings = _build(model, method, dtype, step.loss_chunk)
+        trained, backbone = _build(model, method, dtype, step.loss_chunk)
     host = 0
     with FakeTensorMode(), AllocationCount() as count:
         materialise_fake(trained)
         for tensor in (*trained.parameters(), *trained.buffers()):
             count.move(tensor, TRAINED if tensor.requires_grad else WEIGHTS)
         if model.embeddings_on_cpu:
-            host = count.forget(embeddings.get_parameter("weight"))
+            host = count.forget(backbone.get_input_embeddings().get_parameter("weight"))
+        if step.shards > 1:
+            share_layers(anatomy_of(backbone).layers, step.shards, count)
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         _micro_batch(trained, parameters, step, count)
@@ -102,15 +109,17 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     return MemoryPrediction(dict(backward if backward.total() > update.total() else update), host)
 
 
-def _build(model: ModelConfig, method: Method, dtype: torch.dtype, loss_chunk: int) -> tuple[nn.Module, nn.Module]:
-    """The model to train, on the default device, and the backbone's embeddings."""
+def _build(
+    model: ModelConfig, method: Method, dtype: torch.dtype, loss_chunk: int
+) -> tuple[nn.Module, PreTrainedModel]:
+    """The model to train, on the default device, and the backbone inside it."""
     backbone: PreTrainedModel = AutoModelForCausalLM.from_config(
         architecture(model), dtype=dtype, attn_implementation="sdpa"
     ).requires_grad_(False)
     if model.quantization != "none":
         quantize_shapes(backbone, model.quantization, keep=backbone.get_output_embeddings())
     make_lean(backbone, model, torch.device("meta"), partial(quantized_shape, kind=model.head_quantization))
-    return method.attach(backbone, model, loss_chunk).train(), backbone.get_input_embeddings()
+    return method.attach(backbone, model, loss_chunk).train(), backbone
 
 
 def _micro_batch(trained: nn.Module, parameters: list[nn.Parameter], step: Step, count: AllocationCount) -> None:

@@ -47,8 +47,13 @@ def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
         raise _unreadable(model, model.location, error) from error
 
 
-def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = False) -> PreTrainedModel:
     """Load the backbone frozen and in evaluation mode.
+
+    Args:
+        model: what to load.
+        device: where it will compute.
+        on_host: leave the weights in the host's memory, for who cuts them before they go to the device.
 
     Raises:
         UserError: if the folder or the hub repository cannot be read, or is no decoder-only model.
@@ -62,7 +67,7 @@ def load_backbone(model: ModelConfig, device: torch.device) -> PreTrainedModel:
             dtype=dtype,
             attn_implementation=model.attention,
             quantization_config=_quantization(model, dtype),
-            device_map={"": device},
+            device_map=None if on_host else {"": device},
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
             use_safetensors=True,

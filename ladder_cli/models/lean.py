@@ -117,6 +117,8 @@ def keep_embeddings_on_cpu(model: PreTrainedModel, device: torch.device) -> None
     if embeddings.weight.is_meta:
         return  # shapes alone; who counts them leaves the embeddings out
     embeddings.to("cpu")
+    # Who moves the whole model (the trainer does) leaves them where they are.
+    embeddings._apply = lambda *_, **__: embeddings  # type: ignore[method-assign]
     embeddings.register_forward_pre_hook(lambda module, args: tuple(ids.to("cpu") for ids in args))
     embeddings.register_forward_hook(lambda module, args, vectors: vectors.to(device))
 

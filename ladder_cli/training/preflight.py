@@ -21,6 +21,7 @@ from ladder_cli.training.trainer import optimizer_name
 CUDA_ALLOWANCE = 600_000_000
 _BAR = 40
 _SMALL_CHUNK = 128
+_AS_SMALL_AS_NF4 = 4  # processes among which a layer of 16 bits a weight is no larger than a quantised one
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Preflight:
     def print(self, console: Console) -> None:
         """The peak, its parts, and what would help."""
         room = f" of {_size(self.capacity)}" if self.capacity is not None else ""
+        shared = f", layers shared by {self.step.shards} processes" if self.step.shards > 1 else ""
         console.print(
-            f"memory of one step ({self.step.rows} x {self.step.tokens:,} tokens, {self.step.optimizer}): "
+            f"memory of one step ({self.step.rows} x {self.step.tokens:,} tokens, {self.step.optimizer}{shared}): "
             f"{_size(self.prediction.total)} at its peak{room}",
             style="bold",
         )
@@ -87,7 +89,9 @@ class Preflight:
         if self.fits:
             return
         last = self.remedies[-1][1] if self.remedies else self.prediction.total
-        settings = " ".join(setting for setting, _ in self.remedies)
+        # Of two values for one option the later one counts.
+        words = dict(word.split("=", 1) for setting, _ in self.remedies for word in setting.split())
+        settings = " ".join(f"{option}={value}" for option, value in words.items())
         enough = _fits(last, self.capacity, self.allowance)
         advice = (
             f"it would fit with {settings}"
@@ -138,6 +142,7 @@ def _step(config: TrainConfig, device: torch.device, longest: int | None = None)
         accumulation=config.train.accumulation(processes()),
         optimizer=optimizer_name(config.train.optimizer, device),
         loss_chunk=config.train.loss_chunk,
+        shards=processes() if config.hardware.shard_backbone else 1,
     )
 
 
@@ -166,12 +171,17 @@ def _remedies(
     for setting, leaner in method_for(method).leaner():
         method = leaner
         yield setting, model, method, step
+    if model.quantization == "none" and processes() > step.shards == 1:
+        step = replace(step, shards=processes())
+        yield "hardware.shard_backbone=true", model, method, step
     if model.head_quantization == "none" or not model.embeddings_on_cpu:
         model = replace(model, head_quantization="nf4", embeddings_on_cpu=True)
         yield "model.head_quantization=nf4 model.embeddings_on_cpu=true", model, method, step
-    if model.quantization != "nf4":
+    if model.quantization != "nf4" and step.shards < _AS_SMALL_AS_NF4:
         model = replace(model, quantization="nf4")
-        yield "model.quantization=nf4", model, method, step
+        whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
+        step = replace(step, shards=1)
+        yield f"model.quantization=nf4{whole}", model, method, step
     if step.tokens > 1:
         step = replace(step, tokens=step.tokens // 2)
         yield f"data.max_length={step.tokens}", model, method, step

@@ -13,7 +13,14 @@ from accelerate.utils import broadcast_object_list
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
-_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+_OTHERWISE = "launch with torchrun, and let hardware.shard_backbone=true or model.quantization=nf4 make a backbone fit"
+# Training takes the first of them over before it comes here.
+_REFUSED = {
+    "FSDP": "in an evaluation each process holds the whole backbone. Launch with torchrun or accelerate's MULTI_GPU, "
+    "and let model.quantization=nf4 make a large one fit",
+    "DEEPSPEED": f"an adapter is not gathered from its shards; {_OTHERWISE}",
+    "MEGATRON_LM": f"an adapter is not gathered from its shards; {_OTHERWISE}",
+}
 # For one process to wait for another: a shard of an evaluation may take days. The launcher ends all when one dies.
 _PATIENCE = timedelta(days=7)
 
@@ -22,14 +29,11 @@ def join(device: torch.device) -> None:
     """Meet the other processes, if there are any: gloo on a CPU, nccl on GPUs.
 
     Raises:
-        UserError: if the launcher was told to shard the model.
+        UserError: if the launcher was told to shard the model in a way that is not ours (`training.sharding`).
     """
-    for name in _SHARDING:
+    for name, reason in _REFUSED.items():
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            raise UserError(
-                f"{name} is not supported: an adapter is not gathered from its shards. Launch with torchrun or "
-                "accelerate's MULTI_GPU, and let model.quantization=nf4 make a large backbone fit each card."
-            )
+            raise UserError(f"{name} is not supported: {reason}.")
     if processes() > 1:
         PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
 

@@ -35,6 +35,7 @@ from ladder_cli.models.backbone import (
 from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
+from ladder_cli.models.sharding import shard_layers
 from ladder_cli.ranks import is_main_process, processes
 from ladder_cli.run_dir import PROMPT, RunDir, read_json, write_json
 from ladder_cli.training.bad_batch import BadBatch
@@ -130,12 +131,15 @@ def _train(
     set_seed(config.seed)
     started = time.perf_counter()
     memory = PeakMemory(device)
-    backbone = load_backbone(config.model, device)
+    sharded = config.hardware.shard_backbone
+    backbone = load_backbone(config.model, device, on_host=sharded)
     backbone_parameters = parameter_count(backbone)
     method = method_for(config.method)
     collate = PaddingCollator(data.tokenizer.pad_token_id)
     sample = (collate([row]) for row in data.train)
     model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
+    if sharded:
+        shard_layers(model, backbone, device)
     plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype), fit)
     steps = plan.steps
     assert steps is not None  # the data is there

@@ -1,5 +1,6 @@
 """Transformers' `Trainer`, with adapter-only checkpoints that are whole, and a stop on a loss that is not finite."""
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ladder_cli.data.batching import LengthGroupedSampler
 from ladder_cli.errors import UserError
 from ladder_cli.models.loss import counted_positions
 from ladder_cli.models.method import Method
+from ladder_cli.models.sharding import is_sharded
 from ladder_cli.training.bad_batch import ROW, BadBatch, NumberedRows, with_row_numbers
 from ladder_cli.training.checkpoints import Checkpoints, Progress
 
@@ -99,15 +101,17 @@ class AdapterTrainer(Trainer):
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         """Mean cross-entropy per counted token over the whole validation set, whatever the batches."""
         loader = self.get_eval_dataloader(eval_dataset)
+        own = len(self._own_batches(loader.dataset))
         model = self.accelerator.unwrap_model(self.model)
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         model.eval()
         with torch.no_grad():
-            for inputs in loader:
+            for number, inputs in enumerate(loader):
                 inputs = self._prepare_inputs({name: value for name, value in inputs.items() if name != ROW})
                 count = counted_positions(inputs["labels"]).sum()
                 loss = model(**inputs, num_items_in_batch=1).loss
-                total += torch.stack([loss.double(), count.double()])
+                if number < own:
+                    total += torch.stack([loss.double(), count.double()])
         total = self.accelerator.reduce(total, "sum")
         metrics = {f"{metric_key_prefix}_loss": (total[0] / total[1]).item()}
         self.log(metrics)
@@ -115,12 +119,27 @@ class AdapterTrainer(Trainer):
         return metrics
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Batches of this process: every n-th, none of them twice."""
+        """Batches of this process. Where they do not come out even, one more that does not count: a sharded layer is
+        gathered by all processes or by none (`models.sharding`).
+        """
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        batches, own = self._batches(rows), self._own_batches(rows)
+        idle = math.ceil(len(batches) / self.args.world_size) - len(own)
+        return DataLoader(rows, batch_sampler=[*own, *batches[:idle]], collate_fn=self.data_collator)
+
+    def _batches(self, rows: Any) -> list[list[int]]:
         size = self.args.per_device_eval_batch_size
-        batches = [list(range(at, min(at + size, len(rows)))) for at in range(0, len(rows), size)]
-        mine = batches[self.args.process_index :: self.args.world_size]
-        return DataLoader(rows, batch_sampler=mine, collate_fn=self.data_collator)
+        return [list(range(at, min(at + size, len(rows)))) for at in range(0, len(rows), size)]
+
+    def _own_batches(self, rows: Any) -> list[list[int]]:
+        """Every n-th, none of them in two processes."""
+        return self._batches(rows)[self.args.process_index :: self.args.world_size]
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: DataLoader | None = None) -> nn.Module:
+        # accelerate wraps no model that has shards in it. Here they are all frozen, and DDP was told to ignore them.
+        if training and is_sharded(model) and not isinstance(model, DistributedDataParallel):
+            return DistributedDataParallel(model)
+        return super()._wrap_model(model, training, dataloader)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset

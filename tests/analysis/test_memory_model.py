@@ -1,12 +1,14 @@
 """The predicted peak of a step: counted by hand where that is possible, against real allocations elsewhere."""
 
 import gc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForCausalLM
 
 from ladder_cli.analysis.allocation import BACKWARD, AllocationCount
 from ladder_cli.analysis.backward_memory import saved_activation_bytes
@@ -14,7 +16,7 @@ from ladder_cli.analysis.fake_backbone import stored_bytes
 from ladder_cli.analysis.memory_model import Step, optimizer_bytes, predict_memory
 from ladder_cli.config import ModelConfig
 from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.backbone import load_backbone
+from ladder_cli.models.backbone import architecture, load_backbone
 from ladder_cli.models.memory_parts import ACTIVATIONS, memory_part
 from ladder_cli.models.method import method_for
 from tests.conftest import model_preset
@@ -162,3 +164,25 @@ def test_qlora_keeps_the_whole_backbones_activations_unless_it_is_checkpointed()
     small = shallow("qwen2.5-0.5b")
     checkpointed = QLoRAMethodConfig(**{**vars(QLORA), "gradient_checkpointing": True})
     assert parts_of(small, QLORA)["activations"] > 4 * parts_of(small, checkpointed)["activations"]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_of_layers_that_processes_share_each_counts_its_share_and_one_layer_twice_while_it_runs(checkpointing):
+    model = replace(shallow("qwen2.5-0.5b"), quantization="none")
+    method = method_for(replace(QLORA, gradient_checkpointing=checkpointing))
+    step = replace(STEP, tokens=8)
+    with torch.device("meta"):
+        layer = AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16).get_decoder().layers[0]
+    size = sum(weight.nbytes for weight in layer.parameters())
+    whole = predict_memory(model, method, torch.bfloat16, step).parts
+    for processes in (2, 4):  # both divide every first dimension
+        parts = predict_memory(model, method, torch.bfloat16, replace(step, shards=processes)).parts
+        assert whole["weights"] - parts["weights"] == 3 * size * (processes - 1) / processes
+        # With so few tokens the peak is where a layer is whole: the buffer it is gathered in, and its weights.
+        assert parts["gathered"] == 2 * size
+
+
+def test_a_ladder_s_backward_pass_gathers_no_layer():
+    seven = replace(shallow("qwen2.5-7b"), quantization="none")
+    long = replace(STEP, shards=8, loss_chunk=2048)  # the loss is the peak
+    assert "gathered" not in predict_memory(seven, method_for(LADDER), torch.bfloat16, long).parts

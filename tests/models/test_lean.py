@@ -155,6 +155,8 @@ def test_embeddings_stay_on_the_host_and_their_vectors_go_to_the_device():
     embeddings = model.get_input_embeddings()
     assert embeddings.weight.device.type == "cpu"
     assert embeddings(torch.tensor([[3, 4]])).device.type == "meta"
+    model.to("meta")  # as the trainer does, and accelerate once more
+    assert {name for name, weight in model.named_parameters() if not weight.is_meta} == {"model.embed_tokens.weight"}
 
 
 def test_embeddings_on_the_host_give_the_same_vectors():

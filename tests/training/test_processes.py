@@ -45,10 +45,19 @@ def test_two_processes_train_to_what_one_trains_to_with_the_same_global_batch(me
     assert len(lines[0]) == len(lines[1]) == STEPS + 2
 
 
-@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
-def test_a_sharded_launch_is_refused_in_one_line(kind, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["MEGATRON_LM", "DEEPSPEED"])
+def test_a_launch_that_would_shard_what_is_trained_is_refused_in_one_line(kind, tmp_path, monkeypatch):
     monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
     status, _, errors = run_command("train", [f"output_dir={tmp_path / 'run'}", *OPTIONS])
     assert status == 2
     assert errors.startswith(f"error: {kind} is not supported")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_under_fsdp_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    options = ["hardware=cpu", "benchmarks=[arithmetic]", f"output_dir={tmp_path / 'eval'}"]
+    status, _, errors = run_command("evaluate", options)
+    assert status == 2
+    assert errors.startswith("error: FSDP is not supported: in an evaluation")
+    assert len(errors.strip().splitlines()) == 1
