@@ -50,6 +50,15 @@ def scaling_fits(runs: Iterable[Run], draws: int = 400) -> dict[str, Fit]:
     return fits
 
 
+def stated_laws(paper: PaperTable) -> dict[str, PowerLaw]:
+    """The paper's own laws in training rows, by backbone and method; those that `assets/paper.yaml` holds."""
+    return {
+        label: PowerLaw(*(row[name] for name in _LAW))
+        for label, row in paper.reported.items()
+        if all(name in row for name in _LAW)
+    }
+
+
 def flops_per_row(runs: Iterable[Run], label: str, count: str = "actual") -> float:
     """zeta: mean FLOPs of training on one row."""
     return mean(run.flops_per_row[count] for run in runs if run.label == label and run.metrics)
@@ -110,11 +119,7 @@ def _meetings(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fi
             where = " and ".join(f"{budget:.3g}" for budget in found.budgets) or "nowhere within 1,000 times the range"
             interval = f"{found.interval[0]:.2g} to {found.interval[1]:.2g}" if found.interval else "-"
             rows.append((f"{first} = {second}", unit, where, interval, f"{found.share:.0%}"))
-    stated = {
-        label: PowerLaw(*(row[name] for name in _LAW))
-        for label, row in paper.reported.items()
-        if all(name in row for name in _LAW)
-    }
+    stated = stated_laws(paper)
     for first, second in combinations(stated, 2):
         if first.split()[0] == second.split()[0]:
             budgets = crossings(stated[first], stated[second], 1e3, 1e9)

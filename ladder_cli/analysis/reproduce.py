@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,11 +12,12 @@ from ladder_cli.analysis.figures import (
     memory_figure,
     memory_score_figure,
     save,
-    scaling_figure,
 )
+from ladder_cli.analysis.lanes import Lane, Task, run_lanes
 from ladder_cli.analysis.paper import SCALING, SCORES, PaperTable, memory_figure_spec, paper_tables
-from ladder_cli.analysis.paper_tables import build_tables
+from ladder_cli.analysis.paper_tables import build_tables, stated_laws
 from ladder_cli.analysis.runs import Run, read_runs
+from ladder_cli.analysis.scaling_figures import scaling_figure, stated_figure
 from ladder_cli.analysis.tables import Table
 from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
@@ -59,28 +59,49 @@ class Reproduction:
         """Where the runs of a table go."""
         return self.folder / f"table-{table.runs}" / "runs"
 
-    def run(self, number: int, scripts: Path) -> list[str]:
-        """Run a table's commands one after the other; finished runs are not run again.
+    def run(self, numbers: list[int], memory: bool, scripts: Path) -> list[str]:
+        """Run tables' commands; finished runs are not run again.
+
+        At laptop size tables of scores, the last of which is made from the others' answers, run beside all else.
 
         Args:
+            memory: whether to predict figure 3b too.
             scripts: folder of the project's scripts.
 
         Returns:
             The commands that did not succeed. What comes after them is tried all the same, on the runs that are there.
+
+        Raises:
+            Interrupted: if a command was.
         """
+
+        def table(number: int) -> Task:
+            return lambda lane: self._run_table(number, scripts, lane)
+
+        scores = [number for number in numbers if self.tables[number].kind == SCORES and self.commands(number)]
+        others = [number for number in numbers if self.tables[number].kind != SCORES and self.commands(number)]
+        lanes = [[table(number) for number in others], [table(number) for number in scores]]
+        if memory:
+            lanes[0].append(self._predict)
+        return run_lanes(lanes if self.small else [[task for lane in lanes for task in lane]])
+
+    def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
         failed = []
         for command in self.commands(number) or ():
             if _CANDIDATES in command:
                 self._write_candidates()
-            print(f"\n$ {command}", flush=True)
             words = shlex.split(command)
             if words[0] == "python":
                 words = [sys.executable, str(scripts / Path(words[1]).name), *words[2:]]
             else:
                 words = [sys.executable, "-m", _MODULES[words[0]], *words[1:]]
-            if subprocess.run(words).returncode:
+            if not lane.run(command, words, self.folder / f"table-{number}" / "log.txt"):
                 failed.append(command)
         return failed
+
+    def _predict(self, lane: Lane) -> list[str]:
+        self.memory()
+        return []
 
     def report(self, others: list[Path] | None = None, numbers: list[int] | None = None) -> dict[int, list[Table]]:
         """Write tables and figures of every table that has runs, and the index.
@@ -220,7 +241,7 @@ class Reproduction:
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
     """The figures that belong to a table, by file name."""
     if table.kind == SCALING:
-        candidates = [("figure-2", scaling_figure(runs))]
+        candidates = [("figure-2", scaling_figure(runs)), ("figure-2-paper", stated_figure(stated_laws(table)))]
     elif table.kind == SCORES:
         candidates = []
         for name in sorted({name for run in runs for name in run.scores}):

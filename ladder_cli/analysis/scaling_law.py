@@ -159,7 +159,8 @@ def crossings(first: PowerLaw, second: PowerLaw, low: float, high: float) -> tup
     def difference(log_budget: float) -> float:
         return float(first(np.exp(log_budget)) - second(np.exp(log_budget)))
 
-    changes = np.flatnonzero(np.sign(gap[:-1]) * np.sign(gap[1:]) < 0)
+    above = gap >= 0
+    changes = np.flatnonzero(above[:-1] != above[1:])
     return tuple(float(np.exp(brentq(difference, np.log(grid[i]), np.log(grid[i + 1])))) for i in changes)
 
 
