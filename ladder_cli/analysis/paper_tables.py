@@ -13,7 +13,8 @@ from ladder_cli.analysis.tables import Table
 UNKNOWN = ""
 _SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # what a label task is usually told by
 _LAW = ("A", "λ", "E")
-_NOT_KNOWN = "The paper's own numbers are not in `assets/paper.yaml`; the columns for them stay empty."
+_REFERENCE = "paper: "
+_NOT_KNOWN = "The paper's own numbers for these rows are not known here, so there is no column for them."
 
 
 def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[Table]:
@@ -32,12 +33,25 @@ def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[T
         tables = [_settings(title, paper, runs)]
     else:
         tables = [_scores(title, paper, runs)]
-    tables[0].notes.append(paper.source.strip() or _NOT_KNOWN)
+    tables[0] = _with_known_references(tables[0])
+    referred = any(heading.startswith(_REFERENCE) for heading in tables[0].headings)
+    tables[0].notes.append(paper.source.strip() if referred else _NOT_KNOWN)
     if paper.numbered == "assumed":
         tables[0].notes.append(
             f"That this is the paper's table {paper.number} is assumed from the order of its sections."
         )
     return tables
+
+
+def _with_known_references(table: Table) -> Table:
+    """Without the columns of the paper that hold nothing."""
+    kept = [
+        number
+        for number, heading in enumerate(table.headings)
+        if not heading.startswith(_REFERENCE) or any(row[number] for row in table.rows)
+    ]
+    rows = [tuple(row[number] for number in kept) for row in table.rows]
+    return Table(table.title, tuple(table.headings[number] for number in kept), rows, table.notes)
 
 
 def scaling_fits(runs: Iterable[Run], draws: int = 400) -> dict[str, Fit]:
@@ -100,7 +114,7 @@ def _laws(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fit]) 
     )
     headings = (
         *("", "runs", "A", "λ", "E", "B", "λ, Huber", "loss at twice the rows"),
-        *(f"paper: {name}" for name in _LAW),
+        *(f"{_REFERENCE}{name}" for name in _LAW),
     )
     return Table(title, headings, rows, notes)
 
@@ -139,7 +153,7 @@ def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
     headings = (
         *("", "runs"),
         *(cell for name in benchmarks for cell in _score_headings(name)),
-        *(f"paper: {name}" for name in known or benchmarks),
+        *(f"{_REFERENCE}{name}" for name in known or benchmarks),
     )
     rows = []
     for label, group in by_label(runs).items():

@@ -13,6 +13,7 @@ from ladder_cli.analysis.figures import (
     memory_score_figure,
     save,
 )
+from ladder_cli.analysis.index import index
 from ladder_cli.analysis.lanes import Lane, Task, run_lanes
 from ladder_cli.analysis.paper import SCALING, SCORES, PaperTable, memory_figure_spec, paper_tables
 from ladder_cli.analysis.paper_tables import build_tables, stated_laws
@@ -22,7 +23,7 @@ from ladder_cli.analysis.tables import Table
 from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
-from ladder_cli.run_dir import RunDir, read_json, write_json, write_text
+from ladder_cli.run_dir import read_json, write_json, write_text
 
 _MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
 _CANDIDATES = "candidates.jsonl"
@@ -62,7 +63,7 @@ class Reproduction:
     def run(self, numbers: list[int], memory: bool, scripts: Path) -> list[str]:
         """Run tables' commands; finished runs are not run again.
 
-        At laptop size tables of scores, the last of which is made from the others' answers, run beside all else.
+        At laptop size a table that is made from another's answers runs after that one, and both beside all else.
 
         Args:
             memory: whether to predict figure 3b too.
@@ -78,18 +79,23 @@ class Reproduction:
         def table(number: int) -> Task:
             return lambda lane: self._run_table(number, scripts, lane)
 
-        scores = [number for number in numbers if self.tables[number].kind == SCORES and self.commands(number)]
-        others = [number for number in numbers if self.tables[number].kind != SCORES and self.commands(number)]
-        lanes = [[table(number) for number in others], [table(number) for number in scores]]
-        if memory:
-            lanes[0].append(self._predict)
-        return run_lanes(lanes if self.small else [[task for lane in lanes for task in lane]])
+        chain = {
+            number for table in self.tables.values() if table.answers_of for number in (table.number, table.answers_of)
+        }
+        apart = chain if self.small else set()
+        predicted = [self._predict] if memory else []
+        return run_lanes(
+            [
+                [*(table(number) for number in numbers if number not in apart), *predicted],
+                [table(number) for number in numbers if number in apart],
+            ]
+        )
 
     def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
         failed = []
         for command in self.commands(number) or ():
             if _CANDIDATES in command:
-                self._write_candidates()
+                self._write_candidates(self.tables[number])
             words = shlex.split(command)
             if words[0] == "python":
                 words = [sys.executable, str(scripts / Path(words[1]).name), *words[2:]]
@@ -123,7 +129,7 @@ class Reproduction:
                 one.write(place, f"table-{number}" if order == 1 else f"table-{number}-{order}")
             for name, figure in _figures(table, runs):
                 save(figure, place, name)
-        write_text(self.folder / "README.md", self._index())
+        self._write_index()
         return built
 
     def memory(self) -> None:
@@ -161,81 +167,23 @@ class Reproduction:
             place, "memory"
         )
         save(memory_figure(points, spec.model), place, "figure-3b")
-        write_text(self.folder / "README.md", self._index())
+        self._write_index()
 
-    def _write_candidates(self) -> None:
-        """What the runs so far answered, as candidates for the critic's data."""
+    def _write_index(self) -> None:
+        commands = {number: self.commands(number) for number in self.tables}
+        write_text(self.folder / "README.md", index(self.folder, self.small, self.tables, commands))
+
+    def _write_candidates(self, table: PaperTable) -> None:
+        """What the runs of another table answered, as candidates for the critic's data."""
         questions = {problem.id: problem.question for problem in load_problems(benchmark_config(_OWN_BENCHMARK), None)}
-        folders = [self.runs_folder(table) for table in self.tables.values() if table.kind == SCORES]
+        folder = self.runs_folder(self.tables[table.answers_of or table.number])
         rows = [
             {"question": questions[sample["id"]], "gold": sample["gold"], "completion": sample["completion"]}
-            for run in read_runs(folder for folder in folders if folder.is_dir())
+            for run in (read_runs([folder]) if folder.is_dir() else [])
             if _OWN_BENCHMARK in run.scores
             for sample in run.samples(_OWN_BENCHMARK)
         ]
         write_text(self.folder / _CANDIDATES, "".join(json.dumps(row) + "\n" for row in rows))
-
-    def _index(self) -> str:
-        """README.md of the folder: what was run, and every table and picture."""
-        scale = "at laptop size on the embedded model" if self.small else "at the paper's size"
-        parts = [
-            "# Ladder Up, Memory Down: repeated",
-            f"The tables and figures of Zheng et al. (arXiv 2512.14237), {scale}. Every number below comes from the "
-            "runs in this folder, except columns that say *paper*.",
-        ]
-        if self.small:
-            parts.append(
-                "The embedded model has 2.5 million parameters and its task is generated arithmetic: these tables show "
-                "that the pipeline works and how it behaves, not that the paper's findings hold."
-            )
-        parts += self._conditions()
-        for number, table in self.tables.items():
-            place = self.folder / f"table-{number}"
-            parts.append(f"## Table {number}: {table.title} (section {table.section})")
-            commands = self.commands(number)
-            if commands is None:
-                parts.append("Not at laptop size: it needs real text, which the package does not bring.")
-                continue
-            if commands:
-                parts.append("```\n" + "\n".join(commands) + "\n```")
-            else:
-                parts.append(f"From the runs of table {table.runs}.")
-            texts = sorted(place.glob("table-*.md"), key=lambda path: path.stem)
-            if not texts:
-                parts.append("Not run yet.")
-            for text in texts:
-                title, _, body = text.read_text().partition("\n")
-                parts += [f"**{title.lstrip('# ')}**", body.strip()]
-                links = ", ".join(f"[{kind}]({place.name}/{text.stem}.{kind})" for kind in ("csv", "tex"))
-                parts.append(f"As {links}.")
-            parts += [f"![{image.stem}]({place.name}/{image.name})" for image in sorted(place.glob("figure-*.png"))]
-        parts.append("## Figure 3b: memory of a 70B model")
-        place = self.folder / "memory"
-        if (place / "memory.md").is_file():
-            parts += [
-                (place / "memory.md").read_text().partition("\n")[2].strip(),
-                "![figure-3b](memory/figure-3b.png)",
-            ]
-        else:
-            parts.append("Not made yet: `python scripts/reproduce.py memory --run`.")
-        return "\n\n".join(parts) + "\n"
-
-    def _conditions(self) -> list[str]:
-        """A sentence about the machine and the versions, from what the runs recorded."""
-        records = [
-            read_json(run.run) | {"seconds": read_json(run.metrics)["wall_seconds"]}
-            for run in map(RunDir, sorted(path.parent for path in self.folder.glob("table-*/runs/*/run.json")))
-            if run.status() == "done"
-        ]
-        if not records:
-            return []
-        versions = records[0]["versions"]
-        devices = ", ".join(sorted({f"{record['device']['name']} ({record['device']['type']})" for record in records}))
-        commits = ", ".join(sorted({(record["git_commit"] or "an installed wheel")[:12] for record in records}))
-        return [
-            f"{len(records)} training runs, {sum(record['seconds'] for record in records) / 60:.0f} minutes in all, on "
-            f"{devices}; torch {versions['torch']}, transformers {versions['transformers']}; commit {commits}."
-        ]
 
 
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
