@@ -81,8 +81,8 @@ def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[i
     figure, axes = blank(2)
     context = max({point.tokens for point in points if point.rows > 1}, default=0)
     panels = (
-        ("context, tokens (1 row)", [point for point in points if point.rows == 1], "tokens"),
-        (f"rows ({context:,} tokens)", [point for point in points if point.tokens == context], "rows"),
+        ("tokens of context, 1 row", [point for point in points if point.rows == 1], "tokens"),
+        (f"rows of {context:,} tokens", [point for point in points if point.tokens == context], "rows"),
     )
     for axis, (name, chosen, field) in zip(axes, panels, strict=True):
         for number, method in enumerate(dict.fromkeys(point.method for point in points)):

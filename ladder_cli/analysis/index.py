@@ -11,8 +11,8 @@ _CAPTIONS = {
     "figure-2-paper": "Figure 2 as the paper's own parameters draw it. Rings: where two methods meet.",
     "figure-2": "Figure 2: a point for each run, and the law fitted to them. A shaded band is the law's 95% interval; "
     "a dashed law has none, because its points do not identify the exponent.",
-    "figure-3a": "Figure 3a: measured peak memory of training against score. Bars: standard deviation over runs, or "
-    "with one run its 95% interval over problems.",
+    "figure-3a": "Figure 3a: measured peak memory of training (allocated on a GPU; on a CPU the whole process) against "
+    "score. Bars: standard deviation over runs, or with one run its 95% interval over problems.",
     "figure-4": "Figure 4: tokens of every completion, correct and incorrect.",
     "figure-3b": "Figure 3b: predicted peak memory of one training step. Dotted lines: the memory of common cards.",
 }

@@ -12,6 +12,7 @@ from ladder_cli.analysis.tables import Table
 
 UNKNOWN = ""
 _SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # what a label task is usually told by
+_OPEN = "not identified"  # A follows the exponent: without that it is known to no order of magnitude
 _LAW = ("A", "λ", "E")
 _REFERENCE = "paper: "
 _NOT_KNOWN = "The paper's own numbers for these rows are not known here, so there is no column for them."
@@ -97,10 +98,10 @@ def _laws(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fit]) 
             (
                 label,
                 str(len(measured)),
-                _with_interval(found.law.amplitude, found.interval("amplitude")),
+                _with_interval(found.law.amplitude, found.interval("amplitude")) if found.identified else _OPEN,
                 _with_interval(found.law.exponent, found.interval("exponent"), ".3f"),
                 _with_interval(found.law.floor, found.interval("floor"), ".3f"),
-                f"{in_compute.law.amplitude:.3g}",
+                f"{in_compute.law.amplitude:.3g}" if found.identified else _OPEN,
                 f"{robust:.3f}",
                 _with_interval(loss, interval, ".3f"),
                 *_reported(paper, label, _LAW),
@@ -131,6 +132,8 @@ def _meetings(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fi
         in_flops = meeting(one, other)
         for unit, found in (("rows", in_rows), ("FLOPs", in_flops)):
             where = " and ".join(f"{budget:.3g}" for budget in found.budgets) or "nowhere within 1,000 times the range"
+            if not (one.identified and other.identified):
+                where += f" ({_OPEN})"
             interval = f"{found.interval[0]:.2g} to {found.interval[1]:.2g}" if found.interval else "-"
             rows.append((f"{first} = {second}", unit, where, interval, f"{found.share:.0%}"))
     stated = stated_laws(paper)

@@ -20,7 +20,7 @@ from ladder_cli.analysis.paper_tables import build_tables, stated_laws
 from ladder_cli.analysis.runs import Run, read_runs
 from ladder_cli.analysis.scaling_figures import scaling_figure, stated_figure
 from ladder_cli.analysis.tables import Table
-from ladder_cli.cli import composed
+from ladder_cli.cli import composed, quiet_libraries
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.run_dir import read_json, write_json, write_text
@@ -134,20 +134,21 @@ class Reproduction:
 
     def memory(self) -> None:
         """Figure 3b and its numbers, from the preflight alone; points that were predicted before are kept."""
+        spec, place = memory_figure_spec(), self.folder / "memory"
+        configs = {
+            name: composed("train", TrainConfig, [f"model={spec.model}", *spec.options, *options])
+            for name, options in spec.methods.items()
+        }
+        quiet_libraries(next(iter(configs.values())).model)
         # Only here is torch needed.
         from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 
-        spec, place = memory_figure_spec(), self.folder / "memory"
         path = place / "memory.json"
         conditions = {"model": spec.model, "options": spec.options, "methods": spec.methods}
         before = read_json(path) if path.is_file() else {}
         known: list[MemoryPoint] = []
         if {name: before.get(name) for name in conditions} == conditions:
             known = [MemoryPoint(**point) for point in before["points"]]
-        configs = {
-            name: composed("train", TrainConfig, [f"model={spec.model}", *spec.options, *options])
-            for name, options in spec.methods.items()
-        }
 
         def tell(point: MemoryPoint) -> None:
             print(f"{point.method}, {point.rows} x {point.tokens}: {point.bytes / 1e9:.1f} GB", flush=True)
