@@ -33,7 +33,7 @@ def index(
     parts = [
         "# Ladder Up, Memory Down: repeated",
         f"The tables and figures of Zheng et al. (arXiv 2512.14237), {scale}. Every number below comes from the runs "
-        "in this folder, except columns that say *paper*.",
+        "in this folder, except columns that say *paper* and figure 3b, which is predicted.",
     ]
     if small:
         parts.append(

@@ -37,7 +37,7 @@ class Lane:
         Raises:
             Interrupted: if the command was.
         """
-        print(f"\n$ {shown}" if not self.quiet else f"$ {shown}", flush=True)
+        print(f"$ {shown}" if self.quiet else f"\n$ {shown}", flush=True)
         environment = dict(os.environ)
         if self.threads is not None:
             environment.setdefault("OMP_NUM_THREADS", str(self.threads))
@@ -53,7 +53,7 @@ class Lane:
             raise Interrupted("the same command continues.")
         if self.quiet:
             how = "done" if status == 0 else f"exit status {status}"
-            print(f"  {how} after {time.monotonic() - start:.0f} s: {shown[:60]}...; it printed to {log}", flush=True)
+            print(f"  {how} after {time.monotonic() - start:.0f} s: {_short(shown)} (printed to {log})", flush=True)
         return status == 0
 
 
@@ -74,6 +74,10 @@ def run_lanes(lanes: Sequence[Sequence[Task]]) -> list[str]:
     with ThreadPoolExecutor(max(1, len(lanes))) as pool:
         started = [pool.submit(_in_order, lane, place) for lane in lanes]
     return [result for one in started for result in one.result()]
+
+
+def _short(shown: str, width: int = 60) -> str:
+    return shown if len(shown) <= width else f"{shown[:width]}..."
 
 
 def _in_order(lane: Sequence[Task], place: Lane) -> list[str]:

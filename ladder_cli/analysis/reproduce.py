@@ -60,10 +60,18 @@ class Reproduction:
         """Where the runs of a table go."""
         return self.folder / f"table-{table.runs}" / "runs"
 
+    def lanes(self, numbers: list[int]) -> list[list[int]]:
+        """Tables that run beside one another; within a lane one after the other.
+
+        At the paper's size there is one lane. At laptop size a table that is made from another's answers comes after
+        that one, and both run beside all else.
+        """
+        pairs = [(table.answers_of, table.number) for table in self.tables.values() if self.small and table.answers_of]
+        apart = {number for pair in pairs for number in pair}
+        return [[n for n in numbers if n not in apart], [n for n in numbers if n in apart]]
+
     def run(self, numbers: list[int], memory: bool, scripts: Path) -> list[str]:
         """Run tables' commands; finished runs are not run again.
-
-        At laptop size a table that is made from another's answers runs after that one, and both beside all else.
 
         Args:
             memory: whether to predict figure 3b too.
@@ -79,17 +87,8 @@ class Reproduction:
         def table(number: int) -> Task:
             return lambda lane: self._run_table(number, scripts, lane)
 
-        chain = {
-            number for table in self.tables.values() if table.answers_of for number in (table.number, table.answers_of)
-        }
-        apart = chain if self.small else set()
-        predicted = [self._predict] if memory else []
-        return run_lanes(
-            [
-                [*(table(number) for number in numbers if number not in apart), *predicted],
-                [table(number) for number in numbers if number in apart],
-            ]
-        )
+        first, *others = [[table(number) for number in lane] for lane in self.lanes(numbers)]
+        return run_lanes([[*first, *([self._predict] if memory else [])], *others])
 
     def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
         failed = []

@@ -11,6 +11,7 @@ from ladder_cli.analysis.reproduce import Reproduction
 from ladder_cli.cli import choices, composed
 from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.models.method import method_for
+from ladder_cli.sweep import FAILED, Outcome, write_summary
 from tests.analysis.finished_runs import write_run, write_scores
 
 TABLES = paper_tables()
@@ -119,6 +120,20 @@ def test_a_report_writes_tables_figures_and_an_index(tmp_path):
     assert "![figure-4-arithmetic](table-2/figure-4-arithmetic.png)" in index
     assert index.count("Not run yet.") == 4
     assert index.count("Not at laptop size") == 3
+
+
+def test_at_laptop_size_a_table_waits_for_the_answers_that_it_is_made_from(tmp_path):
+    assert Reproduction(tmp_path, small=True).lanes([1, 2, 3, 4, 7]) == [[1, 3, 7], [2, 4]]
+    assert Reproduction(tmp_path, small=False).lanes([1, 2, 3, 4]) == [[1, 2, 3, 4], []]
+
+
+def test_the_index_names_the_runs_that_are_missing(tmp_path):
+    runs = tmp_path / "table-1" / "runs"
+    write_run(runs)
+    outcome = Outcome(1, str(runs), str(runs / "b"), ["method=qlora"], FAILED, "OSError: no space left")
+    write_summary(runs / "summary.csv", [outcome])
+    Reproduction(tmp_path, small=True).report()
+    assert "**Not done:** method=qlora: failed, OSError: no space left" in (tmp_path / "README.md").read_text()
 
 
 def test_a_table_is_built_from_runs_that_are_somewhere_else(tmp_path):
