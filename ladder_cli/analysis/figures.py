@@ -34,7 +34,7 @@ STYLE: dict[Any, Any] = {
 def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     """Figure 3a: measured peak memory against score, a point for every backbone and method.
 
-    Bars are standard deviations over runs, or with one run its 95% interval over problems.
+    Bars are standard deviations over runs, whose own points are small, or with one run its 95% interval over problems.
     """
     groups = {
         label: [run for run in group if run.metrics and benchmark in run.scores]
@@ -51,12 +51,15 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
             low = high = stdev(scores)
         else:
             low, high = (abs(100 * end - scores[0]) for end in group[0].scores[benchmark]["ci95"])
+        colour = COLOURS[number % len(COLOURS)]
+        if len(scores) > 1:
+            axis.scatter(peaks, scores, s=16, color=colour, alpha=0.5)
         axis.errorbar(
             mean(peaks),
             mean(scores),
             yerr=[[low], [high]],
             marker=MARKERS[number % len(MARKERS)],
-            color=COLOURS[number % len(COLOURS)],
+            color=colour,
             markersize=8,
             capsize=3,
             linestyle="none",

@@ -12,7 +12,7 @@ _CAPTIONS = {
     "figure-2": "Figure 2: a point for each run, and the law fitted to them. A shaded band is the law's 95% interval; "
     "a dashed law has none, because its points do not identify the exponent.",
     "figure-3a": "Figure 3a: measured peak memory of training (allocated on a GPU; on a CPU the whole process) against "
-    "score. Bars: standard deviation over runs, or with one run its 95% interval over problems.",
+    "score. Bars: standard deviation over runs (small points), or with one run its 95% interval over problems.",
     "figure-4": "Figure 4: tokens of every completion, correct and incorrect.",
     "figure-3b": "Figure 3b: predicted peak memory of one training step. Dotted lines: the memory of common cards.",
 }
@@ -67,6 +67,8 @@ def _section(place: Path, table: PaperTable, commands: tuple[str, ...] | None, s
         parts += [f"![{image.stem}]({place.name}/{image.name})", f"*{_caption(image.stem)}*"]
     if commands:
         parts += [*_missing(place / "runs"), "Made by", "```\n" + "\n".join(commands) + "\n```"]
+        if (place / "log.txt").is_file():
+            parts.append(f"What that printed is in [log.txt]({place.name}/log.txt).")
     else:
         parts.append(f"From the runs of table {table.runs}.")
     return parts

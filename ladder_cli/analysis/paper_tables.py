@@ -131,19 +131,24 @@ def _meetings(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fi
         one, other = (fits[label].in_compute(flops_per_row(runs, label)) for label in (first, second))
         in_flops = meeting(one, other)
         for unit, found in (("rows", in_rows), ("FLOPs", in_flops)):
-            where = " and ".join(f"{budget:.3g}" for budget in found.budgets) or "nowhere within 1,000 times the range"
+            where = " and ".join(map(_budget, found.budgets)) or "nowhere within 1,000 times the range"
             if not (one.identified and other.identified):
                 where += f" ({_OPEN})"
-            interval = f"{found.interval[0]:.2g} to {found.interval[1]:.2g}" if found.interval else "-"
+            interval = " to ".join(map(_budget, found.interval)) if found.interval else "-"
             rows.append((f"{first} = {second}", unit, where, interval, f"{found.share:.0%}"))
     stated = stated_laws(paper)
     for first, second in combinations(stated, 2):
         if first.split()[0] == second.split()[0]:
             budgets = crossings(stated[first], stated[second], 1e3, 1e9)
-            where = " and ".join(f"{budget:.3g}" for budget in budgets) or "nowhere from 1e3 to 1e9"
+            where = " and ".join(map(_budget, budgets)) or "nowhere from 1e3 to 1e9"
             rows.append((f"paper: {first} = {second}", "rows", where, "-", "-"))
     headings = ("", "in", "meet at", "95% interval", "of the draws meet")
     return Table(f"{title}: where two methods meet", headings, rows)
+
+
+def _budget(value: float) -> str:
+    """Rows in full, FLOPs as a power."""
+    return f"{value:,.0f}" if value < 1e7 else f"{value:.3g}"
 
 
 def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:

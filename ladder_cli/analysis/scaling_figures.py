@@ -88,6 +88,10 @@ def stated_figure(laws: Mapping[str, PowerLaw], budgets: tuple[float, float] = P
         axis.plot(grid, law(grid), color=COLOURS[number % len(COLOURS)], label=f"paper: {label}")
     axis.axvspan(*budgets, color="grey", alpha=0.1, lw=0, label="budgets that the paper ran")
     axis.set(xscale="log", xlabel="training rows", ylabel="loss by the paper's table 1")
+    axis.minorticks_off()
+    ticks = [budgets[0] * 2**step for step in range(-1, 20) if budgets[0] * 2**step <= grid[-1]]
+    ticks = ticks[:: len(ticks) // 6 + 1]
+    axis.set_xticks(ticks, [f"{rows:,.0f}" for rows in ticks])
     _mark_meetings(axis, laws)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
@@ -109,5 +113,5 @@ def _mark_meetings(axis: Axes, laws: Mapping[str, PowerLaw]) -> None:
             )
             axis.annotate(
                 f"meet at {budget:,.0f}" if budget < 1e7 else f"meet at {budget:.2g}",
-                (budget, loss), xytext=(0, 10), textcoords="offset points", ha="center", fontsize=8,
+                (budget, loss), xytext=(7, 7), textcoords="offset points", fontsize=8,
             )  # fmt: skip
