@@ -51,7 +51,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"\ninterrupted: {error or 'the same command continues.'}", file=sys.stderr)
+        print(f"\ninterrupted: {str(error) or 'the same command continues.'}", file=sys.stderr)
         return 130
     print(f"\n{work.folder / 'README.md'}")
     for command in failed:

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from ladder_cli.errors import Interrupted
 
@@ -21,10 +23,12 @@ class Lane:
     Attributes:
         threads: that each of its processes may compute with; None: as many as there are cores.
         quiet: whether what commands print goes to a log alone, as it must with other lanes beside.
+        stopped: set where any lane was interrupted; no lane begins another command then.
     """
 
     threads: int | None = None
     quiet: bool = False
+    stopped: Event = field(default_factory=Event)
 
     def run(self, shown: str, words: Sequence[str], log: Path) -> bool:
         """Run one command; true if it succeeded.
@@ -35,8 +39,10 @@ class Lane:
             log: gets what it prints, if the lane is quiet.
 
         Raises:
-            Interrupted: if the command was.
+            Interrupted: if the command was, or another lane's.
         """
+        if self.stopped.is_set():
+            raise Interrupted("the same command continues.")
         print(f"$ {shown}" if self.quiet else f"\n$ {shown}", flush=True)
         environment = dict(os.environ)
         if self.threads is not None:
@@ -50,6 +56,7 @@ class Lane:
             # In a thread: an interrupt reaches the command, which saves its state, and nobody kills it meanwhile.
             status = subprocess.run(words, stdout=file, stderr=file, env=environment).returncode
         if status == _INTERRUPTED:
+            self.stopped.set()
             raise Interrupted("the same command continues.")
         if self.quiet:
             how = "done" if status == 0 else f"exit status {status}"
@@ -71,8 +78,18 @@ def run_lanes(lanes: Sequence[Sequence[Task]]) -> list[str]:
     if cores == 1:
         lanes = [[task for lane in lanes for task in lane]]
     place = Lane(max(1, cores // len(lanes)), quiet=True) if len(lanes) > 1 else Lane()
-    with ThreadPoolExecutor(max(1, len(lanes))) as pool:
-        started = [pool.submit(_in_order, lane, place) for lane in lanes]
+    pool = ThreadPoolExecutor(max(1, len(lanes)))
+    started = [pool.submit(_in_order, lane, place) for lane in lanes]
+    try:
+        wait(started)
+    except KeyboardInterrupt:
+        # The commands were told too, if it came from a terminal: each saves its state and ends.
+        place.stopped.set()
+        print("\ninterrupted: waiting for the commands that run to save their state", file=sys.stderr, flush=True)
+        wait(started)
+        raise
+    finally:
+        pool.shutdown(wait=False)
     return [result for one in started for result in one.result()]
 
 

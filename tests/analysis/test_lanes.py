@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ladder_cli.analysis import lanes
-from ladder_cli.analysis.lanes import Lane, run_lanes
+from ladder_cli.analysis.lanes import run_lanes
 from ladder_cli.errors import Interrupted
 
 
@@ -47,6 +47,11 @@ def test_one_lane_prints_what_its_commands_print(tmp_path, capfd):
     assert not (tmp_path / "log.txt").exists()
 
 
-def test_an_interrupted_command_stops_its_lane(tmp_path):
+def test_an_interrupted_command_stops_every_lane(tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes.os, "cpu_count", lambda: 2)
+    log, begun = tmp_path / "log.txt", tmp_path / "begun"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(begun)!r}).exists(): time.sleep(0.01)\ntime.sleep(1)"
+    stops = f"import pathlib, sys; pathlib.Path({str(begun)!r}).touch(); sys.exit(130)"
     with pytest.raises(Interrupted, match="the same command continues"):
-        Lane().run("stopped", python("import sys; sys.exit(130)"), tmp_path / "log.txt")
+        run_lanes([[command(waits, log), command("", log, "never begun")], [command(stops, tmp_path / "other.txt")]])
+    assert "never begun" not in log.read_text()
