@@ -50,7 +50,7 @@ def test_one_lane_prints_what_its_commands_print(tmp_path, capfd):
 def test_an_interrupted_command_stops_every_lane(tmp_path, monkeypatch):
     monkeypatch.setattr(lanes.os, "cpu_count", lambda: 2)
     log, begun = tmp_path / "log.txt", tmp_path / "begun"
-    waits = f"import pathlib, time\nwhile not pathlib.Path({str(begun)!r}).exists(): time.sleep(0.01)\ntime.sleep(1)"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(begun)!r}).exists(): time.sleep(0.01)\ntime.sleep(3)"
     stops = f"import pathlib, sys; pathlib.Path({str(begun)!r}).touch(); sys.exit(130)"
     with pytest.raises(Interrupted, match="the same command continues"):
         run_lanes([[command(waits, log), command("", log, "never begun")], [command(stops, tmp_path / "other.txt")]])
