@@ -67,7 +67,7 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     except RunFailed as error:
         return _fail(f"failed: {error}", 1)
     except (Interrupted, KeyboardInterrupt) as error:
-        return _fail(f"\ninterrupted: {error or 'nothing was running yet'}", 130)
+        return _fail(f"\ninterrupted: {str(error) or 'nothing was running yet'}", 130)
     return 0
 
 

@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 class NotReachable(UserError):
-    """What was asked for lies on the hub, and the hub (or its cache here) does not answer."""
+    """What was asked for is not on this machine: a plan does without it, a run cannot."""
 
 
 class Interrupted(Exception):

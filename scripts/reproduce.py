@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ladder_cli.analysis.reproduce import Reproduction
 from ladder_cli.console import make_console
-from ladder_cli.errors import UserError
+from ladder_cli.errors import Interrupted, UserError
 from ladder_cli.run_dir import OUTPUTS
 
 MEMORY = "memory"
@@ -43,16 +43,16 @@ def main() -> int:
                 print("\n".join(commands or [f"# from the runs of table {table.runs}" if commands == () else "# -"]))
             return 0
         if args.run:
-            for number in numbers:
-                failed += work.run(number, Path(__file__).parent)
+            failed = work.run(numbers, args.table in (MEMORY, "all"), Path(__file__).parent)
         for tables in work.report(args.others, numbers).values() if numbers else ():
             for table in tables:
                 make_console().print(table.terminal(), *table.notes, "", sep="\n")
-        if args.table in (MEMORY, "all") and args.run:
-            work.memory()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"\ninterrupted: {str(error) or 'the same command continues.'}", file=sys.stderr)
+        return 130
     print(f"\n{work.folder / 'README.md'}")
     for command in failed:
         print(f"did not succeed: {command}", file=sys.stderr)

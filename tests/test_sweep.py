@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 
@@ -65,6 +66,20 @@ def test_a_failed_run_is_listed_and_run_again_alone(tmp_path, monkeypatch, capfd
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     assert capfd.readouterr().out.count("is already done") == 2
     assert not (tmp_path / "outputs" / ".sweeps").exists()
+
+
+def test_an_interrupt_at_the_last_step_of_a_run_stops_the_sweep(tmp_path, monkeypatch, capfd):
+    from ladder_cli.training.run import StopOnSignal
+
+    def told_at_the_end(self, args, state, control, **kwargs):
+        self.received = signal.SIGINT
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(StopOnSignal, "on_train_end", told_at_the_end, raising=False)
+    write_rows(tmp_path / "a.jsonl")
+    assert start(monkeypatch, "data.path=a.jsonl", "seed=0,1", "hydra.sweep.dir=outputs/two") == 130
+    assert "this run was at its last step and is done" in capfd.readouterr().err
+    assert len(list(tmp_path.glob("outputs/two/*/adapter/adapter_model.safetensors"))) == 1
 
 
 def test_a_sweep_with_an_option_that_does_not_exist_starts_nothing(tmp_path, monkeypatch, capfd):

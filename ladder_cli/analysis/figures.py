@@ -1,4 +1,4 @@
-"""The paper's figures out of finished runs, each as PNG and SVG."""
+"""Figures 3a, 3b and 4 out of finished runs, and what all figures share: colours, style, how they are saved."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import matplotlib.ticker
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ladder_cli.analysis.paper_tables import flops_per_row, scaling_fits
 from ladder_cli.analysis.runs import Run, by_label
 
 if TYPE_CHECKING:
     from ladder_cli.analysis.memory_points import MemoryPoint
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in print.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_MARKERS = "osD^vPX*"
-_STYLE: dict[Any, Any] = {
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = "osD^vPX*"
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -32,55 +30,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@matplotlib.rc_context(_STYLE)
-def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
-    """Figure 2: validation loss over training rows and over FLOPs, points and fitted laws with 95% bands.
-
-    A law whose exponent the points do not identify is dashed and has no band.
-
-    Returns:
-        None if no backbone and method has runs of three budgets.
-    """
-    fits = scaling_fits(runs, draws)
-    if not fits:
-        return None
-    figure, axes = _figure(2)
-    for number, (label, found) in enumerate(fits.items()):
-        points = [(float(run.rows or 0), run.metrics["eval_loss"]) for run in runs if run.label == label and run.rows]
-        for axis, zeta in zip(axes, (1.0, flops_per_row(runs, label)), strict=True):
-            law = found.in_compute(zeta)
-            grid = np.geomspace(law.budgets[0], 2 * law.budgets[1], 60)
-            colour = _COLOURS[number % len(_COLOURS)]
-            name = label if law.identified else f"{label} (not identified)"
-            axis.plot(grid, law.law(grid), color=colour, label=name, linestyle="-" if law.identified else "--")
-            if law.identified:
-                curves = np.array([draw(grid) for draw in law.draws])
-                axis.fill_between(grid, *np.quantile(curves, [0.025, 0.975], axis=0), color=colour, alpha=0.12, lw=0)
-            axis.scatter(
-                [zeta * rows for rows, _ in points],
-                [loss for _, loss in points],
-                color=colour,
-                marker=_MARKERS[number % len(_MARKERS)],
-                zorder=3,
-            )
-    losses = [run.metrics["eval_loss"] for run in runs if run.metrics]
-    for axis, name in zip(axes, ("training rows", "FLOPs of training, as done"), strict=True):
-        axis.set(xscale="log", xlabel=name, ylim=(0.9 * min(losses) - 0.02, 1.1 * max(losses)))
-        axis.minorticks_off()
-    budgets = sorted({run.rows for run in runs if run.rows})
-    axes[0].set_xticks(budgets, [f"{rows:,}" for rows in budgets])
-    axes[1].xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 3)))
-    axes[1].xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("+", "")))
-    axes[0].set_ylabel("validation loss")
-    axes[0].legend()
-    return figure
-
-
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     """Figure 3a: measured peak memory against score, a point for every backbone and method.
 
-    Bars are standard deviations over runs, or with one run its 95% interval over problems.
+    Bars are standard deviations over runs, whose own points are small, or with one run its 95% interval over problems.
     """
     groups = {
         label: [run for run in group if run.metrics and benchmark in run.scores]
@@ -89,7 +43,7 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     groups = {label: group for label, group in groups.items() if group}
     if not groups:
         return None
-    figure, (axis,) = _figure(1, width=8.5)
+    figure, (axis,) = blank(1, width=8.5)
     for number, (label, group) in enumerate(groups.items()):
         peaks = [run.metrics["peak_memory_bytes"]["measured"] / 1e9 for run in group]
         scores = [100 * run.scores[benchmark]["pass_at_1"] for run in group]
@@ -97,12 +51,15 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
             low = high = stdev(scores)
         else:
             low, high = (abs(100 * end - scores[0]) for end in group[0].scores[benchmark]["ci95"])
+        colour = COLOURS[number % len(COLOURS)]
+        if len(scores) > 1:
+            axis.scatter(peaks, scores, s=16, color=colour, alpha=0.5)
         axis.errorbar(
             mean(peaks),
             mean(scores),
             yerr=[[low], [high]],
-            marker=_MARKERS[number % len(_MARKERS)],
-            color=_COLOURS[number % len(_COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            color=colour,
             markersize=8,
             capsize=3,
             linestyle="none",
@@ -116,7 +73,7 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[int] = (24, 48, 80)) -> Figure:
     """Figure 3b: predicted peak memory by method, over context at one row and over batch at one context.
 
@@ -124,19 +81,19 @@ def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[i
         model: what the points were predicted for.
         cards: memory of cards to draw as lines, in GB (10^9 bytes).
     """
-    figure, axes = _figure(2)
+    figure, axes = blank(2)
     context = max({point.tokens for point in points if point.rows > 1}, default=0)
     panels = (
-        ("context, tokens (1 row)", [point for point in points if point.rows == 1], "tokens"),
-        (f"rows ({context:,} tokens)", [point for point in points if point.tokens == context], "rows"),
+        ("tokens of context, 1 row", [point for point in points if point.rows == 1], "tokens"),
+        (f"rows of {context:,} tokens", [point for point in points if point.tokens == context], "rows"),
     )
     for axis, (name, chosen, field) in zip(axes, panels, strict=True):
         for number, method in enumerate(dict.fromkeys(point.method for point in points)):
             line = sorted((getattr(point, field), point.bytes / 1e9) for point in chosen if point.method == method)
             axis.plot(
                 *zip(*line, strict=True),
-                color=_COLOURS[number % len(_COLOURS)],
-                marker=_MARKERS[number % len(_MARKERS)],
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
                 label=method,
             )
         ticks = sorted({getattr(point, field) for point in chosen})
@@ -162,7 +119,7 @@ def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[i
     return figure
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     """Figure 4: tokens of correct and of incorrect completions, every sample of every run, by backbone and method."""
     groups = {
@@ -171,7 +128,7 @@ def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     }
     if not groups:
         return None
-    figure, (axis,) = _figure(1, width=max(6.4, 1.6 * len(groups) + 2))
+    figure, (axis,) = blank(1, width=max(6.4, 1.6 * len(groups) + 2))
     for number, samples in enumerate(groups.values()):
         for offset, right in ((-0.2, True), (0.2, False)):
             lengths = [sample["tokens"] for sample in samples if (sample["verdict"] == "correct") == right]
@@ -182,7 +139,7 @@ def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
                 flierprops={"markersize": 3, "alpha": 0.4}, medianprops={"color": "black"},
                 meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 5},
             )  # fmt: skip
-            drawn["boxes"][0].set_facecolor(_COLOURS[0 if right else 1])
+            drawn["boxes"][0].set_facecolor(COLOURS[0 if right else 1])
             drawn["boxes"][0].set_alpha(0.7)
             drawn["boxes"][0].set_label("correct" if right else "incorrect")
             axis.annotate(
@@ -207,12 +164,13 @@ def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """`<name>.png` and `<name>.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=160)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
-def _figure(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
+def blank(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side."""
     # Without pyplot: nothing global, and no window system is looked for.
     figure = Figure(figsize=(width or (10.5 if panels == 2 else 6.4), 4.2), layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])

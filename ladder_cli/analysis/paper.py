@@ -19,7 +19,9 @@ class PaperTable:
         kind: what it is made of: fits over budgets, scores of benchmarks, or settings and memory.
         commands: that repeat it.
         small: the same at laptop size; None where the package brings no data for it.
+        here: what stands for what at laptop size.
         benchmarks: its columns, for scores.
+        answers_of: at laptop size, the table from whose completions its data is made.
         runs_of: another table whose runs it is made from.
         reported: the paper's numbers by row ("<backbone> <method>") and column.
         source: where those were read.
@@ -32,7 +34,9 @@ class PaperTable:
     kind: str
     commands: tuple[str, ...]
     small: tuple[str, ...] | None = None
+    here: str = ""
     benchmarks: tuple[str, ...] = ()
+    answers_of: int | None = None
     runs_of: int | None = None
     reported: dict[str, dict[str, float]] = field(default_factory=dict)
     source: str = ""

@@ -12,8 +12,10 @@ from ladder_cli.analysis.tables import Table
 
 UNKNOWN = ""
 _SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # what a label task is usually told by
+_OPEN = "not identified"  # A follows the exponent: without that it is known to no order of magnitude
 _LAW = ("A", "λ", "E")
-_NOT_KNOWN = "The paper's own numbers are not in `assets/paper.yaml`; the columns for them stay empty."
+_REFERENCE = "paper: "
+_NOT_KNOWN = "The paper's own numbers for these rows are not known here, so there is no column for them."
 
 
 def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[Table]:
@@ -32,12 +34,25 @@ def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[T
         tables = [_settings(title, paper, runs)]
     else:
         tables = [_scores(title, paper, runs)]
-    tables[0].notes.append(paper.source.strip() or _NOT_KNOWN)
+    tables[0] = _with_known_references(tables[0])
+    referred = any(heading.startswith(_REFERENCE) for heading in tables[0].headings)
+    tables[0].notes.append(paper.source.strip() if referred else _NOT_KNOWN)
     if paper.numbered == "assumed":
         tables[0].notes.append(
             f"That this is the paper's table {paper.number} is assumed from the order of its sections."
         )
     return tables
+
+
+def _with_known_references(table: Table) -> Table:
+    """Without the columns of the paper that hold nothing."""
+    kept = [
+        number
+        for number, heading in enumerate(table.headings)
+        if not heading.startswith(_REFERENCE) or any(row[number] for row in table.rows)
+    ]
+    rows = [tuple(row[number] for number in kept) for row in table.rows]
+    return Table(table.title, tuple(table.headings[number] for number in kept), rows, table.notes)
 
 
 def scaling_fits(runs: Iterable[Run], draws: int = 400) -> dict[str, Fit]:
@@ -48,6 +63,15 @@ def scaling_fits(runs: Iterable[Run], draws: int = 400) -> dict[str, Fit]:
         if len({rows for rows, _ in points}) >= 3:
             fits[label] = fit([rows for rows, _ in points], [loss for _, loss in points], draws=draws)
     return fits
+
+
+def stated_laws(paper: PaperTable) -> dict[str, PowerLaw]:
+    """The paper's own laws in training rows, by backbone and method; those that `assets/paper.yaml` holds."""
+    return {
+        label: PowerLaw(*(row[name] for name in _LAW))
+        for label, row in paper.reported.items()
+        if all(name in row for name in _LAW)
+    }
 
 
 def flops_per_row(runs: Iterable[Run], label: str, count: str = "actual") -> float:
@@ -74,10 +98,10 @@ def _laws(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fit]) 
             (
                 label,
                 str(len(measured)),
-                _with_interval(found.law.amplitude, found.interval("amplitude")),
+                _with_interval(found.law.amplitude, found.interval("amplitude")) if found.identified else _OPEN,
                 _with_interval(found.law.exponent, found.interval("exponent"), ".3f"),
                 _with_interval(found.law.floor, found.interval("floor"), ".3f"),
-                f"{in_compute.law.amplitude:.3g}",
+                f"{in_compute.law.amplitude:.3g}" if found.identified else _OPEN,
                 f"{robust:.3f}",
                 _with_interval(loss, interval, ".3f"),
                 *_reported(paper, label, _LAW),
@@ -91,7 +115,7 @@ def _laws(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fit]) 
     )
     headings = (
         *("", "runs", "A", "λ", "E", "B", "λ, Huber", "loss at twice the rows"),
-        *(f"paper: {name}" for name in _LAW),
+        *(f"{_REFERENCE}{name}" for name in _LAW),
     )
     return Table(title, headings, rows, notes)
 
@@ -107,21 +131,24 @@ def _meetings(title: str, paper: PaperTable, runs: list[Run], fits: dict[str, Fi
         one, other = (fits[label].in_compute(flops_per_row(runs, label)) for label in (first, second))
         in_flops = meeting(one, other)
         for unit, found in (("rows", in_rows), ("FLOPs", in_flops)):
-            where = " and ".join(f"{budget:.3g}" for budget in found.budgets) or "nowhere within 1,000 times the range"
-            interval = f"{found.interval[0]:.2g} to {found.interval[1]:.2g}" if found.interval else "-"
+            where = " and ".join(map(_budget, found.budgets)) or "nowhere within 1,000 times the range"
+            if not (one.identified and other.identified):
+                where += f" ({_OPEN})"
+            interval = " to ".join(map(_budget, found.interval)) if found.interval else "-"
             rows.append((f"{first} = {second}", unit, where, interval, f"{found.share:.0%}"))
-    stated = {
-        label: PowerLaw(*(row[name] for name in _LAW))
-        for label, row in paper.reported.items()
-        if all(name in row for name in _LAW)
-    }
+    stated = stated_laws(paper)
     for first, second in combinations(stated, 2):
         if first.split()[0] == second.split()[0]:
             budgets = crossings(stated[first], stated[second], 1e3, 1e9)
-            where = " and ".join(f"{budget:.3g}" for budget in budgets) or "nowhere from 1e3 to 1e9"
+            where = " and ".join(map(_budget, budgets)) or "nowhere from 1e3 to 1e9"
             rows.append((f"paper: {first} = {second}", "rows", where, "-", "-"))
     headings = ("", "in", "meet at", "95% interval", "of the draws meet")
     return Table(f"{title}: where two methods meet", headings, rows)
+
+
+def _budget(value: float) -> str:
+    """Rows in full, FLOPs as a power."""
+    return f"{value:,.0f}" if value < 1e7 else f"{value:.3g}"
 
 
 def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
@@ -134,7 +161,7 @@ def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
     headings = (
         *("", "runs"),
         *(cell for name in benchmarks for cell in _score_headings(name)),
-        *(f"paper: {name}" for name in known or benchmarks),
+        *(f"{_REFERENCE}{name}" for name in known or benchmarks),
     )
     rows = []
     for label, group in by_label(runs).items():

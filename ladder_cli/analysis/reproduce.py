@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,16 +12,18 @@ from ladder_cli.analysis.figures import (
     memory_figure,
     memory_score_figure,
     save,
-    scaling_figure,
 )
+from ladder_cli.analysis.index import index
+from ladder_cli.analysis.lanes import Lane, Task, run_lanes
 from ladder_cli.analysis.paper import SCALING, SCORES, PaperTable, memory_figure_spec, paper_tables
-from ladder_cli.analysis.paper_tables import build_tables
+from ladder_cli.analysis.paper_tables import build_tables, stated_laws
 from ladder_cli.analysis.runs import Run, read_runs
+from ladder_cli.analysis.scaling_figures import scaling_figure, stated_figure
 from ladder_cli.analysis.tables import Table
-from ladder_cli.cli import composed
+from ladder_cli.cli import composed, quiet_libraries
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
-from ladder_cli.run_dir import RunDir, read_json, write_json, write_text
+from ladder_cli.run_dir import read_json, write_json, write_text
 
 _MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
 _CANDIDATES = "candidates.jsonl"
@@ -59,28 +60,53 @@ class Reproduction:
         """Where the runs of a table go."""
         return self.folder / f"table-{table.runs}" / "runs"
 
-    def run(self, number: int, scripts: Path) -> list[str]:
-        """Run a table's commands one after the other; finished runs are not run again.
+    def lanes(self, numbers: list[int]) -> list[list[int]]:
+        """Tables that run beside one another; within a lane one after the other.
+
+        At the paper's size there is one lane. At laptop size a table that is made from another's answers comes after
+        that one, and both run beside all else.
+        """
+        pairs = [(table.answers_of, table.number) for table in self.tables.values() if self.small and table.answers_of]
+        apart = {number for pair in pairs for number in pair}
+        return [[n for n in numbers if n not in apart], [n for n in numbers if n in apart]]
+
+    def run(self, numbers: list[int], memory: bool, scripts: Path) -> list[str]:
+        """Run tables' commands; finished runs are not run again.
 
         Args:
+            memory: whether to predict figure 3b too.
             scripts: folder of the project's scripts.
 
         Returns:
             The commands that did not succeed. What comes after them is tried all the same, on the runs that are there.
+
+        Raises:
+            Interrupted: if a command was.
         """
+
+        def table(number: int) -> Task:
+            return lambda lane: self._run_table(number, scripts, lane)
+
+        first, *others = [[table(number) for number in lane] for lane in self.lanes(numbers)]
+        return run_lanes([[*first, *([self._predict] if memory else [])], *others])
+
+    def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
         failed = []
         for command in self.commands(number) or ():
             if _CANDIDATES in command:
-                self._write_candidates()
-            print(f"\n$ {command}", flush=True)
+                self._write_candidates(self.tables[number])
             words = shlex.split(command)
             if words[0] == "python":
                 words = [sys.executable, str(scripts / Path(words[1]).name), *words[2:]]
             else:
                 words = [sys.executable, "-m", _MODULES[words[0]], *words[1:]]
-            if subprocess.run(words).returncode:
+            if not lane.run(command, words, self.folder / f"table-{number}" / "log.txt"):
                 failed.append(command)
         return failed
+
+    def _predict(self, lane: Lane) -> list[str]:
+        self.memory()
+        return []
 
     def report(self, others: list[Path] | None = None, numbers: list[int] | None = None) -> dict[int, list[Table]]:
         """Write tables and figures of every table that has runs, and the index.
@@ -102,25 +128,26 @@ class Reproduction:
                 one.write(place, f"table-{number}" if order == 1 else f"table-{number}-{order}")
             for name, figure in _figures(table, runs):
                 save(figure, place, name)
-        write_text(self.folder / "README.md", self._index())
+        self._write_index()
         return built
 
     def memory(self) -> None:
         """Figure 3b and its numbers, from the preflight alone; points that were predicted before are kept."""
+        spec, place = memory_figure_spec(), self.folder / "memory"
+        configs = {
+            name: composed("train", TrainConfig, [f"model={spec.model}", *spec.options, *options])
+            for name, options in spec.methods.items()
+        }
+        quiet_libraries(next(iter(configs.values())).model)
         # Only here is torch needed.
         from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 
-        spec, place = memory_figure_spec(), self.folder / "memory"
         path = place / "memory.json"
         conditions = {"model": spec.model, "options": spec.options, "methods": spec.methods}
         before = read_json(path) if path.is_file() else {}
         known: list[MemoryPoint] = []
         if {name: before.get(name) for name in conditions} == conditions:
             known = [MemoryPoint(**point) for point in before["points"]]
-        configs = {
-            name: composed("train", TrainConfig, [f"model={spec.model}", *spec.options, *options])
-            for name, options in spec.methods.items()
-        }
 
         def tell(point: MemoryPoint) -> None:
             print(f"{point.method}, {point.rows} x {point.tokens}: {point.bytes / 1e9:.1f} GB", flush=True)
@@ -140,87 +167,29 @@ class Reproduction:
             place, "memory"
         )
         save(memory_figure(points, spec.model), place, "figure-3b")
-        write_text(self.folder / "README.md", self._index())
+        self._write_index()
 
-    def _write_candidates(self) -> None:
-        """What the runs so far answered, as candidates for the critic's data."""
+    def _write_index(self) -> None:
+        commands = {number: self.commands(number) for number in self.tables}
+        write_text(self.folder / "README.md", index(self.folder, self.small, self.tables, commands))
+
+    def _write_candidates(self, table: PaperTable) -> None:
+        """What the runs of another table answered, as candidates for the critic's data."""
         questions = {problem.id: problem.question for problem in load_problems(benchmark_config(_OWN_BENCHMARK), None)}
-        folders = [self.runs_folder(table) for table in self.tables.values() if table.kind == SCORES]
+        folder = self.runs_folder(self.tables[table.answers_of or table.number])
         rows = [
             {"question": questions[sample["id"]], "gold": sample["gold"], "completion": sample["completion"]}
-            for run in read_runs(folder for folder in folders if folder.is_dir())
+            for run in (read_runs([folder]) if folder.is_dir() else [])
             if _OWN_BENCHMARK in run.scores
             for sample in run.samples(_OWN_BENCHMARK)
         ]
         write_text(self.folder / _CANDIDATES, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def _index(self) -> str:
-        """README.md of the folder: what was run, and every table and picture."""
-        scale = "at laptop size on the embedded model" if self.small else "at the paper's size"
-        parts = [
-            "# Ladder Up, Memory Down: repeated",
-            f"The tables and figures of Zheng et al. (arXiv 2512.14237), {scale}. Every number below comes from the "
-            "runs in this folder, except columns that say *paper*.",
-        ]
-        if self.small:
-            parts.append(
-                "The embedded model has 2.5 million parameters and its task is generated arithmetic: these tables show "
-                "that the pipeline works and how it behaves, not that the paper's findings hold."
-            )
-        parts += self._conditions()
-        for number, table in self.tables.items():
-            place = self.folder / f"table-{number}"
-            parts.append(f"## Table {number}: {table.title} (section {table.section})")
-            commands = self.commands(number)
-            if commands is None:
-                parts.append("Not at laptop size: it needs real text, which the package does not bring.")
-                continue
-            if commands:
-                parts.append("```\n" + "\n".join(commands) + "\n```")
-            else:
-                parts.append(f"From the runs of table {table.runs}.")
-            texts = sorted(place.glob("table-*.md"), key=lambda path: path.stem)
-            if not texts:
-                parts.append("Not run yet.")
-            for text in texts:
-                title, _, body = text.read_text().partition("\n")
-                parts += [f"**{title.lstrip('# ')}**", body.strip()]
-                links = ", ".join(f"[{kind}]({place.name}/{text.stem}.{kind})" for kind in ("csv", "tex"))
-                parts.append(f"As {links}.")
-            parts += [f"![{image.stem}]({place.name}/{image.name})" for image in sorted(place.glob("figure-*.png"))]
-        parts.append("## Figure 3b: memory of a 70B model")
-        place = self.folder / "memory"
-        if (place / "memory.md").is_file():
-            parts += [
-                (place / "memory.md").read_text().partition("\n")[2].strip(),
-                "![figure-3b](memory/figure-3b.png)",
-            ]
-        else:
-            parts.append("Not made yet: `python scripts/reproduce.py memory --run`.")
-        return "\n\n".join(parts) + "\n"
-
-    def _conditions(self) -> list[str]:
-        """A sentence about the machine and the versions, from what the runs recorded."""
-        records = [
-            read_json(run.run) | {"seconds": read_json(run.metrics)["wall_seconds"]}
-            for run in map(RunDir, sorted(path.parent for path in self.folder.glob("table-*/runs/*/run.json")))
-            if run.status() == "done"
-        ]
-        if not records:
-            return []
-        versions = records[0]["versions"]
-        devices = ", ".join(sorted({f"{record['device']['name']} ({record['device']['type']})" for record in records}))
-        commits = ", ".join(sorted({(record["git_commit"] or "an installed wheel")[:12] for record in records}))
-        return [
-            f"{len(records)} training runs, {sum(record['seconds'] for record in records) / 60:.0f} minutes in all, on "
-            f"{devices}; torch {versions['torch']}, transformers {versions['transformers']}; commit {commits}."
-        ]
-
 
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
     """The figures that belong to a table, by file name."""
     if table.kind == SCALING:
-        candidates = [("figure-2", scaling_figure(runs))]
+        candidates = [("figure-2", scaling_figure(runs)), ("figure-2-paper", stated_figure(stated_laws(table)))]
     elif table.kind == SCORES:
         candidates = []
         for name in sorted({name for run in runs for name in run.scores}):

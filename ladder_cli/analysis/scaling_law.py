@@ -131,7 +131,7 @@ def fit(
         again = predicted * np.exp(noise) if logarithmic else np.maximum(predicted + noise, 1e-9)
         drawn.append(_fit(x, again, objective, law))
     fitted = Fit(law, tuple(drawn), (x.min(), x.max()), ())
-    return Fit(law, fitted.draws, fitted.budgets, _warnings(fitted, distinct))
+    return Fit(law, fitted.draws, fitted.budgets, _warnings(fitted, distinct, float(y.min())))
 
 
 def meeting(first: Fit, second: Fit, reach: float = 1000.0) -> Meeting:
@@ -159,7 +159,8 @@ def crossings(first: PowerLaw, second: PowerLaw, low: float, high: float) -> tup
     def difference(log_budget: float) -> float:
         return float(first(np.exp(log_budget)) - second(np.exp(log_budget)))
 
-    changes = np.flatnonzero(np.sign(gap[:-1]) * np.sign(gap[1:]) < 0)
+    above = gap >= 0
+    changes = np.flatnonzero(above[:-1] != above[1:])
     return tuple(float(np.exp(brentq(difference, np.log(grid[i]), np.log(grid[i + 1])))) for i in changes)
 
 
@@ -213,8 +214,8 @@ def _grid_starts(log_x: NDArray, y: NDArray) -> list[tuple[float, float, float]]
     return [(float(amplitude[i]), float(exponents[i]), float(floor[i])) for i in best]
 
 
-def _warnings(fitted: Fit, distinct: int) -> tuple[str, ...]:
-    """What the points cannot identify."""
+def _warnings(fitted: Fit, distinct: int, smallest: float) -> tuple[str, ...]:
+    """What the points cannot identify; `smallest` is the smallest loss."""
     warnings = []
     if distinct < 5:
         warnings.append(f"{distinct} budgets for three parameters: the intervals lean on the law being right.")
@@ -224,7 +225,11 @@ def _warnings(fitted: Fit, distinct: int) -> tuple[str, ...]:
             f"the points do not identify the exponent: {low:.3f} to {high:.3f}; more or wider budgets would."
         )
     low, high = fitted.interval("floor")
-    if low < 0.05 * fitted.law.floor or high - low > fitted.law.floor:
+    if fitted.law.floor < 1e-3 * smallest:
+        warnings.append(
+            "the best floor is 0, the least there can be: within these budgets the losses may not follow such a law."
+        )
+    elif low < 0.05 * fitted.law.floor or high - low > fitted.law.floor:
         warnings.append(f"the points do not identify the floor: {low:.3f} to {high:.3f}; larger budgets would.")
     return tuple(warnings)
 

@@ -19,13 +19,13 @@ def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None,
         data_dir: the mirror; None takes the hub.
 
     Raises:
-        UserError: if the set is not there, a row is broken (with file and line), or the hub cannot be reached
-            (`NotReachable`).
+        UserError: if the set is not in the mirror, or a row is broken (with file and line); `NotReachable` if there
+            is no mirror and the hub does not answer or does not have it.
     """
     if data_dir is not None:
         return read_mirror(Path(data_dir).expanduser(), name, split)
     if hub_id is None:
-        raise UserError(f"data set '{name}' has no home on the hub: give a local mirror as data_dir=DIR.")
+        raise NotReachable(f"data set '{name}' has no home on the hub: give a local mirror as data_dir=DIR.")
     from datasets import load_dataset
 
     try:

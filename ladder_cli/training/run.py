@@ -229,6 +229,9 @@ def _train(
             write_json(folder / PROMPT, prompt)
         write_json(run.metrics, figures)
         write_json(run.run, record | {"status": DONE, "finished": _now()})
+    if stop.received is not None:
+        # Too late for this run, but of a sweep the others have not begun.
+        raise Interrupted("this run was at its last step and is done.")
     return figures
 
 

@@ -4,9 +4,11 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ladder_cli.analysis.figures import length_figure, memory_figure, memory_score_figure, save, scaling_figure
+from ladder_cli.analysis.figures import length_figure, memory_figure, memory_score_figure, save
 from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 from ladder_cli.analysis.runs import read_runs
+from ladder_cli.analysis.scaling_figures import scaling_figure, stated_figure
+from ladder_cli.analysis.scaling_law import PowerLaw
 from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
 from tests.analysis.finished_runs import write_run, write_scores
@@ -31,7 +33,35 @@ def test_figure_2_shows_every_run_over_rows_and_over_flops(tmp_path):
     assert curve[min(curve)] == pytest.approx(0.4 + 40 / 1000**0.5, rel=1e-3)
 
 
+def rings(axis):
+    return [line.get_xydata()[0].tolist() for line in axis.get_lines() if line.get_label() == "_meeting"]
+
+
+def test_figure_2_puts_a_ring_where_two_laws_meet(tmp_path):
+    # 40 / sqrt(D) + 0.4 = 20 / sqrt(D) + 0.7 at D = (20 / 0.3)^2.
+    for method, law in (("ladder", PowerLaw(40.0, 0.5, 0.4)), ("qlora", PowerLaw(20.0, 0.5, 0.7))):
+        for number, rows in enumerate((1000, 2000, 4000, 8000, 16000)):
+            write_run(tmp_path, method=method, rows=rows, loss=float(law(rows)) + 1e-6 * (-1) ** number)
+    over_rows, over_flops = scaling_figure(read_runs([tmp_path]), draws=20).axes
+    assert rings(over_rows) == [[pytest.approx((20 / 0.3) ** 2, rel=1e-3), pytest.approx(1.0, rel=1e-3)]]
+    assert rings(over_flops)[0][0] == pytest.approx(3000 * (20 / 0.3) ** 2, rel=1e-3)
+
+
+def test_the_papers_laws_are_drawn_with_a_ring_where_they_meet():
+    # Invented for this test; the paper's own are not known here. With u = D^-0.25, 100 u^2 + 0.9 = 14 u + 0.5.
+    stated = {
+        "a ladder": PowerLaw(100.0, 0.5, 0.9),
+        "a qlora": PowerLaw(14.0, 0.25, 0.5),
+        "b ladder": PowerLaw(50.0, 0.5, 0.3),
+    }
+    (axis,) = stated_figure(stated).axes
+    assert rings(axis) == [[pytest.approx(25.0**4), pytest.approx(14 / 25 + 0.5)]]
+    assert "meet at 390,625" in [text.get_text() for text in axis.texts]
+    assert {"paper: a ladder", "paper: a qlora", "paper: b ladder"} <= set(drawn(axis))
+
+
 def test_no_runs_make_no_figure():
+    assert stated_figure({}) is None
     assert scaling_figure([]) is None
     assert memory_score_figure([], "math500") is None
     assert length_figure([], "math500") is None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ladder_cli.analysis.scaling_law import PARAMETERS, PowerLaw, crossings, fit, meeting
+from ladder_cli.analysis.scaling_law import PARAMETERS, Fit, PowerLaw, crossings, fit, meeting
 from ladder_cli.errors import UserError
 
 LAW = PowerLaw(30.0, 0.4, 0.5)
@@ -61,6 +61,29 @@ def test_two_laws_meet_where_they_are_equal():
     assert crossings(steep, PowerLaw(101.0, 0.5, 0.5), 1e2, 1e7) == ()
 
 
+def exact(law: PowerLaw) -> Fit:
+    """A law as if its points had no noise."""
+    return Fit(law, (law,), (5e4, 4e5), ())
+
+
+def test_laws_of_one_exponent_meet_where_algebra_says_in_rows_and_in_flops():
+    # Laws invented for this test: 10 / sqrt(D) + 0.40 = 4 / sqrt(D) + 0.43, so D = ((10 - 4) / 0.03)^2.
+    first, second = exact(PowerLaw(10.0, 0.5, 0.40)), exact(PowerLaw(4.0, 0.5, 0.43))
+    assert meeting(first, second).budgets == pytest.approx((40_000.0,), rel=1e-9)
+    # With unlike costs of a row, A becomes A sqrt(zeta) and C = ((10 x 3 - 4 x 5) / 0.03)^2 x 10^6.
+    in_flops = meeting(first.in_compute(9e6), second.in_compute(25e6))
+    assert in_flops.budgets == pytest.approx(((10 / 0.03) ** 2 * 1e6,), rel=1e-9)
+
+
+def test_laws_of_unlike_exponents_meet_twice_where_a_quadratic_says():
+    # Invented: with u = D^-0.25, 100 u^2 + 0.9 = 14 u + 0.5 has the roots u = 1/10 and u = 1/25.
+    steep, flat = PowerLaw(100.0, 0.5, 0.9), PowerLaw(14.0, 0.25, 0.5)
+    assert crossings(steep, flat, 1e2, 1e8) == pytest.approx((1e4, 25.0**4), rel=1e-9)
+    # A root on the edge of the range, or on a point of the grid, counts as well.
+    assert crossings(steep, flat, 1e4, 25.0**4 * 1.1)[-1] == pytest.approx(25.0**4)
+    assert crossings(steep, steep, 1e2, 1e8) == ()
+
+
 def test_the_meeting_of_two_fits_has_an_interval_that_holds_it():
     first, second = PowerLaw(100.0, 0.5, 0.5), PowerLaw(100.0 / 1e5**0.25, 0.25, 0.5)
     (truth,) = crossings(first, second, 1e3, 1e8)
@@ -78,6 +101,13 @@ def test_points_that_cannot_tell_three_parameters_apart_are_said_to():
     noisy = fit(BUDGETS, LAW(BUDGETS) + np.array([1, -1, 1, -1, 1]) * 1e-2, draws=60)
     assert any("do not identify the exponent" in warning for warning in noisy.warnings)
     assert "no intervals" in fit(BUDGETS[:3], LAW(BUDGETS[:3])).warnings[0]
+
+
+def test_losses_that_fall_faster_and_faster_are_said_to_follow_no_such_law_perhaps():
+    # Of validation losses at laptop size, before the model has learned the task.
+    early = fit([125, 250, 500, 1000, 2000], [1.034, 0.979, 0.920, 0.858, 0.695], draws=60)
+    assert any("may not follow" in warning for warning in early.warnings)
+    assert not any("may not follow" in warning for warning in fit(BUDGETS, LAW(BUDGETS), draws=2).warnings)
 
 
 def test_a_flat_curve_is_not_taken_for_a_law():

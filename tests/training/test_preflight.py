@@ -63,10 +63,11 @@ def test_a_run_that_cannot_fit_is_refused_in_one_line_and_reads_no_weights(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_on_a_published_model_needs_no_download(tmp_path):
+@pytest.mark.parametrize("data", ["s1k", "critic"])  # on the hub; to be made first
+def test_a_dry_run_on_a_published_model_needs_no_download(data, tmp_path):
     """Tokenizer and rows cannot be reached here; shape, parameters and memory are known all the same."""
     result = ladder_train(
-        "dry_run=true", "hardware=rtx-12gb", "model=qwen2.5-0.5b", "data=s1k", "data.max_length=256",
+        "dry_run=true", "hardware=rtx-12gb", "model=qwen2.5-0.5b", f"data={data}", "data.max_length=256",
         "train.micro_batch_size=1", f"output_dir={tmp_path}", env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
