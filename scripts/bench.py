@@ -22,6 +22,7 @@ from ladder_cli.run_dir import OUTPUTS, write_json
 REFERENCE = "qlora_checkpointed"
 METHODS = {
     "ladder": ["method=ladder"],
+    "ladder_compiled": ["method=ladder", "train.compile=true"],
     "xladder": ["method=xladder"],
     "qlora": ["method=qlora"],
     REFERENCE: ["method=qlora", "method.gradient_checkpointing=true"],
@@ -95,7 +96,8 @@ def _case(
     from ladder_cli.training.bench import REPEATS, Shape, compare
 
     methods: dict[str, MethodConfig] = {label: config.method for label, config in configs.items()}
-    results = compare(model, methods, Shape(rows, tokens), REFERENCE, device, random, cap_gb)
+    compiled = [label for label, config in configs.items() if config.train.compile]
+    results = compare(model, methods, Shape(rows, tokens), REFERENCE, device, random, cap_gb, compiled)
     conditions = {
         **{"model": model.name, "quantization": quantization, "dtype": dtype, "rows": rows, "tokens": tokens},
         **{"cap_gb": cap_gb, "hardware": hardware, "device": device, "random_weights": random, "repeats": REPEATS},
@@ -127,7 +129,7 @@ def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> No
             f"{figures['tokens_per_second']:,.0f}",
             f"{figures['peak_memory_bytes'] / 1e6:,.0f}",
             f"{figures['predicted_memory_bytes'] / 1e6:,.0f}",
-            f"{figures['saved_activation_bytes'] / 1e6:,.1f}",
+            "" if figures["saved_activation_bytes"] is None else f"{figures['saved_activation_bytes'] / 1e6:,.1f}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     make_console().print(table)

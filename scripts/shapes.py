@@ -14,6 +14,7 @@ from ladder_cli.cli import choices, composed
 from ladder_cli.config import ModelConfig, TrainConfig
 from ladder_cli.models.backbone import architecture, parameter_count
 from ladder_cli.models.method import method_for
+from ladder_cli.training.trainer import optimizer_name
 
 SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
 ROWS, TOKENS = 1, 2048
@@ -37,6 +38,17 @@ PEAKS = {
         *("method=qlora", "method.gradient_checkpointing=true", "hardware=rtx-6gb"),
     ],
     "branch, 4 layers": ["method=branch", "method.layers=4"],
+}
+# One after the other, each with those above it.
+LEAN = {
+    "none of them": ["method.recompute=false", f"train.loss_chunk={ROWS * TOKENS}", "train.optimizer=adamw"],
+    "train.loss_chunk=512": ["train.loss_chunk=512"],
+    "train.optimizer=adamw_8bit": ["train.optimizer=adamw_8bit"],
+    "method.recompute=true": ["method.recompute=true"],
+    "train.loss_chunk=128": ["train.loss_chunk=128"],
+    "method.int8_taps=true": ["method.int8_taps=true"],
+    "model.embeddings_on_cpu=true": ["model.embeddings_on_cpu=true"],
+    "model.head_quantization=nf4": ["model.head_quantization=nf4"],
 }
 
 
@@ -67,9 +79,10 @@ def kept(model: str, overrides: list[str]) -> int:
 
 
 def peak(model: str, overrides: list[str]) -> tuple[float, float]:
-    """GiB at the peak of a step with 8-bit AdamW, and processor seconds that the prediction took."""
+    """GiB at the peak of a step on a GPU, and processor seconds that the prediction took."""
     config = config_of(f"model={model}", "train.micro_batch_size=1", *overrides)
-    step = Step(ROWS, TOKENS, accumulation=2, optimizer="adamw_8bit", loss_chunk=config.train.loss_chunk)
+    optimizer = optimizer_name(config.train.optimizer, torch.device("cuda"))
+    step = Step(ROWS, TOKENS, accumulation=2, optimizer=optimizer, loss_chunk=config.train.loss_chunk)
     started = time.process_time()
     total = predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total
     return total / 2**30, time.process_time() - started
@@ -85,6 +98,16 @@ def print_peaks() -> None:
         print(f"| {name} | {small:.2f} | {large:.1f} | {seconds:.0f} |", flush=True)
 
 
+def print_lean(model: str) -> None:
+    """What is kept for the backward pass, and the peak of a step, as one setting after the other is made."""
+    print(f"\n| {model}, {ROWS} x {TOKENS} tokens, nf4 | kept for backward, GiB | peak, GiB |\n|---|---:|---:|")
+    overrides: list[str] = []
+    for name, setting in LEAN.items():
+        changed = {override.partition("=")[0] for override in setting}
+        overrides = [override for override in overrides if override.partition("=")[0] not in changed] + setting
+        print(f"| {name} | {kept(model, overrides) / 2**30:.2f} | {peak(model, overrides)[0]:.2f} |")
+
+
 def main() -> None:
     """Print all tables as Markdown."""
     print(f"| method | {' | '.join(SHAPES)} |\n|---|{'---:|' * len(SHAPES)}")
@@ -95,6 +118,7 @@ def main() -> None:
     for name, overrides in SETTINGS.items():
         print(f"| {name} | {' | '.join(f'{kept(model, overrides) / 2**30:.2f}' for model in SHAPES)} |")
     print_peaks()
+    print_lean("qwen2.5-7b")
 
 
 if __name__ == "__main__":

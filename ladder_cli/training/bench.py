@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import statistics
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,8 +24,10 @@ from ladder_cli.analysis.flop_count import FlopCount
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.cli import quiet_libraries
 from ladder_cli.config import ModelConfig
+from ladder_cli.errors import UserError
 from ladder_cli.method_config import MethodConfig
 from ladder_cli.models.backbone import load_backbone, parameter_count, planned_dtype
+from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.loss import DEFAULT_CHUNK
 from ladder_cli.models.method import method_for
 from ladder_cli.models.random_weights import random_weights
@@ -54,6 +57,7 @@ def compare(
     device: str = "cpu",
     random: bool = False,
     cap_gb: float | None = None,
+    compiled: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Measure all methods on the same model and batches.
 
@@ -65,14 +69,15 @@ def compare(
         device: `cpu` or `cuda`.
         random: random weights of the model's published shape, in place of its own.
         cap_gb: memory that CUDA may give to each method, 10^9 bytes.
+        compiled: names of methods whose layers go through `torch.compile`.
 
     Returns:
-        For each method either `error` (it does not fit under the cap), or: `step_seconds` (median),
-        `backbone_seconds` (median of the frozen backbone's forward pass alone, from embeddings to last layer),
+        For each method either `error` (it does not fit under the cap, or cannot be compiled), or: `step_seconds`
+        (median), `backbone_seconds` (median of the frozen backbone's forward pass alone, embeddings to last layer),
         `tokens_per_second`, `peak_memory_bytes` (of tensors: above what the process held before the model was
-        loaded), `predicted_memory_bytes`, `saved_activation_bytes` (kept between forward and backward),
-        `trainable_parameters`, `step_flops` and `backbone_flops` (None where the model is quantised, by operators
-        that cannot be looked into), and `ratio_to_<reference>` of the step time and `flops_ratio_to_<reference>`.
+        loaded), `predicted_memory_bytes`, `saved_activation_bytes` (kept between forward and backward; None if
+        compiled), `trainable_parameters`, `step_flops` and `backbone_flops` (None if compiled or quantised), and as
+        ratios `ratio_to_<reference>` of the step time and `flops_ratio_to_<reference>`.
     """
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[Any, Connection]] = {}
@@ -81,7 +86,7 @@ def compare(
     try:
         for name, method in methods.items():
             ours, theirs = context.Pipe()
-            job = _Job(model, method, shape, device, random, cap_gb)
+            job = _Job(model, method, shape, device, random, cap_gb, name in compiled)
             process = context.Process(target=_work, args=(theirs, job), daemon=True)
             process.start()
             theirs.close()
@@ -131,6 +136,7 @@ class _Job:
     device: str
     random: bool
     cap_gb: float | None
+    compiled: bool
 
 
 def _work(pipe: Connection, job: _Job) -> None:
@@ -153,9 +159,14 @@ def _work(pipe: Connection, job: _Job) -> None:
     except torch.OutOfMemoryError:
         pipe.send(f"out of memory under {job.cap_gb} GB (predicted {predicted / 1e9:.2f} GB)")
         return
+    except UserError as error:
+        pipe.send(str(error))
+        return
     peak = (memory.measured() or 0) - memory.baseline
-    saved = measured.saved_bytes()
-    flops = measured.flops() if job.model.quantization == "none" else (None, None)
+    # A compiled layer cannot be looked into.
+    countable = not job.compiled
+    saved = measured.saved_bytes() if countable else None
+    flops = measured.flops() if countable and job.model.quantization == "none" else (None, None)
     pipe.send(_READY)
     with contextlib.suppress(EOFError):
         while pipe.recv() == "step":
@@ -180,6 +191,8 @@ class _Measured:
         self._device = device
         self._backbone = load(job.model, device)
         self.model: nn.Module = method_for(job.method).attach(self._backbone, job.model).train()
+        if job.compiled:
+            compile_layers(self.model, device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         make: Any = torch.optim.AdamW if optimizer == "adamw" else bitsandbytes.optim.AdamW8bit
         self._optimizer = make(trained, lr=1e-4)
