@@ -101,12 +101,14 @@ def test_optimizer_state_has_the_size_that_bitsandbytes_gives_it():
     assert optimizer_bytes(1000, "adamw_8bit") == optimizer_bytes(1000, "adamw") == 8000
 
 
-@pytest.mark.parametrize("method", ["ladder", "qlora"])
+@pytest.mark.parametrize("method", ["ladder", "ladder, recomputed", "qlora", "qlora, checkpointed"])
 def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, tiny_config):
     """PyTorch's profiler reports every allocation of a real step; the two know nothing of each other."""
     config = {
         "ladder": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2, recompute=False),
-        "qlora": QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3),
+        "ladder, recomputed": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2),
+        "qlora": QLORA,
+        "qlora, checkpointed": QLoRAMethodConfig(**{**vars(QLORA), "gradient_checkpointing": True}),
     }[method]
     rows, tokens = 4, 256
     step = Step(rows, tokens, accumulation=1, optimizer="adamw", loss_chunk=512)
