@@ -14,6 +14,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ladder_cli.files import write_text
+from ladder_cli.training.memory import PeakMemory
 
 # A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.
 _SAME_SIGNAL_SECONDS = 2.0
@@ -79,8 +80,10 @@ class Throughput(TrainerCallback):
 class ProgressDisplay(TrainerCallback):
     """A progress bar on a terminal; plain lines, one per log step, elsewhere."""
 
-    def __init__(self, console: Console, throughput: Throughput) -> None:
+    def __init__(self, console: Console, throughput: Throughput, flops_per_token: int, memory: PeakMemory) -> None:
+        """`flops_per_token`: as really done; `memory`: has measured since before the model was loaded."""
         self._console, self._throughput = console, throughput
+        self._flops_per_token, self._memory = flops_per_token, memory
         columns = (
             TextColumn("training"),
             BarColumn(),
@@ -112,6 +115,9 @@ class ProgressDisplay(TrainerCallback):
             return
         if speed is not None:
             parts.append(f"{speed:,.0f} tokens/s")
+            parts.append(f"{speed * self._flops_per_token / 1e12:.3g} TFLOP/s")
+        if (peak := self._memory.measured()) is not None:
+            parts.append(f"peak {peak / 1e9:.2f} GB")
         figures = "  ".join(parts)
         self._progress.update(self._task, figures=figures)
         if not self._console.is_terminal:

@@ -182,7 +182,7 @@ def _train(
         callbacks=[
             throughput,
             MetricsLog(run.metrics_log),
-            ProgressDisplay(console, throughput),
+            ProgressDisplay(console, throughput, plan.flops_per_token["actual"], memory),
             stop,
             *([EarlyStoppingCallback(config.train.early_stopping)] if config.train.early_stopping else []),
         ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,6 +98,15 @@ def test_the_log_has_a_line_for_every_step_and_a_falling_loss(finished):
     assert sorted(losses) == list(range(1, 13))
     assert losses[12] < losses[1]
     assert sum("eval_loss" in line for line in log_lines(run)) == 3
+
+
+def test_the_progress_line_says_how_fast_and_in_how_much_memory(finished):
+    run, result = finished
+    metrics = json.loads(run.metrics.read_text())
+    (last,) = re.findall(r"step 12/12 .*?([\d,]+) tokens/s  (\S+) TFLOP/s  peak (\S+) GB", result.stdout)[-1:]
+    speed, teraflops, peak = (float(figure.replace(",", "")) for figure in last)
+    assert teraflops == pytest.approx(speed * metrics["flops_per_token"]["actual"] / 1e12, rel=0.01)
+    assert 0.1 < peak <= metrics["peak_memory_bytes"]["measured"] / 1e9 + 0.01
 
 
 def test_tokens_seen_are_those_of_the_rows_without_padding(finished):
