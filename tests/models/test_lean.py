@@ -58,6 +58,15 @@ def test_eight_bit_taps_change_the_loss_curve_by_less_than_bfloat16_does():
     assert (rounded - plain).abs().max() < (coarse - plain).abs().max()
 
 
+def test_in_bfloat16_all_lean_settings_together_stay_within_its_noise():
+    exact = losses(MODEL, recompute=False)
+    plain = losses(MODEL, recompute=False, dtype="bfloat16")
+    lean = ModelConfig(**{**vars(MODEL), "mlp_chunk": 7})
+    lean = losses(lean, chunk=11, recompute=True, int8_taps=True, dtype="bfloat16")
+    assert not torch.equal(lean, plain)
+    assert (lean - plain).abs().max() < (plain - exact).abs().max() / 2
+
+
 @pytest.mark.parametrize("kind", ["full", "low_rank", "shared"])
 def test_the_gradient_of_an_eight_bit_tap_is_near_the_exact_one_even_beside_huge_channels(kind):
     torch.manual_seed(0)
