@@ -139,3 +139,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the data of the folder shared/ beside this checkout")
     return SHARED
+
+
+@pytest.fixture
+def without_compiler(monkeypatch, tmp_path):
+    """An environment, for processes that are started, in which torch finds no C++ compiler and nothing compiled."""
+    monkeypatch.setenv("CXX", "/bin/false")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))

@@ -1,6 +1,7 @@
 """Whole evaluations through the command: a backbone, a run, ready completions, and resuming."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -53,6 +54,17 @@ def test_a_backbone_is_evaluated_and_every_sample_is_on_disk(tmp_path):
     assert summary["n_problems"] == 6
     assert summary["pass_at_1"] == sum(sample["verdict"] == "correct" for sample in samples) / 6
     assert json.loads((tmp_path / "arithmetic" / "result.json").read_text())["grader"]["math_verify"]
+
+
+def test_a_damaged_adapter_is_refused_before_anything_is_written(run, tmp_path):
+    ours = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    weights = ours / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    result = ladder("evaluate", f"run={ours}", f"output_dir={tmp_path / 'out'}", *QUICK)
+    assert result.returncode == 2
+    assert "adapter_model.safetensors is not as it was written" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_that_was_cut_off_continues_with_what_is_missing(tmp_path):

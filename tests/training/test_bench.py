@@ -26,3 +26,10 @@ def test_methods_are_measured_on_the_same_batch_beside_the_reference(tiny_config
     assert ladder["flops_ratio_to_qlora"] == ladder["step_flops"] / qlora["step_flops"]
     # What QLoRA keeps of the whole backbone is more than a side network of half its width keeps.
     assert ladder["saved_activation_bytes"] < qlora["saved_activation_bytes"]
+
+
+def test_a_method_that_cannot_be_compiled_says_so_and_the_others_are_measured(tiny_config, without_compiler):
+    results = compare(tiny_config, METHODS, Shape(rows=1, tokens=8), reference="qlora", compiled=["ladder"])
+    assert results["ladder"].keys() == {"error"}
+    assert "torch.compile does not work here" in results["ladder"]["error"]
+    assert results["qlora"]["ratio_to_qlora"] == 1

@@ -302,3 +302,13 @@ def test_a_run_is_not_continued_on_other_rows(tmp_path):
     result = ladder_train(*options)
     assert result.returncode == 2
     assert "was trained on other rows than data=jsonl has now" in result.stderr
+
+
+def test_a_run_that_is_to_be_compiled_and_cannot_be_is_refused_in_one_line(tmp_path, without_compiler):
+    result = ladder_train("train.compile=true", f"output_dir={tmp_path / 'run'}")
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "error: train.compile=true, but torch.compile does not work here (InvalidCxxCompiler"
+    )
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "run" / "adapter").exists()
