@@ -93,7 +93,7 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
     from omegaconf.errors import OmegaConfBaseException
 
     # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema, replace=True)
     sweep = Sweep()
     failures: list[Exception] = []
 
@@ -117,7 +117,7 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
                 raise
             failures.append(UserError(f"{reason}. Nothing that was there is damaged: mend it and start again."))
 
-    decorated = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)
+    decorated = hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)
     try:
         try:
             decorated(checked_task)()
@@ -149,9 +149,9 @@ def composed(config_name: str, schema: type, overrides: list[str]) -> Any:
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
+    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema, replace=True)
     try:
-        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        with initialize_config_module(CONFIG_MODULE):
             return parse(compose(config_name, overrides), schema)
     except HydraException as error:
         raise UserError(explain(error, schema)) from error

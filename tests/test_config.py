@@ -29,8 +29,8 @@ def test_every_choice_of_every_group_composes(override):
 
 @pytest.mark.parametrize(("choice", "temperature"), [("greedy", 0.0), ("sampling", 0.6)])
 def test_every_way_of_decoding_composes(choice, temperature):
-    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
-    with initialize_config_module("ladder_cli.conf", version_base="1.3"):
+    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig, replace=True)
+    with initialize_config_module("ladder_cli.conf"):
         config = parse(compose("evaluate", [f"decode={choice}"]), EvaluateConfig)
     assert config.decode.temperature == temperature
     assert config.decode.max_new_tokens == 2048
