@@ -88,4 +88,19 @@ class QLoRAMethodConfig(MethodConfig):
         between("method.dropout", self.dropout, 0.0, 0.99)
 
 
-METHOD_KINDS: dict[str, type[MethodConfig]] = {"ladder": LadderMethodConfig, "qlora": QLoRAMethodConfig}
+@dataclass
+class SuffixMethodConfig(QLoRAMethodConfig):
+    """LoRA on the backbone's last layers alone; the layers below are only read, as under a ladder."""
+
+    layers: int | None = None  # k, layers that learn, counted from the last; None: half of the backbone's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("method.layers", self.layers, 1)
+
+
+METHOD_KINDS: dict[str, type[MethodConfig]] = {
+    "ladder": LadderMethodConfig,
+    "qlora": QLoRAMethodConfig,
+    "suffix": SuffixMethodConfig,
+}

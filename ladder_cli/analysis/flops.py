@@ -2,7 +2,7 @@
 
 
 def flops_per_token(
-    per_parameter: tuple[int, int, int], backbone_parameters: int, trained_parameters: int
+    per_parameter: tuple[float, float, int], backbone_parameters: int, trained_parameters: int
 ) -> dict[str, int]:
     """FLOPs per training token.
 
@@ -14,9 +14,10 @@ def flops_per_token(
 
     Returns:
         `paper`: 6(N + n) for QLoRA, 2N + 6n for a ladder (section 3). `actual`: QLoRA's frozen weights need no
-        weight gradient, so 4N + 6n, or 6N + 6n with gradient checkpointing. Attention's own products, which grow
+        weight gradient, so 4N + 6n, or 6N + 6n with gradient checkpointing; a suffix of k of L layers takes
+        2N + 2(k/L)N + 6n. Attention's own products, which grow
         with the context, are in neither.
     """
     paper, actual, trained = per_parameter
     own = trained * trained_parameters
-    return {"paper": paper * backbone_parameters + own, "actual": actual * backbone_parameters + own}
+    return {"paper": round(paper * backbone_parameters) + own, "actual": round(actual * backbone_parameters) + own}

@@ -15,7 +15,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ladder_cli.config import ModelConfig
-from ladder_cli.method_config import LADDER_CHOICES, LadderMethodConfig, MethodConfig, QLoRAMethodConfig
+from ladder_cli.errors import UserError
+from ladder_cli.method_config import (
+    LADDER_CHOICES,
+    LadderMethodConfig,
+    MethodConfig,
+    QLoRAMethodConfig,
+    SuffixMethodConfig,
+)
 from ladder_cli.models import adapter, peft_adapter, qlora
 from ladder_cli.models.combine import reads_final
 from ladder_cli.models.connection_map import draw
@@ -65,9 +72,12 @@ class Method(Protocol):
         """
         ...
 
-    def training_flops_per_parameter(self) -> tuple[int, int, int]:
+    def training_flops_per_parameter(self, layers: int) -> tuple[float, float, int]:
         """FLOPs per token for each backbone parameter, as the paper counts and as really done, and for each
         trained parameter.
+
+        Args:
+            layers: L, decoder layers of the backbone.
         """
         ...
 
@@ -127,7 +137,7 @@ class LadderMethod:
             settings.append(("method.int8_taps=true", config))
         return settings
 
-    def training_flops_per_parameter(self) -> tuple[int, int, int]:
+    def training_flops_per_parameter(self, layers: int) -> tuple[float, float, int]:
         """2N + 6n: the backbone runs forward only (paper section 3)."""
         return 2, 2, 6
 
@@ -148,12 +158,22 @@ class QLoRAMethod:
         """Low-rank adapters that start as no change at all."""
         config = self.config
         attached = qlora.attach(
-            backbone, config.rank, config.alpha, config.dropout, config.gradient_checkpointing, loss_chunk
+            backbone,
+            config.rank,
+            config.alpha,
+            config.dropout,
+            config.gradient_checkpointing,
+            loss_chunk,
+            self._last_layers(backbone.config.num_hidden_layers),
         )
         peft_config = attached.peft_config["default"]
         peft_config.base_model_name_or_path = model.hub_id if model.path is None else model.location
         peft_config.revision = model.revision
         return attached
+
+    def _last_layers(self, layers: int) -> int | None:
+        """Of L layers, those that get adapters, counted from the last; None: all, and gradients everywhere."""
+        return None
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the low-rank matrices."""
@@ -170,20 +190,51 @@ class QLoRAMethod:
             return []
         return [("method.gradient_checkpointing=true", replace(self.config, gradient_checkpointing=True))]
 
-    def training_flops_per_parameter(self) -> tuple[int, int, int]:
+    def training_flops_per_parameter(self, layers: int) -> tuple[float, float, int]:
         """The paper counts 6(N + n); a frozen weight needs no weight gradient, so 4N + 6n is what is done, and
         6N + 6n with gradient checkpointing.
         """
         return 6, 6 if self.config.gradient_checkpointing else 4, 6
 
 
+class SuffixMethod(QLoRAMethod):
+    """LoRA on the last k layers: what lies below is only read, as a ladder reads, and can be cached like taps."""
+
+    config: SuffixMethodConfig
+
+    def _last_layers(self, layers: int) -> int:
+        k = self.config.layers if self.config.layers is not None else max(1, layers // 2)
+        if k > layers:
+            raise UserError(f"method.layers={k}, but the backbone has {layers} layers: give at most that many.")
+        return k
+
+    def picture(self, backbone: PreTrainedModel) -> list[str]:
+        """What is read, and what learns."""
+        layers = backbone.config.num_hidden_layers
+        read = layers - self._last_layers(layers)
+        below = [f"layers 1-{read}: read only, no gradient"] if read else []
+        return [*below, f"layers {read + 1}-{layers}: LoRA of rank {self.config.rank}"]
+
+    def training_flops_per_parameter(self, layers: int) -> tuple[float, float, int]:
+        """With share = k/L: 2N + 2 share N + 6n, since gradients pass through the last k layers alone; 2 share N more
+        where those are recomputed. The paper does not know the method; by its way of counting a backward pass twice
+        the forward one it is 2N + 4 share N + 6n.
+        """
+        share = self._last_layers(layers) / layers
+        return 2 + 4 * share, 2 + (4 if self.config.gradient_checkpointing else 2) * share, 6
+
+
+_METHODS: dict[type[MethodConfig], type] = {
+    LadderMethodConfig: LadderMethod,
+    QLoRAMethodConfig: QLoRAMethod,
+    SuffixMethodConfig: SuffixMethod,
+}
+
+
 def method_for(config: MethodConfig) -> Method:
     """The code of a method's config."""
-    if isinstance(config, LadderMethodConfig):
-        return LadderMethod(config)
-    if isinstance(config, QLoRAMethodConfig):
-        return QLoRAMethod(config)
-    raise TypeError(f"no method for {type(config).__name__}")
+    method: Method = _METHODS[type(config)](config)
+    return method
 
 
 def load_adapter(folder: str | Path, backbone: PreTrainedModel) -> nn.Module:

@@ -24,10 +24,18 @@ _READ: dict[str, type | tuple[type, ...]] = {
     "fan_in_fan_out": bool,
     "use_rslora": bool,
 }
-# Fields that say nothing about the computation, or nothing that loading would follow.
+# Fields that say nothing about the computation, or nothing that loading would follow; and those read further down.
 _IGNORED = (
     *("peft_type", "peft_version", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
-    *("target_modules", "init_lora_weights", "megatron_core", "auto_mapping", "qalora_group_size"),
+    *(
+        "target_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "init_lora_weights",
+        "megatron_core",
+        "auto_mapping",
+        "qalora_group_size",
+    ),
 )
 _LARGEST_RANK = 2**14
 
@@ -77,7 +85,21 @@ def _lora_config(values: dict[str, Any], folder: str | Path) -> LoraConfig:
     given = {name: values[name] for name in _READ if name in values}
     if not 1 <= given.get("r", 1) <= _LARGEST_RANK:
         raise UserError(f"{path}: r is {given['r']}.")
+    given |= _which_layers(values, path)
     return LoraConfig(**given, target_modules=_layer_names(values.get("target_modules"), path), task_type="CAUSAL_LM")
+
+
+def _which_layers(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The decoder layers that are adapted, where it is not all of them (`method=suffix`)."""
+    numbers, pattern = values.get("layers_to_transform"), values.get("layers_pattern")
+    if numbers is None and pattern in (None, "", []):
+        return {}
+    if not isinstance(numbers, list) or not numbers or not all(type(number) is int for number in numbers):
+        raise UserError(f"{path}: layers_to_transform is no list of layers' numbers but {str(numbers)[:60]}.")
+    # peft reads it as a regular expression, which could run for ever.
+    if pattern not in (None, "", []) and not (isinstance(pattern, str) and pattern.isidentifier()):
+        raise UserError(f"{path}: layers_pattern is no attribute's name but {str(pattern)[:60]}.")
+    return {"layers_to_transform": numbers, "layers_pattern": pattern or None}
 
 
 def _layer_names(names: Any, path: Path) -> list[str] | str:

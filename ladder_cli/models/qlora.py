@@ -1,4 +1,4 @@
-"""QLoRA through peft, with the same chunked loss as the ladder."""
+"""LoRA through peft, on all layers (QLoRA) or on the last ones (suffix), with the same chunked loss as the ladder."""
 
 import warnings
 from functools import partial, wraps
@@ -16,21 +16,62 @@ from ladder_cli.models.loss import completion_cross_entropy
 
 
 def attach(
-    backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, gradient_checkpointing: bool, loss_chunk: int
+    backbone: PreTrainedModel,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    gradient_checkpointing: bool,
+    loss_chunk: int,
+    last_layers: int | None = None,
 ) -> PeftModel:
-    """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023)."""
-    prepare(backbone, gradient_checkpointing, loss_chunk)
+    """Low-rank adapters on the linear layers of a frozen backbone (Dettmers et al., 2023).
+
+    Args:
+        backbone: frozen.
+        rank, alpha, dropout: of the adapters.
+        gradient_checkpointing: layers that gradients pass through are recomputed in the backward pass.
+        loss_chunk: counted tokens whose logits exist at the same time.
+        last_layers: decoder layers that get adapters, counted from the last; the layers below see no gradient and
+            keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
+    """
+    if last_layers is None:
+        prepare(backbone, gradient_checkpointing, loss_chunk)
+        return _with_adapters(backbone, _lora(backbone, rank, alpha, dropout, target_modules="all-linear"))
+    prepare(backbone, gradient_checkpointing=False, loss_chunk=loss_chunk)
+    layers = anatomy_of(backbone).layers
+    learning = range(len(layers) - last_layers, len(layers))
+    config = _lora(
+        backbone,
+        rank,
+        alpha,
+        dropout,
+        target_modules=sorted({name for number in learning for name in _linear_names(layers[number])}),
+        layers_to_transform=list(learning),
+        layers_pattern=_name_of(layers, backbone).rpartition(".")[2],
+    )
+    model = _with_adapters(backbone, config)
+    if gradient_checkpointing:
+        _checkpoint(backbone)
+        # Transformers lets gradients enter at the embeddings, for adapters in the lowest layers; here are none.
+        backbone.disable_input_require_grads()
+    return model
+
+
+def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **where: Any) -> LoraConfig:
     head = backbone.get_output_embeddings()
-    config = LoraConfig(
+    return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules="all-linear",
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
         # peft leaves the head out by itself, but not the parts of a quantised one.
         exclude_modules=rf"{_name_of(head, backbone)}\..*" if isinstance(head, QuantizedHead) else None,
+        **where,
     )
+
+
+def _with_adapters(backbone: PreTrainedModel, config: LoraConfig) -> PeftModel:
     with warnings.catch_warnings():
         # peft asks Transformers for this by its former name.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -38,6 +79,11 @@ def attach(
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
+
+
+def _linear_names(layer: nn.Module) -> list[str]:
+    """Names of the linear layers inside a decoder layer, from that layer on (`mlp.up_proj`)."""
+    return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear | Conv1D)]
 
 
 def _name_of(module: nn.Module, model: nn.Module) -> str:
@@ -48,11 +94,16 @@ def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk:
     """Make a frozen backbone fit for gradients that pass through it, and its loss lean."""
     keep_differentiable(backbone)
     if gradient_checkpointing:
-        if hasattr(backbone, "activation_checkpointing_enable"):
-            backbone.activation_checkpointing_enable({"use_reentrant": False})
-        else:  # its name before transformers 5.2x
-            backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint(backbone)
     lean_loss(backbone, loss_chunk)
+
+
+def _checkpoint(backbone: PreTrainedModel) -> None:
+    """Recompute layers in the backward pass; one that no gradient passes through is not run again."""
+    if hasattr(backbone, "activation_checkpointing_enable"):
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    else:  # its name before transformers 5.2x
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def lean_loss(model: PreTrainedModel, chunk: int) -> None:

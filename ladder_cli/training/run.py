@@ -62,7 +62,9 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
         model = method.attach(backbone.requires_grad_(False), config.model)
     memory = preflight(config, device, data.longest if data is not None else None)
     dtype = str(planned_dtype(config.model, device))
-    plan = _plan(config, data, method, model, backbone_parameters, device, dtype, memory)
+    plan = _plan(
+        config, data, method, model, backbone.config.num_hidden_layers, backbone_parameters, device, dtype, memory
+    )
     plan.print(console)
     for line in method.picture(backbone):
         console.print(f"  {line}", highlight=False)
@@ -140,7 +142,17 @@ def _train(
     model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
     if sharded:
         shard_layers(model, backbone, device)
-    plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype), fit)
+    plan = _plan(
+        config,
+        data,
+        method,
+        model,
+        backbone.config.num_hidden_layers,
+        backbone_parameters,
+        device,
+        str(backbone.dtype),
+        fit,
+    )
     steps = plan.steps
     assert steps is not None  # the data is there
     plan.print(console)
@@ -245,6 +257,7 @@ def _plan(
     data: PreparedData | None,
     method: Method,
     model: nn.Module,
+    layers: int,
     backbone_parameters: int,
     device: torch.device,
     dtype: str,
@@ -269,7 +282,7 @@ def _plan(
         micro_batch=config.train.micro_batch_size,
         accumulation=accumulation,
         learning_rate=config.peak_learning_rate,
-        flops_per_token=flops_per_token(method.training_flops_per_parameter(), backbone_parameters, trainable),
+        flops_per_token=flops_per_token(method.training_flops_per_parameter(layers), backbone_parameters, trainable),
         memory=memory,
     )
 

@@ -6,7 +6,7 @@ from transformers import DynamicCache
 
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.models.backbone import parameter_count
 from ladder_cli.models.method import load_adapter, method_for
 from tests.conftest import INNER, loss_curve, random_backbone
@@ -41,6 +41,10 @@ METHODS = {
     "qlora": QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8),
     "qlora, checkpointed": QLoRAMethodConfig(
         name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8, gradient_checkpointing=True
+    ),
+    "suffix": SuffixMethodConfig(name="suffix", kind="suffix", learning_rate=1e-3, rank=4, alpha=8, layers=2),
+    "suffix, checkpointed": SuffixMethodConfig(
+        name="suffix", kind="suffix", learning_rate=1e-3, rank=4, alpha=8, layers=1, gradient_checkpointing=True
     ),
 }
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
