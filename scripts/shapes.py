@@ -38,6 +38,9 @@ PEAKS = {
         *("method=qlora", "method.gradient_checkpointing=true", "hardware=rtx-6gb"),
     ],
     "branch, 4 layers": ["method=branch", "method.layers=4"],
+    "suffix": ["method=suffix"],
+    "suffix, checkpointed": ["method=suffix", "method.gradient_checkpointing=true"],
+    "suffix, 7 layers": ["method=suffix", "method.layers=7"],
 }
 # One after the other, each with those above it.
 LEAN = {
