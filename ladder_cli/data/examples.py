@@ -25,10 +25,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and validation examples; no question stands in both."""
+    """Training and validation examples; no question stands in both.
+
+    Attributes:
+        drawn: the training rows are drawn with the seed: another seed, other rows.
+    """
 
     train: list[Example]
     validation: list[Example]
+    drawn: bool = False
 
     @property
     def fingerprint(self) -> str:

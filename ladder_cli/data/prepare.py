@@ -19,6 +19,20 @@ from ladder_cli.run_dir import TOKEN_CACHE
 
 
 @dataclass(frozen=True)
+class Source:
+    """Examples and what renders them: all that identifies the data of a run, before anything is tokenised.
+
+    Attributes:
+        decontaminated: examples that were left out because a benchmark asks them too.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    renderer: PromptRenderer
+    splits: Splits
+    decontaminated: int = 0
+
+
+@dataclass(frozen=True)
 class PreparedData:
     """Tokenised rows, the rendering that made them, and the examples they came from.
 
@@ -58,8 +72,8 @@ class PreparedData:
         return self.splits.fingerprint
 
 
-def prepare_data(config: TrainConfig) -> PreparedData:
-    """Load, clean, render and tokenise.
+def load_source(config: TrainConfig) -> Source:
+    """Load and clean the examples, and load what renders them.
 
     Raises:
         UserError: for whatever is wrong with model, data or lengths.
@@ -80,11 +94,25 @@ def prepare_data(config: TrainConfig) -> PreparedData:
     if not splits.train or not splits.validation:
         raise UserError(f"data={data.name} has too few rows: one at least to train on, and one to validate with.")
     tokenizer = load_tokenizer(config.model)
-    renderer = PromptRenderer(tokenizer, data.instruction)
+    return Source(tokenizer, PromptRenderer(tokenizer, data.instruction), splits, removed)
+
+
+def prepare_data(config: TrainConfig, source: Source | None = None) -> PreparedData:
+    """Load, clean, render and tokenise.
+
+    Args:
+        source: of the same config, where it has been loaded already.
+
+    Raises:
+        UserError: for whatever is wrong with model, data or lengths.
+    """
+    data = config.data
+    source = source if source is not None else load_source(config)
+    renderer, splits = source.renderer, source.splits
     cache = TOKEN_CACHE if data.cache else None
     train, validation = (
         encode(examples, renderer, data.max_length, data.truncation, cache, config.hardware.workers)
         for examples in (splits.train, splits.validation)
     )
     rows = PackedRows(train, train.lengths, data.max_length) if data.packing else train
-    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed)
+    return PreparedData(source.tokenizer, renderer, splits, train, validation, rows, source.decontaminated)

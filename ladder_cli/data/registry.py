@@ -20,7 +20,7 @@ def load_arithmetic(data: DataConfig, data_dir: str | None, seed: int) -> Splits
 
     if data.train_samples is None:
         raise UserError("data=arithmetic is endless: give data.train_samples=N.")
-    return Splits(draw("train", data.train_samples, seed), draw("validation", data.validation_samples, 0))
+    return Splits(draw("train", data.train_samples, seed), draw("validation", data.validation_samples, 0), drawn=True)
 
 
 LOADERS: dict[str, Loader] = {
