@@ -19,7 +19,7 @@ from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.files import write_failure
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run_dir import OUTPUTS
-from ladder_cli.sweep import Place, Sweep, Task, tell
+from ladder_cli.sweep import Place, Sweep, Task, refuse_shared_output, tell
 
 if TYPE_CHECKING:
     from ladder_cli.config import ModelConfig
@@ -33,11 +33,12 @@ _FLAGS = (
 )
 
 
-def run(config_name: str, schema: type, task: Task, place: Place, help_text: str) -> int:
+def run(config_name: str, schema: type, task: Task, place: Place, help_text: str, one_each: bool = False) -> int:
     """Compose the config named `config_name`, check it against `schema`, run `task(config, overrides)`.
 
     Args:
         place: the directory that such a run writes to.
+        one_each: of a sweep, every run needs a directory of its own.
 
     Returns:
         The exit status of the command.
@@ -61,7 +62,7 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        _compose_and_run(config_name, schema, task, place)
+        _compose_and_run(config_name, schema, task, place, one_each)
     except UserError as error:
         return _fail(f"error: {error}", 2)
     except RunFailed as error:
@@ -83,7 +84,7 @@ def _fail(line: str, status: int) -> int:
     return status
 
 
-def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -> None:
+def _compose_and_run(config_name: str, schema: type, task: Task, place: Place, one_each: bool) -> None:
     import hydra
     from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
@@ -94,7 +95,9 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place) -
 
     # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema, replace=True)
-    sweep = Sweep()
+    sweep = Sweep(one_each)
+    if one_each:
+        refuse_shared_output(sys.argv[1:])
     failures: list[Exception] = []
 
     def checked_task(config: DictConfig) -> None:

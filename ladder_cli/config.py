@@ -4,6 +4,7 @@ YAML in `conf/` gives the values, these classes say which keys exist, of what ty
 here imports torch: a wrong option must be answered in well under two seconds.
 """
 
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date
 from enum import StrEnum
@@ -38,14 +39,36 @@ class Learn(StrEnum):
 DEFAULT_DATE = "2026-01-01"
 
 
+class Role(StrEnum):
+    """What an option means for the identity of a run; an option without a role is a setting, and can change results."""
+
+    INCIDENTAL = "incidental"  # changes no result: neither names a run nor keeps it from being continued
+    PLACE = "place"  # says where or under what name content lies: names a run, but only the content is compared
+
+
+def incidental(default: Any) -> Any:
+    """A field that cannot change the result of a run."""
+    return field(default=default, metadata={"role": Role.INCIDENTAL})
+
+
+def place(default: Any) -> Any:
+    """A field that says where content lies (weights, rows); what is there is compared by itself (identity.py)."""
+    return field(default=default, metadata={"role": Role.PLACE})
+
+
+def expanded(path: str | None) -> str | None:
+    """A path with `~` and `~name` replaced; one whose owner is unknown stays as it is, and is then not found."""
+    return path if path is None else os.path.expanduser(path)
+
+
 @dataclass
 class ModelConfig:
     """The backbone."""
 
-    name: str = MISSING
-    hub_id: str | None = None  # repository on the model hub
-    path: str | None = None  # local folder that takes its place, or `builtin:NAME` for a model inside the package
-    revision: str | None = None  # branch, tag or commit on the hub
+    name: str = place(MISSING)
+    hub_id: str | None = place(None)  # repository on the model hub
+    path: str | None = place(None)  # local folder in its place, or `builtin:NAME` for a model of this package
+    revision: str | None = place(None)  # branch, tag or commit on the hub
     quantization: str = "none"
     dtype: str = "auto"  # auto: bfloat16 on a GPU, the checkpoint's own on a CPU
     attention: str = "sdpa"  # Transformers' attention implementation
@@ -58,7 +81,7 @@ class ModelConfig:
     mlp_chunk: int | None = None  # positions that a feed-forward layer of the backbone sees at a time; None: all
     # The architecture as its config.json gives it, so that a plan needs no download; what is left out are
     # Transformers' own defaults for that `model_type`, which change neither sizes nor memory.
-    shape: dict[str, Any] = field(default_factory=dict)
+    shape: dict[str, Any] = field(default_factory=dict, metadata={"role": Role.PLACE})
 
     @property
     def location(self) -> str:
@@ -72,7 +95,7 @@ class ModelConfig:
                 raise UserError(f"model={self.name} has no home on the hub: give its folder as model.path=DIR.")
             return self.hub_id
         scheme, _, builtin = self.path.partition("builtin:")
-        folder = Path(__file__).parent / "assets" / builtin if builtin and not scheme else Path(self.path).expanduser()
+        folder = Path(__file__).parent / "assets" / builtin if builtin and not scheme else Path(self.path)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"model.path={self.path} is not a model folder (no config.json in it): give a folder "
@@ -81,6 +104,7 @@ class ModelConfig:
         return str(folder)
 
     def __post_init__(self) -> None:
+        self.path = expanded(self.path)
         one_of("model.quantization", self.quantization, ("none", "int8", "nf4"))
         one_of("model.head_quantization", self.head_quantization, ("none", "int8", "nf4"))
         at_least("model.mlp_chunk", self.mlp_chunk, 1)
@@ -94,10 +118,10 @@ class DataConfig:
 
     name: str = MISSING
     format: str | None = None  # one of RowFormat; None: chat where `messages` is given, else pairs
-    hub_id: str | None = None  # data set on the hub; None: one's own file, a mirror, or generated
-    hub_config: str | None = None  # named subset on the hub
-    split: str = "train"
-    path: str | None = None  # one's own file: JSONL, a JSON array, CSV or parquet, each also .gz (data=jsonl)
+    hub_id: str | None = place(None)  # data set on the hub; None: one's own file, a mirror, or generated
+    hub_config: str | None = place(None)  # named subset on the hub
+    split: str = place("train")
+    path: str | None = place(None)  # one's own file: JSONL, a JSON array, CSV or parquet, each also .gz (data=jsonl)
     prompt: str | None = None  # column of the question, or a template over columns: '{instruction}\n\n{input?}'
     completion: str | None = None  # column of the answer, or a template
     targets: dict[str, str] = field(default_factory=dict)  # completions that a set offers: name -> column or template
@@ -113,11 +137,12 @@ class DataConfig:
     truncation: str = "drop"  # what happens to a longer example
     packing: bool = False  # fill rows up to max_length with several examples that do not see each other
     decontaminate: bool = False  # leave out training questions that stand in a benchmark
-    cache: bool = True  # keep tokenised rows on disk, under outputs/.cache
+    cache: bool = incidental(True)  # keep tokenised rows on disk, under outputs/.cache
     instruction: str = MISSING  # stands after every question, in training and evaluation alike
     date: str = DEFAULT_DATE  # the day that a chat template prints, if it prints one
 
     def __post_init__(self) -> None:
+        self.path = expanded(self.path)
         if self.format is not None:
             one_of("data.format", self.format, tuple(RowFormat))
         one_of("data.learn", self.learn, tuple(Learn))
@@ -137,13 +162,13 @@ class DataConfig:
 class HardwareConfig:
     """The machine."""
 
-    name: str = MISSING
+    name: str = incidental(MISSING)
     device: str = "auto"
-    memory_gb: float | None = None  # memory of the card in 10^9 bytes; None: ask the device
+    memory_gb: float | None = incidental(None)  # memory of the card in 10^9 bytes; None: ask the device
     micro_batch_size: int = 4  # rows in one forward pass; `train.micro_batch_size` refers to it
-    eval_batch_size: int | None = None  # `decode.batch_size` refers to it; None: as the memory allows
-    workers: int = 0  # data loader processes
-    shard_backbone: bool = False  # several processes hold the frozen layers together, each a share
+    eval_batch_size: int | None = incidental(None)  # `decode.batch_size` refers to it; None: as the memory allows
+    workers: int = incidental(0)  # data loader processes
+    shard_backbone: bool = incidental(False)  # several processes hold the frozen layers together, each a share
     # What settings of model, method and training refer to; each costs time or exactness (docs/memory.md).
     loss_chunk: int = 512
     int8_taps: bool = False
@@ -175,7 +200,7 @@ class OptimizationConfig:
     max_grad_norm: float = 1.0  # 0: no clipping
     evaluations: int = 5  # validation losses and checkpoints over the run
     early_stopping: int | None = None  # evaluations without improvement before stopping; None: never
-    logging_steps: int = 10
+    logging_steps: int = incidental(10)
     loss_chunk: int = 512  # counted tokens whose logits exist at the same time
     compile: bool = False  # layers through torch.compile: takes a minute at the start, and rounds differently
 
@@ -232,15 +257,16 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     train: OptimizationConfig = field(default_factory=OptimizationConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata={"role": Role.INCIDENTAL})
     seed: int = 0
-    output_dir: str | None = None  # None: outputs/<run name>
-    data_dir: str | None = None  # local mirror of data sets; None: the hub
-    preflight: str = "refuse"  # what happens if a step cannot fit the memory: refuse, or warn
-    dry_run: bool = False  # compose, load the data, print the plan, train nothing
-    resume: bool = True  # continue an unfinished run of the same configuration
+    output_dir: str | None = incidental(None)  # None: outputs/<run name>
+    data_dir: str | None = place(None)  # local mirror of data sets; None: the hub
+    preflight: str = incidental("refuse")  # what happens if a step cannot fit the memory: refuse, or warn
+    dry_run: bool = incidental(False)  # compose, load the data, print the plan, train nothing
+    resume: bool = incidental(True)  # continue an unfinished run of the same configuration
 
     def __post_init__(self) -> None:
+        self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
         between("seed", self.seed, 0, 2**32 - 1)
         one_of("preflight", self.preflight, ("refuse", "warn"))
 
@@ -315,17 +341,23 @@ class EvaluateConfig:
     output_dir: str | None = None  # None: <run>/eval, outputs/eval-<model>; of several runs outputs/eval-<pattern>
     data_dir: str | None = None
     allow_prompt_mismatch: bool = False  # evaluate an adapter under another prompt than it was trained with
+    allow_other_backbone: bool = False  # evaluate an adapter on other weights than it was trained on
 
     def __post_init__(self) -> None:
+        self.run, self.completions = expanded(self.run), expanded(self.completions)
+        self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
         at_least("limit", self.limit, 1)
         at_least("repeats", self.repeats, 1)
         if self.compare is not None and len(self.compare) != 2:
             raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
+        if self.compare is not None:
+            self.compare = [os.path.expanduser(side) for side in self.compare]
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
         named = isinstance(self.benchmarks, list) and all(isinstance(name, str) for name in self.benchmarks)
         if not named or not self.benchmarks:
             raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")
+        self.benchmarks = [os.path.expanduser(name) for name in self.benchmarks]
 
 
 def option_names(schema: type, prefix: str = "") -> list[str]:
@@ -336,3 +368,19 @@ def option_names(schema: type, prefix: str = "") -> list[str]:
         if isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
             names += option_names(item.default_factory, f"{prefix}{item.name}.")
     return names
+
+
+def options_of(schema: type, role: Role, prefix: str = "") -> list[str]:
+    """The dotted options of a schema that have a role themselves, or lie in a group that has it."""
+    names = []
+    for item in fields(schema):
+        if item.metadata.get("role") == role:
+            names.append(prefix + item.name)
+        elif isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
+            names += options_of(item.default_factory, role, f"{prefix}{item.name}.")
+    return names
+
+
+def covers(options: list[str], key: str) -> bool:
+    """Whether a dotted key is one of the options, or lies inside one; names that merely begin alike do not count."""
+    return any(key == option or key.startswith(f"{option}.") for option in options)

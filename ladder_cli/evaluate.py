@@ -1,11 +1,13 @@
 """`ladder-eval`: trained runs, a backbone alone, or ready completions, graded by Math-Verify."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ladder_cli import cli
 from ladder_cli.config import EvaluateConfig
 from ladder_cli.run_dir import OUTPUTS, RunDir
+from ladder_cli.unread import given_options, refuse_unread_model
 
 HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions on mathematical benchmarks.
 
@@ -27,13 +29,25 @@ def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
     """The folder that an evaluation of one model writes to."""
     if config.output_dir is None and config.run is not None:
         return RunDir(config.run).evaluation
+    config = _named(config, overrides)
     return Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}")
+
+
+def _named(config: EvaluateConfig, overrides: list[str]) -> EvaluateConfig:
+    """The config with the name that its backbone goes by rightly; a run's own and none are left as they are."""
+    from ladder_cli.models.naming import named_by_content
+
+    if config.run is not None or config.completions is not None or config.compare is not None or config.audit:
+        return config
+    return replace(config, model=named_by_content(config.model, given_options(overrides)))
 
 
 def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     """Evaluate whatever the config names."""
     if config.run is None and config.completions is None and config.compare is None:
         cli.check_folders(config.model, config.data_dir)
+        refuse_unread_model(config.model, given_options(overrides))
+    config = _named(config, overrides)
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console
     from ladder_cli.evaluation.audit import audit

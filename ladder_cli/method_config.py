@@ -1,6 +1,6 @@
 """The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -22,6 +22,11 @@ LADDER_CHOICES = {
 # How gold answers are read (evaluation/verdict.py).
 
 
+def read_with(option: str, value: str, default: Any) -> Any:
+    """A field that is read only where another option of the method has this value."""
+    return field(default=default, metadata={"needs": (option, value)})
+
+
 @dataclass
 class MethodConfig:
     """What every method has; `kind` picks the schema of the rest (`METHOD_KINDS`)."""
@@ -37,19 +42,19 @@ class LadderMethodConfig(MethodConfig):
 
     layers: int | None = None  # l, side layers; None: as many as the backbone has
     connections: Any = "aligned"  # a pattern, or pairs [[backbone layer, side layer], ...], both counted from 1
-    delta: int | None = None  # connected layers of the pattern `last`; None: half of the side layers
+    delta: int | None = read_with("connections", "last", None)  # connected layers; None: half of the side layers
     reduction: int = 16  # r, side width = backbone width / r
     gate: str = "sum"  # how a tap joins the side state
     combine: str = "residual"  # how the side network joins the backbone at the end
     projection: str = "full"  # down-projection of the taps
-    projection_rank: int = 16  # of projection=low_rank
+    projection_rank: int = read_with("projection", "low_rank", 16)
     tap_norm: str = "none"  # before the down-projection
     block: str = "full"  # a side layer: attention and feed-forward, or attention alone
     attention: str = "narrow"  # the side attention's head size and kv heads: narrow, or the backbone's
     init: str = "uniform"  # first weights of the side network
     recompute: bool = True  # side layers keep their input alone for the backward pass and compute the rest again
     int8_taps: bool = False  # taps are kept for the backward pass in eight bits
-    init_samples: int = 32  # training rows that init=pruned_fisher looks at
+    init_samples: int = read_with("init", "pruned_fisher", 32)  # training rows that init=pruned_fisher looks at
 
     def __post_init__(self) -> None:
         at_least("method.layers", self.layers, 1)

@@ -1,19 +1,20 @@
 """Paths inside a run directory, and how its files are written. No other module knows either.
 
 config.yaml     the resolved config that ran
-run.json        status (running, done, failed, interrupted), versions, device, data fingerprint, seed
+run.json        status (running, done, failed, interrupted), identity (of weights, rows, prompt), versions, device, seed
 plan.json       what a dry run found
 metrics.jsonl   one line per log step
 metrics.json    the run's figures
 bad_batch.json  the rows of a step whose loss or gradient was not finite
 checkpoints/    what resuming needs
-adapter/        adapter_config.json, adapter_model.safetensors, prompt.json, SHA256SUMS
+adapter/        adapter_config.json, adapter_model.safetensors, prompt.json, backbone.json, SHA256SUMS
 .lock           held by the process that writes here
 eval/           <benchmark>/samples.jsonl, settings.json and result.json, with repeat-2/, repeat-3/ ... beside them,
                 which have samples and settings of their own; summary.json
 """
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -23,8 +24,11 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from ladder_cli.config import Role, TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
 from ladder_cli.files import move_into_place, remove_folder, seal, write_text
+from ladder_cli.identity import RunIdentity
+from ladder_cli.method_config import METHOD_KINDS
 
 OUTPUTS = Path("outputs")
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
@@ -32,16 +36,19 @@ TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
 SUMMARY = "summary.json"
 EVALUATION = "eval"
 PROMPT = "prompt.json"
+BACKBONE = "backbone.json"  # of the adapter: the identity of the weights that it was trained on
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
-# Options that do not change what is learned, and so neither name a run nor forbid to resume it.
-INCIDENTAL = (
-    *("output_dir", "data_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps"),
-    *("model.path", "model.shape", "data.cache"),
-    *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
-    "hardware.shard_backbone",
-)
 _LARGEST_CONFIG = 2**20  # characters
-_GROUPS = ("method", "model", "data", "experiment", "hardware")
+# Of a name: bytes, since file systems count those. What is cut off or changed is stood for by a hash.
+_LONGEST_NAME = 180
+_HASH_DIGITS = 8
+# What a run directory may hold before it has a run.json.
+_OWN = frozenset(
+    {
+        *("config.yaml", "run.json", "plan.json", "metrics.jsonl", "metrics.json", "bad_batch.json"),
+        *("checkpoints", "adapter", ".adapter", ".discarded-adapter", ".discarded-.adapter", ".lock", EVALUATION),
+    }
+)
 
 
 class RunDir:
@@ -91,6 +98,11 @@ class RunDir:
         return self.adapter / PROMPT
 
     @property
+    def backbone(self) -> Path:
+        """The weights that the adapter was trained on."""
+        return self.adapter / BACKBONE
+
+    @property
     def bad_batch(self) -> Path:
         """The rows of a step that was refused because its loss or gradient was not finite."""
         return self.path / "bad_batch.json"
@@ -135,33 +147,72 @@ class RunDir:
         except Exception as error:  # yaml's and OmegaConf's errors share no base class
             raise UserError(f"{self.config} cannot be read: {' '.join(str(error).split())[:200]}.") from error
 
-    def refuse_other_config(self, config: dict[str, Any]) -> None:
-        """Refuse to continue a run under another config than it started with.
+    def identity(self) -> RunIdentity:
+        """What ran here; of an old directory, which recorded no identity, all but weights and prompt.
 
         Raises:
-            UserError: with every difference that matters.
+            UserError: if config.yaml or run.json is missing or cannot be read.
         """
-        before = _flat(OmegaConf.to_container(self.read_config()))
-        now = _flat(config)
-        differences = [
-            f"{key}: {before.get(key)} -> {now.get(key)}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith(INCIDENTAL)
-        ]
-        if differences:
+        record = read_json(self.run) if self.run.is_file() else {}
+        content = record.get("identity", {"rows": record.get("data_fingerprint")})
+        try:
+            return RunIdentity.of_config(OmegaConf.to_container(self.read_config()), content)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise UserError(f"{self.run} cannot be read ({error}): restore it, or delete it to start over.") from error
+
+    def refuse_other(self, now: RunIdentity) -> None:
+        """Refuse to go on with another run than the one that stands here.
+
+        Raises:
+            UserError: with every part that differs, before -> now.
+        """
+        if differences := self.identity().differences(now):
             raise UserError(
-                f"{self.path} holds a run of another config ({'; '.join(differences)}): give another output_dir, or "
-                "resume=false to set that run aside."
+                f"{self.path} holds another run ({'; '.join(differences)}): give another output_dir, or resume=false "
+                "to set that run aside."
             )
 
     def experiment(self) -> str:
-        """What the runs of one experiment have in common: their config without the seed and incidental options."""
-        config = _flat(OmegaConf.to_container(self.read_config()))
-        return json.dumps({key: config[key] for key in sorted(config) if not key.startswith(("seed", *INCIDENTAL))})
+        """What the runs of one experiment have in common: all that identifies them but the seed."""
+        return json.dumps(self.identity().experiment(), sort_keys=True)
+
+    def refuse_other_folder(self) -> None:
+        """Refuse to write into what is no folder, or into a folder that holds anything but a run.
+
+        Raises:
+            UserError: naming what is there.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output_dir={self.path} is a file: give the name of a folder.")
+        if foreign := self._foreign():
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            raise UserError(
+                f"output_dir={self.path} is a folder with other things in it ({shown}) and no run: give the name of a "
+                "folder that is new, empty, or a run's."
+            )
+
+    def _foreign(self) -> list[str]:
+        """What lies in the folder and is no run's; nothing in a run directory, whatever else is beside its files."""
+        if not self.path.is_dir():
+            return []
+        if self.run.is_file() and (self.config.is_file() or "status" in read_json(self.run)):
+            return []
+        # A write that was cut off leaves `<name>.tmp`.
+        return sorted(item.name for item in self.path.iterdir() if item.name.removesuffix(".tmp") not in _OWN)
 
     def set_aside(self) -> Path | None:
-        """Rename the directory to the first free `<name>.old-N`; nothing is deleted."""
+        """Rename the directory to the first free `<name>.old-N`; nothing is deleted.
+
+        Raises:
+            UserError: if it is no run directory, or this process works inside it.
+        """
         if not self.path.exists():
+            return None
+        self.refuse_other_folder()
+        whole = self.path.resolve()
+        if Path.cwd().is_relative_to(whole):
+            raise UserError(f"output_dir={self.path} cannot be set aside from inside: change to the folder above it.")
+        if not whole.is_dir() or not any(item.name != ".lock" for item in whole.iterdir()):
             return None
         number = 1
         while (target := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
@@ -192,21 +243,56 @@ def _check_plain(text: str) -> None:
         raise UserError("holds YAML aliases (*name), which no run writes: restore it.")
 
 
-def safe_name(name: str) -> str:
-    """A name that stays one name inside a path: no separator in it, no leading dot."""
-    return re.sub(r"[^\w.,=@+-]+", "_", name).lstrip(".")[:180] or "_"
+def safe_name(name: str, exact: str | None = None) -> str:
+    """A name that stays one name inside a path: no separator in it, no leading dot, at most 180 bytes.
+
+    Where anything had to be changed or cut off, a hash of `exact` (by default the name itself) stands at the end, so
+    that different names stay different.
+
+    Args:
+        exact: what the name stands for, if it is an abridgement already; the hash is then always there.
+    """
+    safe = re.sub(r"[^\w.,=@+-]+", "_", name).lstrip(".") or "_"
+    if exact is None and safe == name and len(safe.encode()) <= _LONGEST_NAME:
+        return safe
+    mark = "@" + hashlib.sha256((exact if exact is not None else name).encode()).hexdigest()[:_HASH_DIGITS]
+    return safe.encode()[: _LONGEST_NAME - len(mark)].decode(errors="ignore") + mark
 
 
 def default_path(method: str, model: str, data: str, overrides: list[str], folder: Path = OUTPUTS) -> Path:
-    """`<folder>/<method>-<model>-<data>[,option=value...]`: other options, another directory; no timestamps."""
-    extras = []
+    """`<folder>/<method>-<model>-<data>[,option=value...][@hash]`: other options, another directory; no timestamps.
+
+    Options that cannot change the result take no part. A place (`model.path`) is shortened to its last component; a
+    hash of the options stands at the end where the name alone would not tell them apart.
+    """
+    incidental, places = (options_of(TrainConfig, role) for role in (Role.INCIDENTAL, Role.PLACE))
+    chosen = {"method": method, "model": model, "data": data}
+    given = {}
     for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if (key in _GROUPS and key != "experiment") or key.startswith(INCIDENTAL):
-            continue
-        extras.append(f"{key.rpartition('.')[2]}={value}")
+        # Later ones win, as in Hydra.
+        key, _, value = override.lstrip("+").partition("=")
+        if chosen.get(key) != value and not covers(incidental, key):
+            given[key] = value
+    extras, exact = [], True
+    for key, value in given.items():
+        shown = value
+        if covers(places, key):
+            shown = Path(value).name or value
+        extras.append(f"{_short(key)}={shown}")
+        exact = exact and shown == value and not set(",=@") & set(value)
     name = ",".join([f"{method}-{model}-{data}", *sorted(extras)])
-    return folder / safe_name(name)
+    options = json.dumps([method, model, data, sorted(given.items())])
+    return folder / safe_name(name, None if exact and safe_name(name) == name else options)
+
+
+def _short(key: str) -> str:
+    """The last part of a dotted option, where no other option ends alike."""
+    last = key.rpartition(".")[2]
+    options = [
+        *option_names(TrainConfig),
+        *{name for kind in METHOD_KINDS.values() for name in option_names(kind, "method.")},
+    ]
+    return last if sum(option.rpartition(".")[2] == last for option in options) <= 1 else key
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -227,12 +313,3 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON object whole or not at all."""
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix.rstrip("."): values}
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.")
-    return flat

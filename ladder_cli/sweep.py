@@ -59,7 +59,9 @@ class Outcome:
 class Sweep:
     """The outcomes of one sweep. Pickled into the launcher's processes, so it holds a path and nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, one_each: bool = False) -> None:
+        """`one_each`: every run needs a directory of its own, and one whose directory is another's is refused."""
+        self._one_each = one_each
         # Absolute and under outputs/: the processes of every launcher reach it.
         self._records = (OUTPUTS / ".sweeps" / uuid4().hex[:12]).absolute()
 
@@ -78,7 +80,10 @@ class Sweep:
         outcome = Outcome(int(job.job.num), str(job.sweep.dir), " ".join(overrides), overrides)
         try:
             config = check()
-            outcome = replace(outcome, run=str(place(config, overrides)))
+            placed = replace(outcome, run=str(place(config, overrides)))
+            if self._one_each:
+                self._refuse_taken(placed)
+            outcome = placed
             self.record(outcome)
             if job.runtime.choices["hydra/launcher"] == "joblib":
                 claim_card(int(job.launcher.n_jobs), Path(job.sweep.dir))
@@ -99,6 +104,15 @@ class Sweep:
         finally:
             self.record(outcome)
 
+    def _refuse_taken(self, outcome: Outcome) -> None:
+        for path in self._records.glob("*.json"):
+            other = Outcome(**read_json(path))
+            if other.number != outcome.number and other.run == outcome.run:
+                raise UserError(
+                    f"run {other.number} of this sweep writes to {outcome.run} too: their options differ in nothing "
+                    "that changes a result, or name one output_dir; drop one of the two."
+                )
+
     def record(self, outcome: Outcome) -> None:
         """Write the present state of a run, in place of an earlier one."""
         write_json(self._records / f"{outcome.number}.json", asdict(outcome))
@@ -113,6 +127,35 @@ class Sweep:
         if self._records.parent.is_dir() and not any(self._records.parent.iterdir()):
             self._records.parent.rmdir()
         return outcomes
+
+
+def refuse_shared_output(words: list[str]) -> None:
+    """Refuse a sweep whose runs would all write to one `output_dir`, before the first of them starts.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        UserError: if `output_dir` is given, and does not depend on what is swept.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    if not {"-m", "--multirun"} & set(words):
+        return
+    try:
+        options = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
+    except OverrideParseException:
+        return  # which Hydra complains of, in its own place
+    swept = [option.key_or_group for option in options if option.is_sweep_override()]
+    for option in options:
+        own = option.key_or_group == "output_dir" and "${" not in str(option.input_line)
+        others = [name for name in swept if name != "output_dir"]
+        if own and others:
+            raise UserError(
+                f"{option.input_line} would be written by several runs of this sweep over {', '.join(others)}: leave "
+                "it out, so that each run gets a directory of its own (hydra.sweep.dir=DIR says where)."
+            )
 
 
 def tell(outcomes: list[Outcome]) -> None:

@@ -1,6 +1,7 @@
 """`ladder-train`: compose, load, print the plan, train, write the adapter. Each step lives in its own room."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from ladder_cli import cli
 from ladder_cli.config import TrainConfig
 from ladder_cli.ranks import processes
 from ladder_cli.run_dir import RunDir, default_path
+from ladder_cli.unread import given_options, refuse_unread
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,22 +34,37 @@ def run_path(config: TrainConfig, overrides: list[str]) -> Path:
     """The directory of a run."""
     if config.output_dir is not None:
         return Path(config.output_dir)
+    config = _named(config, given_options(overrides))
     names = (config.method.name, config.model.name, config.data.name)
     return default_path(*names, overrides, cli.output_folder())
 
 
+def _named(config: TrainConfig, given: list[str]) -> TrainConfig:
+    """The config with the name that its backbone goes by rightly."""
+    from ladder_cli.models.naming import named_by_content
+
+    return replace(config, model=named_by_content(config.model, given))
+
+
 def train(config: TrainConfig, overrides: list[str]) -> None:
     """Run, resume or only plan one training."""
+    from ladder_cli.data.formats import fields_read
+    from ladder_cli.data.formats import refuse_unread as refuse_unread_data
+
     # Mistakes that need no torch are told before it is imported.
+    given = given_options(overrides)
+    refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
+    refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
     cli.check_folders(config.model, config.data_dir)
     config.train.accumulation(processes())
+    config, run = _named(config, given), RunDir(run_path(config, overrides))
+    run.refuse_other_folder()
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console
     from ladder_cli.training.run import plan_only, run_training
     from ladder_cli.training.sharding import sharding_settled
 
     console = make_console()
-    run = RunDir(run_path(config, overrides))
     with sharding_settled(config, console) as settled:
         if settled.dry_run:
             plan_only(settled, run, console)
@@ -67,7 +84,7 @@ def _report(figures: dict, run: RunDir, console: "Console") -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP))
+    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP, one_each=True))
 
 
 if __name__ == "__main__":

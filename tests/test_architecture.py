@@ -16,6 +16,8 @@ ORDER = [
     "ranks",
     "method_config",
     "config",
+    "identity",
+    "unread",
     "run_dir",
     "sweep",
     "cli",
@@ -28,7 +30,19 @@ ORDER = [
 ]
 WITHOUT_TORCH = [
     *("errors", "validation", "files", "credentials", "claim"),
-    *("ranks", "method_config", "config", "cli", "run_dir", "sweep", "train", "evaluate", "console"),
+    *(
+        "ranks",
+        "method_config",
+        "config",
+        "identity",
+        "unread",
+        "cli",
+        "run_dir",
+        "sweep",
+        "train",
+        "evaluate",
+        "console",
+    ),
 ]
 
 

@@ -17,7 +17,7 @@ class Run:
     Attributes:
         path: of the run directory.
         model, method: names of the presets; the method of a bare backbone is `backbone`.
-        rows: training rows; None where the data set was used whole.
+        rows: training rows, as many as there were where more were asked for; None where the data set was used whole.
         config: as it ran.
         metrics: of `metrics.json`.
         scores: of `eval/summary.json`, by benchmark; empty before the run is evaluated.
@@ -84,16 +84,22 @@ def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def _read(run: RunDir) -> Run:
     config: dict[str, Any] = dict(run.read_config())
     summary = run.evaluation / SUMMARY
+    metrics = read_json(run.metrics)
     return Run(
         path=run.path,
         model=config["model"]["name"],
         method=config["method"]["name"],
-        rows=config["data"]["train_samples"],
+        rows=_rows(config["data"]["train_samples"], metrics),
         config=config,
-        metrics=read_json(run.metrics),
+        metrics=metrics,
         scores=read_json(summary) if summary.is_file() else {},
         evaluation=run.evaluation,
     )
+
+
+def _rows(asked: int | None, metrics: dict[str, Any]) -> int | None:
+    """The rows that a run with `train_samples` trained on; an old run recorded what it asked for alone."""
+    return None if asked is None else int(metrics.get("rows", {}).get("train", asked))
 
 
 def _backbones(folder: Path) -> Iterator[Run]:

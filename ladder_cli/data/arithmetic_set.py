@@ -32,4 +32,4 @@ def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
                 f"data.{name}={asked} is more than data={data.name} makes: it draws distinct problems, at most "
                 f"{LARGEST:,}. Ask for fewer."
             )
-    return Splits(draw("train", data.train_samples, seed), draw("validation", data.validation_samples, 0))
+    return Splits(draw("train", data.train_samples, seed), draw("validation", data.validation_samples, 0), drawn=True)

@@ -39,11 +39,13 @@ class Splits:
 
     Attributes:
         notes: what a reader of the plan must know of the split: that it leaks, or is smaller than was asked.
+        drawn: the training rows are drawn with the seed: another seed, other rows.
     """
 
     train: list[Example]
     validation: list[Example]
     notes: tuple[str, ...] = ()
+    drawn: bool = False
 
     @property
     def fingerprint(self) -> str:

@@ -20,6 +20,20 @@ from ladder_cli.run_dir import TOKEN_CACHE
 
 
 @dataclass(frozen=True)
+class Source:
+    """Examples and what renders them: all that identifies the data of a run, before anything is tokenised.
+
+    Attributes:
+        decontaminated: examples that were left out because a benchmark asks them too.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    renderer: PromptRenderer
+    splits: Splits
+    decontaminated: int = 0
+
+
+@dataclass(frozen=True)
 class PreparedData:
     """Tokenised rows, the rendering that made them, and the examples they came from.
 
@@ -62,8 +76,8 @@ class PreparedData:
         return self.splits.fingerprint
 
 
-def prepare_data(config: TrainConfig) -> PreparedData:
-    """Load, clean, render and tokenise.
+def load_source(config: TrainConfig) -> Source:
+    """Load and clean the examples, and load what renders them.
 
     Raises:
         UserError: for whatever is wrong with model, data or lengths.
@@ -82,7 +96,21 @@ def prepare_data(config: TrainConfig) -> PreparedData:
         if not splits.train or not splits.validation:
             raise UserError(f"data.decontaminate leaves no rows of data={data.name}: every question is a benchmark's.")
     tokenizer = load_tokenizer(config.model)
-    renderer = PromptRenderer(tokenizer, data.instruction, data.date)
+    return Source(tokenizer, PromptRenderer(tokenizer, data.instruction, data.date), splits, removed)
+
+
+def prepare_data(config: TrainConfig, source: Source | None = None) -> PreparedData:
+    """Load, clean, render and tokenise.
+
+    Args:
+        source: of the same config, where it has been loaded already.
+
+    Raises:
+        UserError: for whatever is wrong with model, data or lengths.
+    """
+    data = config.data
+    source = source if source is not None else load_source(config)
+    renderer, splits = source.renderer, source.splits
     notes = [*splits.notes, *_end_tokens_brought(splits, renderer)]
     cache = None
     if data.cache:
@@ -95,7 +123,9 @@ def prepare_data(config: TrainConfig) -> PreparedData:
     )
     refuse_unknown_ids(config.model, renderer, max(train.largest_id, validation.largest_id))
     rows = PackedRows(train, train.lengths, data.max_length) if data.packing else train
-    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed, tuple(notes))
+    return PreparedData(
+        source.tokenizer, renderer, splits, train, validation, rows, source.decontaminated, tuple(notes)
+    )
 
 
 def _end_tokens_brought(splits: Splits, renderer: PromptRenderer) -> list[str]:

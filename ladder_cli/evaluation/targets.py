@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from ladder_cli.errors import UserError
 from ladder_cli.models.adapter import WEIGHTS_FILE, read_config
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
+from ladder_cli.models.weights_identity import local_weights_identity
 from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json, safe_name
+from ladder_cli.unread import given_options, refuse_unread_model
 
 
 @dataclass
@@ -58,7 +61,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that differ in nothing but their seed; where there are several, `folder` gets their common summary."""
+    """Runs that differ in nothing but their seed, on the same weights and rows; where there are several, `folder` gets
+    their common summary.
+    """
 
     name: str
     folder: Path
@@ -79,12 +84,16 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     for run in runs:
         groups.setdefault(run.experiment(), []).append(run)
     base = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"eval-{pattern_name(config.run)}"
-    experiments = []
-    for members in groups.values():
+    experiments: list[Experiment] = []
+    for key, members in groups.items():
         targets = [_trained(config, overrides, run, several=len(runs) > 1) for run in members]
         alike = os.path.commonprefix([run.path.name for run in members])  # noqa: RUF071  (characters are meant)
         name = re.sub(r"[,_-]?(seed=?)?\d*$", "", alike) or members[0].path.name
         folder = base if len(groups) == 1 else base / f"{name},runs={len(members)}"
+        if any(folder == other.folder for other in experiments):
+            # Names that are cut alike do not make one experiment of two.
+            name = safe_name(name, exact=key)
+            folder = base / f"{name},runs={len(members)}"
         experiments.append(Experiment(f"{name} ({len(members)} runs)", folder, targets))
     return experiments
 
@@ -104,11 +113,10 @@ def find_runs(pattern: str) -> list[RunDir]:
 
 def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
     device = resolve_device(config.hardware.device)
-    location = f"{config.model.location} {config.model.revision}"
     return Target(
         name=config.model.name,
         renderer=PromptRenderer(load_tokenizer(config.model), config.instruction),
-        identity=f"{location} {_precision(config.model, device.type)}",
+        identity=f"{_weights(config.model)} {_precision(config.model, device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
         load=lambda: load_backbone(config.model, device),
         asks_as_told=_given(overrides, "instruction"),
@@ -131,6 +139,7 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
             f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: drop "
             "instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
         )
+    _refuse_other_backbone(config, run, local_weights_identity(model_config.location, model_config.revision))
     device = resolve_device(config.hardware.device)
     folder = run.evaluation
     if config.output_dir is not None:
@@ -139,10 +148,43 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
     return Target(
         name=run.path.name,
         renderer=renderer,
-        identity=f"{weights} {_precision(model_config, device.type)}",
+        identity=f"{weights} on {_weights(model_config)} {_precision(model_config, device.type)}",
         folder=folder,
         load=lambda: load_adapter(run.adapter, load_backbone(model_config, device)),
     )
+
+
+def _weights(model: ModelConfig) -> str:
+    """What is known of the backbone's weights: their identity, or of a model of the hub that is not here its place."""
+    known = local_weights_identity(model.location, model.revision)
+    return known if known is not None else f"{model.location} {model.revision}"
+
+
+def _refuse_other_backbone(config: EvaluateConfig, run: RunDir, backbone: str | None) -> None:
+    """Refuse an adapter on other weights than it was trained on; where it does not say which those were, say so.
+
+    Raises:
+        UserError: if the weights differ, or the record of them is damaged.
+    """
+    if not run.backbone.is_file():
+        print(
+            f"warning: {run.path} was trained before adapters recorded the weights they stand on: that this backbone "
+            "is the one is taken on trust.",
+            file=sys.stderr,
+        )
+        return
+    record = read_json(run.backbone)
+    trained_on = record.get("weights")
+    if not isinstance(trained_on, str | None):
+        raise UserError(f"{run.backbone} names no weights: restore it, or train again.")
+    if None not in (trained_on, backbone) and trained_on != backbone:
+        if config.allow_other_backbone:
+            print(f"warning: {run.path} is evaluated on other weights than it was trained on.", file=sys.stderr)
+            return
+        raise UserError(
+            f"{run.path} was trained on other weights (of '{record.get('name')}', {trained_on}) than this backbone's "
+            f"({backbone}): give the folder of those as model.path=DIR, or say allow_other_backbone=true."
+        )
 
 
 def _precision(model: ModelConfig, device: str) -> str:
@@ -155,15 +197,14 @@ def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[s
     """The run's model, with the single options that were given on the command line."""
     if _given(overrides, "model"):
         raise UserError("run= brings its own model: drop model=NAME (model.path=DIR may be given where it has moved).")
-    names = [
-        item.partition("=")[0].lstrip("+").removeprefix("model.")
-        for item in overrides
-        if item.lstrip("+").startswith("model.")
-    ]
+    options = [name for name in given_options(overrides) if name.startswith("model.")]
+    names = dict.fromkeys(name.split(".")[1] for name in options)
     # A run directory may be a stranger's: code from the hub runs only where this command line asks for it.
     recorded = replace(recorded, trust_remote_code=given.trust_remote_code)
-    return replace(recorded, **{name: getattr(given, name) for name in names})
+    model = replace(recorded, **{name: getattr(given, name) for name in names})
+    refuse_unread_model(model, options)
+    return model
 
 
 def _given(overrides: list[str], option: str) -> bool:
-    return any(override.lstrip("+").startswith(f"{option}=") for override in overrides)
+    return option in given_options(overrides)

@@ -21,9 +21,10 @@ from ladder_cli.cli import as_dict
 from ladder_cli.config import TrainConfig
 from ladder_cli.credentials import redacted
 from ladder_cli.data.batching import PaddingCollator
-from ladder_cli.data.prepare import PreparedData, prepare_data
+from ladder_cli.data.prepare import PreparedData, Source, load_source, prepare_data
 from ladder_cli.data.preview import marked_example, overlaps, print_preview
 from ladder_cli.errors import Interrupted, NotReachable
+from ladder_cli.identity import RunIdentity
 from ladder_cli.models.backbone import (
     architecture,
     load_backbone,
@@ -37,7 +38,7 @@ from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
 from ladder_cli.models.sharding import shard_layers
 from ladder_cli.ranks import is_main_process, processes
-from ladder_cli.run_dir import PROMPT, RunDir, read_json, write_json
+from ladder_cli.run_dir import BACKBONE, PROMPT, RunDir, read_json, write_json
 from ladder_cli.training.bad_batch import BadBatch
 from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
 from ladder_cli.training.memory import PeakMemory
@@ -45,7 +46,7 @@ from ladder_cli.training.out_of_memory import out_of_memory_advised
 from ladder_cli.training.plan import Plan, steps_for
 from ladder_cli.training.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.training.processes import decided_by_main, join, main_first
-from ladder_cli.training.resume import DONE, finished_before, refuse_other_data, starting_step
+from ladder_cli.training.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
 
 _RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft", "bitsandbytes")
@@ -71,6 +72,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     console.print()
     record = {"config": as_dict(config), **plan.as_dict()}
     if data is not None:
+        _tell_fewer_rows(config, data, console)
         found, unreachable = overlaps(data, config.data_dir)
         print_preview(data, found, unreachable, console)
         record["overlap"] = {"benchmarks": found, "not_checked": unreachable, "removed": data.decontaminated}
@@ -103,8 +105,13 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     """
     device = resolve_device(config.hardware.device)
     limits = out_of_memory_advised(lambda: leaner_settings(config, device))
-    if config.resume and finished_before(as_dict(config), run, console):
-        return read_json(run.metrics)
+    seen, source = run.status() if config.resume else None, None
+    if seen is not None:
+        # What costs nothing first.
+        run.refuse_other(settings_of(config))
+        source = load_source(config)
+        if finished_before(identify(config, source, local_weights(config)), run, console):
+            return read_json(run.metrics)
     with contextlib.ExitStack() as stack:
         stack.enter_context(limits)
         step = None
@@ -113,19 +120,23 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
             if not config.resume and (aside := run.set_aside()) is not None:
                 console.print(f"set the earlier run aside as {aside}", soft_wrap=True)
                 stack.enter_context(claimed(run.path))
-            step = starting_step(as_dict(config), run, console)
+            step = starting_step(run, seen, console)
         join(device)
         step = decided_by_main(step)
-        return _train(config, run, console, device, step)
+        return _train(config, run, console, device, step, source)
 
 
 def _train(
-    config: TrainConfig, run: RunDir, console: Console, device: torch.device, continued_at: int | None
+    config: TrainConfig,
+    run: RunDir,
+    console: Console,
+    device: torch.device,
+    continued_at: int | None,
+    source: Source | None,
 ) -> dict[str, Any]:
     with main_first():
-        data = prepare_data(config)
-    if continued_at is not None:
-        refuse_other_data(run, data.fingerprint, config.data.name)
+        data = prepare_data(config, source)
+    _tell_fewer_rows(config, data, console)
     fit = preflight(config, device, data.longest)
     if config.preflight == "refuse":
         fit.refuse()
@@ -135,6 +146,12 @@ def _train(
     memory = PeakMemory(device)
     sharded = config.hardware.shard_backbone
     backbone = load_backbone(config.model, device, on_host=sharded)
+    with main_first():
+        # Now, when a model of the hub is here, and as the commit that was loaded.
+        weights = local_weights(config, getattr(backbone.config, "_commit_hash", None))
+    identity = identify(config, data, weights)
+    if continued_at is not None:
+        run.refuse_other(identity)
     backbone_parameters = parameter_count(backbone)
     method = method_for(config.method)
     collate = PaddingCollator(data.tokenizer.pad_token_id)
@@ -164,7 +181,7 @@ def _train(
     if config.train.compile:
         compile_layers(model, device)
 
-    record = _record(config, device, data.fingerprint)
+    record = _record(config, device, identity)
     if is_main_process():
         run.write_config(as_dict(config))
         write_json(run.run, record | {"status": "running"})
@@ -215,6 +232,7 @@ def _train(
 
     speed = throughput.tokens_per_second
     figures = {
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
         "train_loss": train_loss,
         "eval_loss": trainer.state.best_metric,
         "best_step": trainer.state.best_global_step,
@@ -238,6 +256,7 @@ def _train(
         with run.new_adapter() as folder:
             trainer.save_model(str(folder))
             write_json(folder / PROMPT, data.renderer.as_dict())
+            write_json(folder / BACKBONE, {"name": config.model.name, "weights": identity.weights})
         write_json(run.metrics, figures)
         write_json(run.run, record | {"status": DONE, "finished": _now()})
     if stop.received is not None:
@@ -286,14 +305,27 @@ def _plan(
     )
 
 
-def _record(config: TrainConfig, device: torch.device, fingerprint: str) -> dict[str, Any]:
+def _tell_fewer_rows(config: TrainConfig, data: PreparedData, console: Console) -> None:
+    """Say it where there are fewer training rows than were asked for; what is recorded are those that there are."""
+    asked, there = config.data.train_samples, len(data.train)
+    if asked is not None and there < asked:
+        console.print(
+            f"warning: data.train_samples={asked} asks for more training rows than there are: it trains on {there:,} "
+            f"({len(data.splits.train) - there:,} more are too long, {len(data.validation):,} are held out)",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _record(config: TrainConfig, device: torch.device, identity: RunIdentity) -> dict[str, Any]:
     """Provenance for `run.json`."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "git_commit": _git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_PACKAGES}},
         "device": {"type": device.type, "name": name},
-        "data_fingerprint": fingerprint,
+        "identity": identity.content_as_dict(),
+        "data_fingerprint": identity.rows,
         "seed": config.seed,
         "started": _now(),
     }
