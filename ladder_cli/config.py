@@ -29,6 +29,8 @@ class ModelConfig:
     attention: str = "sdpa"  # Transformers' attention implementation
     learning_rate_scale: float = 1.0  # narrow models take larger steps than the methods' rates
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
+    default_data: str = "s1k"  # the data set that is trained on where `data` is not given
+    default_benchmarks: list[str] = field(default_factory=lambda: ["math500"])  # likewise where `benchmarks` is not
     side_recompute: bool = True  # whether recomputing side layers pays: about 1% more arithmetic where r is large
     trust_remote_code: bool = False
     head_quantization: str = "none"  # of the output head; the backbone's own quantisation leaves it as it is
@@ -267,7 +269,7 @@ class EvaluateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    benchmarks: Any = field(default_factory=lambda: ["arithmetic"])  # names, or `all`
+    benchmarks: Any = None  # names, or `all`; None: the run's own test set, or the model's `default_benchmarks`
     instruction: str = MISSING  # for a backbone alone; a run brings its own
     limit: int | None = None  # first N problems of each benchmark
     audit: bool = False  # check the gold answers of the benchmarks instead of a model's
@@ -285,6 +287,8 @@ class EvaluateConfig:
             raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
+        if self.benchmarks is None:
+            return
         named = isinstance(self.benchmarks, list) and all(isinstance(name, str) for name in self.benchmarks)
         if not named or not self.benchmarks:
             raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")

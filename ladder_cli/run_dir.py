@@ -36,7 +36,7 @@ SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 # Options that do not change what is learned, and so neither name a run nor forbid to resume it.
 INCIDENTAL = (
     *("output_dir", "data_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps"),
-    *("model.path", "model.shape", "data.cache"),
+    *("model.path", "model.shape", "model.default_", "data.cache"),
     *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
     "hardware.shard_backbone",
 )
