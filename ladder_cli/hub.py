@@ -10,6 +10,8 @@ import ssl
 import sys
 import threading
 
+from ladder_cli.errors import NotReachable
+
 OFFLINE = "HF_HUB_OFFLINE"
 _OFFLINE_TOO = (OFFLINE, "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -37,11 +39,50 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
-def state() -> str:
+def reason() -> str:
     """Half a sentence on why the hub was not asked: nobody answered, or the user forbade it."""
     if endpoint() in _silent:
         return f"{endpoint()} does not answer"
     return f"the hub is not asked ({OFFLINE}=1)"
+
+
+def cached(repository: str, revision: str | None) -> bool:
+    """Whether the local cache holds anything to begin with of a model: its config."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
+    except HFValidationError:
+        return False
+
+
+def require_model(name: str, repository: str, revision: str | None) -> None:
+    """Ask for a model of the hub, before anything slow is imported.
+
+    Raises:
+        NotReachable: if the hub does not answer and the cache does not hold it.
+    """
+    settle_offline()
+    if offline() and not cached(repository, revision):
+        raise NotReachable(missing_model(name, repository))
+
+
+def missing_model(name: str, repository: str) -> str:
+    """One line for a model that is neither here nor reachable."""
+    return (
+        f"model={name}: '{repository}' is not in the cache of this machine, and {reason()}: give its folder as "
+        f"model.path=DIR, or fetch it where there is a network (hf download {repository})."
+    )
+
+
+def missing_set(name: str, repository: str, split: str) -> str:
+    """One line for a data set that is neither here nor reachable."""
+    return (
+        f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give a "
+        f"mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
+        f"--only {name} makes one where there is a network)."
+    )
 
 
 _silent: set[str] = set()

@@ -137,5 +137,3 @@ def _fill_closed_descriptors() -> None:
             if opened != descriptor:
                 os.dup2(opened, descriptor)
                 os.close(opened)
-
-

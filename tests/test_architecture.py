@@ -13,7 +13,10 @@ ORDER = [
     "files",
     "credentials",
     "claim",
+    "streams",
     "ranks",
+    "hub",
+    "quoting",
     "method_config",
     "config",
     "run_dir",
@@ -28,7 +31,20 @@ ORDER = [
 ]
 WITHOUT_TORCH = [
     *("errors", "validation", "files", "credentials", "claim"),
-    *("ranks", "method_config", "config", "cli", "run_dir", "sweep", "train", "evaluate", "console"),
+    *(
+        "streams",
+        "hub",
+        "quoting",
+        "ranks",
+        "method_config",
+        "config",
+        "cli",
+        "run_dir",
+        "sweep",
+        "train",
+        "evaluate",
+        "console",
+    ),
 ]
 
 
