@@ -6,25 +6,31 @@ torch, so that help and mistakes are answered at once.
 """
 
 import dataclasses
+import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ladder_cli.credentials import holds_secret, redacted
 from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.files import write_failure
-from ladder_cli.ranks import is_main_process
+from ladder_cli.quoting import as_typed, quoted_words
+from ladder_cli.ranks import check_launch, is_main_process, processes
 from ladder_cli.run_dir import OUTPUTS
+from ladder_cli.streams import shield_streams
 from ladder_cli.sweep import Place, Sweep, Task, refuse_shared_output, tell
 
 if TYPE_CHECKING:
     from ladder_cli.config import ModelConfig
 
 CONFIG_MODULE = "ladder_cli.conf"
+_DATA_OF = "of-"  # names what a model is trained on by default, in the group `data`
 # Hydra's own.
 _FLAGS = (
     *("--help", "-h", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m", "--info", "-i"),
@@ -43,12 +49,26 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     Returns:
         The exit status of the command.
     """
+    shield_streams()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text + group_table())
         return 0
+    try:
+        # WORLD_SIZE alone may be a question of a dry run, which only the config can tell.
+        check_launch(planned=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    heed_signals()
     for word in sys.argv[1:]:
         if word.startswith("="):
             return _fail(f"error: cannot read '{word}': options look like key=value.", 2)
+        if not _is_unicode(word):
+            return _fail(
+                f"error: '{word}' is not {sys.getfilesystemencoding()}: rename it, or let LC_ALL name the encoding it "
+                "is written in (LC_ALL=C.UTF-8).",
+                2,
+            )
         # Before Hydra sees it, which writes the overrides of a sweep to disk.
         if holds_secret(word):
             return _fail(
@@ -68,8 +88,33 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     except RunFailed as error:
         return _fail(f"failed: {error}", 1)
     except (Interrupted, KeyboardInterrupt) as error:
-        return _fail(f"\ninterrupted: {str(error) or 'nothing was running yet'}", 130)
+        return _fail(f"\ninterrupted: {str(error) or 'what was finished is kept; the same command goes on'}", 130)
     return 0
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End this process as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def heed_signals() -> None:
+    """Let SIGTERM, and SIGHUP unless it is ignored (`nohup`), end the process as Ctrl-C does: in order, and with a line.
+
+    Not one of several processes: one that waits for another inside of gloo or nccl hears no Python handler.
+    """
+    if processes() > 1:
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
+
+
+def _is_unicode(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fail(line: str, status: int) -> int:
@@ -86,21 +131,23 @@ def _fail(line: str, status: int) -> int:
 
 def _compose_and_run(config_name: str, schema: type, task: Task, place: Place, one_each: bool) -> None:
     import hydra
-    from hydra.core.config_store import ConfigStore
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema, replace=True)
+    _store_generated(config_name, schema)
+    words = sys.argv[1:]
+    sys.argv[1:] = quoted_words(words, schema, sweep=bool({"-m", "--multirun"} & set(words)))
     sweep = Sweep(one_each)
     if one_each:
-        refuse_shared_output(sys.argv[1:])
+        refuse_shared_output(words)
     failures: list[Exception] = []
 
     def checked_task(config: DictConfig) -> None:
+        # A launcher may run this in a process of its own.
+        shield_streams()
         # As they were typed: an interpolation in one of them is for `parse` to complain of.
         words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         overrides = [str(word) for word in words]
@@ -118,7 +165,7 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place, o
             reason = write_failure(error)
             if reason is None:
                 raise
-            failures.append(UserError(f"{reason}. Nothing that was there is damaged: mend it and start again."))
+            failures.append(UserError(f"{reason}. {_mend(error)}"))
 
     decorated = hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)
     try:
@@ -131,6 +178,49 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place, o
     if failures:
         raise failures[0]
     tell(outcomes)
+
+
+def _mend(error: Exception) -> str:
+    """What to do about something that could not be written."""
+    name = getattr(error, "filename", None)
+    here = isinstance(name, str) and not Path(name).is_absolute()
+    if here and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR, for training with "
+            "data.cache=false, and for a sweep hydra.sweep.dir=DIR."
+        )
+    return "Nothing that was there is damaged: mend it and start again."
+
+
+def _store_generated(config_name: str, schema: type) -> None:
+    """Put into Hydra's store what the YAML files refer to and do not hold."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
+    store.store(name=f"{config_name}_schema", node=schema, replace=True)
+    # `data: of-${model}` in conf/train.yaml (docs/decisions/0013).
+    for model in choices("model"):
+        node = {"defaults": [default_data(model)]}
+        store.store(group="data", name=f"{_DATA_OF}{model}", node=node, replace=True)
+
+
+def default_data(model: str) -> str:
+    """The data set that a model is trained on where `data` is not given: `default_data` of its file in `conf/model`."""
+    from ladder_cli.config import ModelConfig
+
+    return _declared("model", model).get("default_data", ModelConfig.default_data)
+
+
+def _declared(group: str, choice: str) -> dict[str, Any]:
+    """The top level of a YAML file in `conf/`, with what it takes over from others of its group."""
+    import yaml
+
+    values: dict[str, Any] = yaml.safe_load((files(CONFIG_MODULE) / group / f"{choice}.yaml").read_text()) or {}
+    for base in values.pop("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            values = _declared(group, base) | values
+    return values
 
 
 def output_folder() -> Path:
@@ -149,10 +239,9 @@ def composed(config_name: str, schema: type, overrides: list[str]) -> Any:
         UserError: as the command itself.
     """
     from hydra import compose, initialize_config_module
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
-    ConfigStore.instance().store(name=f"{config_name}_schema", node=schema, replace=True)
+    _store_generated(config_name, schema)
     try:
         with initialize_config_module(CONFIG_MODULE):
             return parse(compose(config_name, overrides), schema)
@@ -217,14 +306,19 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
     from ladder_cli.validation import suggest
 
     if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': options look like key=value; quote values with brackets or spaces."
+        key, equals, value = str(error.override).partition("=")
+        example = f"; quoted for Hydra and the shell: {as_typed(key, value)}" if equals and value else ""
+        return f"cannot read '{error.override}': options look like key=value{example}."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher":
             return (
-                f"no launcher '{choice}': joblib comes with pip install 'ladder-cli[parallel]', submitit_slurm and "
-                "submitit_local with 'ladder-cli[slurm]'."
+                f"no launcher '{choice}': joblib comes with pip install 'ladder-side-tuning[parallel]' (in a checkout: "
+                "pip install -e '.[parallel]'), submitit_slurm and submitit_local with [slurm] in place of [parallel]."
             )
+        if group == "data" and choice.startswith(_DATA_OF):
+            listed = ", ".join(choices("data"))
+            return f"model={choice.removeprefix(_DATA_OF)} names no data set of its own: give data=NAME, of: {listed}."
         options = [option for option in choices(group) if option]
         return (
             f"no option '{error.missing_cfg_file}'.{suggest(choice, options)} "
@@ -279,6 +373,18 @@ def group_table() -> str:
     """The groups and their choices, for the end of the help text."""
     lines = [f"  {group:<12}{', '.join(choices(group))}" for group in groups()]
     return "Groups (group=choice):\n" + "\n".join(lines) + "\n"
+
+
+def default_data_lines() -> str:
+    """Which models are trained on what where `data` is not given, for the help text."""
+    from ladder_cli.config import ModelConfig
+
+    own: dict[str, list[str]] = {}
+    for model in choices("model"):
+        own.setdefault(default_data(model), []).append(model)
+    own.pop(ModelConfig.default_data, None)
+    named = [f"{data} for {', '.join(models)}" for data, models in sorted(own.items())]
+    return f"Without data=: {', '.join([*named, f'{ModelConfig.default_data} for every other model'])}.\n"
 
 
 def check_folders(model: "ModelConfig", data_dir: str | None) -> None:

@@ -47,8 +47,11 @@ class Role(StrEnum):
 
 
 def incidental(default: Any) -> Any:
-    """A field that cannot change the result of a run."""
-    return field(default=default, metadata={"role": Role.INCIDENTAL})
+    """A field that cannot change the result of a run; a tuple stands for a list."""
+    metadata = {"role": Role.INCIDENTAL}
+    if isinstance(default, tuple):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def place(default: Any) -> Any:
@@ -74,6 +77,8 @@ class ModelConfig:
     attention: str = "sdpa"  # Transformers' attention implementation
     learning_rate_scale: float = 1.0  # narrow models take larger steps than the methods' rates
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
+    default_data: str = incidental("s1k")  # the data set that is trained on where `data` is not given
+    default_benchmarks: list[str] = incidental(("math500",))  # likewise where `benchmarks` is not
     side_recompute: bool = True  # whether recomputing side layers pays: about 1% more arithmetic where r is large
     trust_remote_code: bool = False
     head_quantization: str = "none"  # of the output head; the backbone's own quantisation leaves it as it is
@@ -331,7 +336,7 @@ class EvaluateConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    benchmarks: Any = field(default_factory=lambda: ["arithmetic"])  # names, or `all`
+    benchmarks: Any = None  # names, or `all`; None: the run's own test set, or the model's `default_benchmarks`
     instruction: str = MISSING  # for a backbone alone; a run brings its own
     limit: int | None = None  # first N problems of each benchmark
     audit: bool = False  # check the gold answers of the benchmarks instead of a model's
@@ -354,6 +359,8 @@ class EvaluateConfig:
             self.compare = [os.path.expanduser(side) for side in self.compare]
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
+        if self.benchmarks is None:
+            return
         named = isinstance(self.benchmarks, list) and all(isinstance(name, str) for name in self.benchmarks)
         if not named or not self.benchmarks:
             raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")

@@ -12,11 +12,14 @@ _NARROWEST = 140
 def make_console() -> Console:
     """A console as wide as the terminal; in a log file wide enough for the tables, since nothing folds there.
 
+    Square brackets and colons are printed as they are: paths, names and messages are the user's, never markup. Text
+    with colours of our own is a `rich.text.Text`, or printed with `markup=True` where nothing of the user's is in it.
     Of several processes only the main one prints.
     """
     if not is_main_process():
         return Console(quiet=True)
-    plain = Console(highlight=False)
+    plain = Console(highlight=False, markup=False, emoji=False)
     if plain.is_terminal:
         return plain
-    return Console(highlight=False, width=max(_NARROWEST, shutil.get_terminal_size().columns))
+    width = max(_NARROWEST, shutil.get_terminal_size().columns)
+    return Console(highlight=False, markup=False, emoji=False, width=width)

@@ -1,11 +1,13 @@
 """`ladder-eval`: trained runs, a backbone alone, or ready completions, graded by Math-Verify."""
 
+import glob
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ladder_cli import cli
-from ladder_cli.config import EvaluateConfig
+from ladder_cli import cli, hub
+from ladder_cli.config import EvaluateConfig, TrainConfig
+from ladder_cli.ranks import check_launch
 from ladder_cli.run_dir import OUTPUTS, RunDir
 from ladder_cli.unread import given_options, refuse_unread_model
 
@@ -19,6 +21,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
   ladder-eval compare=[outputs/a,outputs/b]                          two evaluated runs, problem by problem
   ladder-eval audit=true benchmarks=all data_dir=MIRROR              are the gold answers themselves in order?
 
+Without benchmarks=: the test set of what the run was trained on, or the model's own (model.default_benchmarks).
 Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
 `ladder-eval --cfg job` prints every option with its value.
 
@@ -42,11 +45,32 @@ def _named(config: EvaluateConfig, overrides: list[str]) -> EvaluateConfig:
     return replace(config, model=named_by_content(config.model, given_options(overrides)))
 
 
+def default_benchmarks(config: EvaluateConfig) -> list[str]:
+    """What is evaluated where `benchmarks` is not given: the test set of what the runs were trained on, where that is a
+    benchmark too, else what their models name (`model.default_benchmarks`).
+    """
+    if config.run is None:
+        return config.model.default_benchmarks
+    names: list[str] = []
+    for path in sorted(glob.glob(config.run)) if not Path(config.run).is_dir() else [config.run]:
+        run = RunDir(path)
+        if run.config.is_file():
+            trained = cli.parse(run.read_config(), TrainConfig)
+            own = trained.data.name in cli.choices("benchmark")
+            names += [trained.data.name] if own else trained.model.default_benchmarks
+    return list(dict.fromkeys(names)) or config.model.default_benchmarks
+
+
 def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     """Evaluate whatever the config names."""
+    check_launch()
     if config.run is None and config.completions is None and config.compare is None:
         cli.check_folders(config.model, config.data_dir)
         refuse_unread_model(config.model, given_options(overrides))
+        if config.model.path is None and not config.audit:
+            hub.require_model(config.model.name, config.model.location, config.model.revision)
+    if config.benchmarks is None:
+        config.benchmarks = default_benchmarks(config)
     config = _named(config, overrides)
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console

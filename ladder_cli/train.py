@@ -1,13 +1,14 @@
 """`ladder-train`: compose, load, print the plan, train, write the adapter. Each step lives in its own room."""
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ladder_cli import cli
+from ladder_cli import cli, hub
 from ladder_cli.config import TrainConfig
-from ladder_cli.ranks import processes
+from ladder_cli.ranks import check_launch, processes
 from ladder_cli.run_dir import RunDir, default_path
 from ladder_cli.unread import given_options, refuse_unread
 
@@ -19,13 +20,13 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
   ladder-train [group=choice] [key=value] [-m]
 
   ladder-train                                                    the embedded model and task, a few minutes on a CPU
-  ladder-train method=xladder model=qwen2.5-math-1.5b data=s1k    a real model on a GPU
+  ladder-train method=xladder model=qwen2.5-math-1.5b             a real model on a GPU, on its own data set (s1k)
   ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
   ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
   train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
-`ladder-train --cfg job` prints every option with its value.
+`ladder-train --cfg job` prints every option with its value. A path needs no quotes but the shell's.
 
 """
 
@@ -52,11 +53,14 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     from ladder_cli.data.formats import refuse_unread as refuse_unread_data
 
     # Mistakes that need no torch are told before it is imported.
+    check_launch(planned=config.dry_run)
     given = given_options(overrides)
     refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
     refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
     cli.check_folders(config.model, config.data_dir)
     config.train.accumulation(processes())
+    if config.model.path is None and not config.dry_run:
+        hub.require_model(config.model.name, config.model.location, config.model.revision)
     config, run = _named(config, given), RunDir(run_path(config, overrides))
     run.refuse_other_folder()
     cli.quiet_libraries(config.model)
@@ -77,14 +81,19 @@ def _report(figures: dict, run: RunDir, console: "Console") -> None:
     console.print(
         f"train loss {figures['train_loss']:.4f}   validation loss {figures['eval_loss']:.4f} (step "
         f"{figures['best_step']})   {speed or 0:,.0f} tokens/s   {figures['wall_seconds']:.0f} s\n"
-        f"adapter: {run.adapter}\nevaluate it with: ladder-eval run='{run.path}'",
+        f"adapter: {run.adapter}\nevaluate it with: ladder-eval {_typed(run.path)}",
         soft_wrap=True,
     )
 
 
+def _typed(path: Path) -> str:
+    """`run=PATH` as it is typed into a shell."""
+    return f"run='{path}'" if shlex.quote(str(path)) == str(path) else shlex.quote(f"run={path}")
+
+
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP, one_each=True))
+    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP + cli.default_data_lines(), one_each=True))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ ORDER = [
     "files",
     "credentials",
     "claim",
+    "streams",
     "ranks",
+    "hub",
+    "quoting",
     "method_config",
     "config",
     "identity",
@@ -31,6 +34,9 @@ ORDER = [
 WITHOUT_TORCH = [
     *("errors", "validation", "files", "credentials", "claim"),
     *(
+        "streams",
+        "hub",
+        "quoting",
         "ranks",
         "method_config",
         "config",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ladder_cli import hub
 from ladder_cli.data.row_files import Row, read_file, read_jsonl
 from ladder_cli.errors import NotReachable, UserError
 from ladder_cli.validation import suggest
@@ -27,16 +28,16 @@ def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None,
         return read_mirror(Path(data_dir).expanduser(), name, split)
     if hub_id is None:
         raise NotReachable(f"data set '{name}' has no home on the hub: give a local mirror as data_dir=DIR.")
+    hub.settle_offline()
     from datasets import load_dataset
 
     try:
         return list(load_dataset(hub_id, hub_config, split=split))
     except Exception as error:  # datasets raises whatever its many backends raise
+        if hub.offline():
+            raise NotReachable(hub.missing_set(name, hub_id, split)) from error
         reason = " ".join(str(error).split())[:200]
-        raise NotReachable(
-            f"cannot load '{hub_id}' (split {split}) from the hub: {reason} -- without a network, give a local "
-            f"mirror as data_dir=DIR with DIR/{name}/{split}.jsonl."
-        ) from error
+        raise NotReachable(f"cannot load '{hub_id}' (split {split}) from the hub: {reason}.") from error
 
 
 def read_mirror(folder: Path, name: str, split: str) -> list[Row]:

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ladder_cli import hub
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import NotReachable, UserError
 from ladder_cli.models.lean import make_lean
@@ -39,6 +40,7 @@ def architecture(model: ModelConfig) -> PreTrainedConfig:
 
 
 def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
+    _ask_hub_first(model)
     try:
         return AutoConfig.from_pretrained(
             model.location, revision=model.revision, trust_remote_code=model.trust_remote_code
@@ -59,6 +61,7 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
         UserError: if the folder or the hub repository cannot be read, or is no decoder-only model.
     """
     location = model.location
+    _ask_hub_first(model)
     dtype = planned_dtype(model, device)
     try:
         backbone = AutoModelForCausalLM.from_pretrained(
@@ -87,6 +90,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         UserError: if the folder or the hub repository has none.
     """
     location = model.location
+    _ask_hub_first(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             location,
@@ -189,11 +193,17 @@ def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig 
     return None
 
 
+def _ask_hub_first(model: ModelConfig) -> None:
+    """Where the model comes from the hub and that does not answer: its cache alone, without a minute of retries."""
+    if not Path(model.location).is_dir():
+        hub.settle_offline()
+
+
 def _unreadable(model: ModelConfig, location: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
-    local = Path(location).is_dir()
-    message = (
-        f"model={model.name}: cannot load '{location}' from {'the folder' if local else 'the hub (or its cache)'}: "
-        f"{reason} -- give a local folder as model.path=DIR where there is no network."
-    )
-    return UserError(message) if local else NotReachable(message)
+    if Path(location).is_dir():
+        return UserError(f"model={model.name}: cannot load the folder '{location}': {reason}.")
+    if hub.offline() and not hub.cached(location, model.revision):
+        return NotReachable(hub.missing_model(model.name, location))
+    source = f"the cache ({hub.reason()})" if hub.offline() else "the hub"
+    return NotReachable(f"model={model.name}: cannot load '{location}' from {source}: {reason}.")

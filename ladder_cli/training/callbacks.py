@@ -13,11 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ladder_cli.cli import interrupt
 from ladder_cli.files import write_text
 from ladder_cli.training.memory import PeakMemory
 
 # A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.
 _SAME_SIGNAL_SECONDS = 2.0
+# They end a process that does not heed them: a closed terminal, a batch system's notice, a limit on processor time.
+_DEADLY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 class MetricsLog(TrainerCallback):
@@ -89,7 +92,7 @@ class ProgressDisplay(TrainerCallback):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
 
@@ -121,7 +124,7 @@ class ProgressDisplay(TrainerCallback):
         figures = "  ".join(parts)
         self._progress.update(self._task, figures=figures)
         if not self._console.is_terminal:
-            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}", highlight=False)
+            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -131,9 +134,11 @@ class ProgressDisplay(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint; a second signal ends it at once.
+    """Ctrl-C, SIGTERM and whatever else would end the process (a terminal that is closed, the warnings of a batch
+    system) end the run after the current step, with a checkpoint; a second signal ends it at once.
 
-    Of several processes, all stop at the same step as soon as one was told to.
+    A signal that was ignored before (`nohup`) or that someone else handles (a launcher) is left alone, Ctrl-C and
+    SIGTERM excepted. Of several processes, all stop at the same step as soon as one was told to.
     """
 
     def __init__(self) -> None:
@@ -141,7 +146,9 @@ class StopOnSignal(TrainerCallback):
         self._when = 0.0
 
     def __enter__(self) -> "StopOnSignal":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [signal.SIGINT, signal.SIGTERM]
+        heeded += [number for number in _DEADLY if signal.getsignal(number) in (signal.SIG_DFL, interrupt)]
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *exc: object) -> None:

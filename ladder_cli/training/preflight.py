@@ -75,7 +75,9 @@ class Preflight:
         if self.prediction.host:
             console.print(f"  in the host's memory: {_size(self.prediction.host)}", highlight=False)
         if not self.fits:
-            console.print(f"  [bold red]does not fit[/] with {_size(self.allowance)} for the device's own libraries")
+            console.print(
+                f"  [bold red]does not fit[/] with {_size(self.allowance)} for the device's own libraries", markup=True
+            )
             for setting, total in self.remedies:
                 console.print(f"  {setting:<60} {_size(total):>10}", highlight=False, markup=False)
         console.print()

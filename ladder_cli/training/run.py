@@ -173,7 +173,7 @@ def _train(
     steps = plan.steps
     assert steps is not None  # the data is there
     plan.print(console)
-    console.print("first example (counted tokens [bold green]marked[/]; without colours: between » and «)")
+    console.print("first example (counted tokens [bold green]marked[/]; without colours: between » and «)", markup=True)
     console.print(marked_example(data.train[0], data.tokenizer), soft_wrap=True)
     console.print()
     if config.data.packing:

@@ -1,0 +1,119 @@
+"""Whether the model hub answers, asked once and briefly, before its libraries are imported. Imports no torch.
+
+Those libraries retry for a minute where there is no network, and print a line each time. Compute nodes have none: there
+they are put into their offline mode, and read what their caches hold.
+"""
+
+import functools
+import os
+import ssl
+import sys
+import threading
+
+from ladder_cli.errors import NotReachable
+
+OFFLINE = "HF_HUB_OFFLINE"
+_OFFLINE_TOO = (OFFLINE, "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_TRUE = ("1", "ON", "YES", "TRUE")
+_PATIENCE_SECONDS = 3.0
+
+
+def settle_offline() -> None:
+    """Put the hub's libraries into offline mode, unless the hub answers; one try, a few seconds at most."""
+    if offline() or answers(endpoint()):
+        return
+    os.environ[OFFLINE] = "1"
+    # Where they are imported already (another run of a sweep, a test), they have read the variable before.
+    for module, name in (("huggingface_hub.constants", OFFLINE), ("datasets.config", OFFLINE)):
+        if module in sys.modules:
+            setattr(sys.modules[module], name, True)
+
+
+def offline() -> bool:
+    """Whether the environment says that the hub shall not be asked."""
+    return any(os.environ.get(name, "").upper() in _TRUE for name in _OFFLINE_TOO)
+
+
+def endpoint() -> str:
+    """The address of the hub."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def reason() -> str:
+    """Half a sentence on why the hub was not asked: nobody answered, or the user forbade it."""
+    if endpoint() in _silent:
+        return f"{endpoint()} does not answer"
+    return f"the hub is not asked ({OFFLINE}=1)"
+
+
+def cached(repository: str, revision: str | None) -> bool:
+    """Whether the local cache holds anything to begin with of a model: its config."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
+    except HFValidationError:
+        return False
+
+
+def require_model(name: str, repository: str, revision: str | None) -> None:
+    """Ask for a model of the hub, before anything slow is imported.
+
+    Raises:
+        NotReachable: if the hub does not answer and the cache does not hold it.
+    """
+    settle_offline()
+    if offline() and not cached(repository, revision):
+        raise NotReachable(missing_model(name, repository))
+
+
+def missing_model(name: str, repository: str) -> str:
+    """One line for a model that is neither here nor reachable."""
+    return (
+        f"model={name}: '{repository}' is not in the cache of this machine, and {reason()}: give its folder as "
+        f"model.path=DIR, or fetch it where there is a network (hf download {repository})."
+    )
+
+
+def missing_set(name: str, repository: str, split: str) -> str:
+    """One line for a data set that is neither here nor reachable."""
+    return (
+        f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give a "
+        f"mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
+        f"--only {name} makes one where there is a network)."
+    )
+
+
+_silent: set[str] = set()
+
+
+@functools.cache
+def answers(address: str) -> bool:
+    """Whether anyone answers at an address within a few seconds, whatever they say; through a proxy where one is set."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        import urllib.error
+        import urllib.request
+
+        request = urllib.request.Request(address, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS).close()
+        except urllib.error.HTTPError:
+            found.append(True)
+        except urllib.error.URLError as error:
+            # A certificate that is not trusted here may be by the libraries, which have a list of their own.
+            found.append(isinstance(error.reason, ssl.SSLCertVerificationError))
+        except (OSError, ValueError):
+            found.append(False)
+        else:
+            found.append(True)
+
+    # A name server that is silent keeps to no timeout: a thread can be left behind.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE_SECONDS)
+    if not any(found):
+        _silent.add(address)
+    return any(found)

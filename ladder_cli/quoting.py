@@ -1,0 +1,98 @@
+"""Odd paths and texts on the command line: quoted for Hydra before it reads them, or shown as they must be typed.
+
+Hydra's grammar has no é, =, ~ or brackets outside of quotes, takes `2026_11_25` for a number and `a,b` for a sweep. The
+shell has taken its own quotes away by then. Imports no torch.
+"""
+
+import os
+import re
+import shlex
+import types
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+# Options that name a file or folder, whatever it looks like.
+PLACES = frozenset({"output_dir", "data_dir", "run", "completions", "model.path", "data.path", "hydra.sweep.dir"})
+# Hydra's own functions for sweeps, and its casts.
+_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|int|float|bool|str|json_str|extend_list)\(.*\)")
+
+
+def quoted_words(words: list[str], schema: type, sweep: bool) -> list[str]:
+    """The words of a command line, those quoted that Hydra could not read or would take for something else.
+
+    Args:
+        schema: the dataclass of the whole config; its options that are texts may be quoted.
+        sweep: several values at once, divided by commas, are meant as such.
+    """
+    texts = set(_text_options(schema))
+    return [_quoted_word(word, texts, sweep) for word in words]
+
+
+def quote(text: str) -> str:
+    """`text` as Hydra's grammar takes it, in double quotes."""
+    body = re.sub(r'(\\*)"', lambda found: found.group(1) * 2 + '\\"', text)
+    return '"' + re.sub(r"\\+$", lambda found: found.group() * 2, body) + '"'
+
+
+def as_typed(key: str, value: str) -> str:
+    """An option as it is to be typed into a shell, quoted for Hydra and for the shell."""
+    inside = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else None
+    if inside and not set(inside) & set("[]{}\"'"):
+        value = f"[{','.join(quote(part.strip()) for part in inside.split(','))}]"
+    else:
+        value = quote(value)
+    return shlex.quote(f"{key}={value}")
+
+
+def _quoted_word(word: str, texts: set[str], sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    option = key.lstrip("+")
+    if not equals or key.startswith("-") or option not in texts | PLACES:
+        return word
+    parts = [value]
+    if sweep and "," in value and not set(value) & set("\"'[]{}()") and not (option in PLACES and _exists(value)):
+        parts = value.split(",")
+    return f"{key}={','.join(_quoted_value(part, option in PLACES) for part in parts)}"
+
+
+def _quoted_value(value: str, place: bool) -> str:
+    """A value, in quotes if Hydra would not take it for the text that it is."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if value[:1] in ("'", '"'):
+        return value
+    try:
+        override = OverridesParser.create().parse_override(f"key={value}")
+        read: Any = value if override.is_sweep_override() else override.value()
+        if override.is_sweep_override() and not (place and _exists(value)):
+            return value
+    except HydraException:
+        # No other meaning is lost: Hydra refuses it.
+        return value if _FUNCTION.fullmatch(value) else quote(value)
+    if not place or read is None or (read == value and not override.is_sweep_override()):
+        return value
+    # `2026_11_25`, `1e3`, `true`, or a space at the end; brackets and escapes only if there is such a file.
+    plain = isinstance(read, int | float) or (isinstance(read, str) and read.strip() == value.strip())
+    return quote(value) if plain or _exists(value) else value
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(Path(path).expanduser())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _text_options(schema: type, prefix: str = "") -> list[str]:
+    """Dotted names of the options that are texts."""
+    names, hints = [], get_type_hints(schema)
+    for item in fields(schema):
+        hint = hints[item.name]
+        kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if str in kinds and set(kinds) <= {str, type(None)}:
+            names.append(prefix + item.name)
+        elif is_dataclass(hint):
+            names += _text_options(hint, f"{prefix}{item.name}.")
+    return names
