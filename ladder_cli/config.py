@@ -347,6 +347,7 @@ class EvaluateConfig:
     data_dir: str | None = None
     allow_prompt_mismatch: bool = False  # evaluate an adapter under another prompt than it was trained with
     allow_other_backbone: bool = False  # evaluate an adapter on other weights than it was trained on
+    allow_settings_mismatch: bool = False  # compare= sides that were decoded or graded differently
 
     def __post_init__(self) -> None:
         self.run, self.completions = expanded(self.run), expanded(self.completions)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ladder_cli import cli, hub
 from ladder_cli.config import EvaluateConfig, TrainConfig
+from ladder_cli.evaluation.modes import AUDIT, BACKBONE, COMPARE, COMPLETIONS, mode_of, refuse_unread
 from ladder_cli.ranks import check_launch
 from ladder_cli.run_dir import OUTPUTS, RunDir
 from ladder_cli.unread import given_options, refuse_unread_model
@@ -23,6 +24,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
 
 Without benchmarks=: the test set of what the run was trained on, or the model's own (model.default_benchmarks).
 Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
+An option that is not read by what is asked for is refused.
 `ladder-eval --cfg job` prints every option with its value.
 
 """
@@ -62,9 +64,15 @@ def default_benchmarks(config: EvaluateConfig) -> list[str]:
 
 
 def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
-    """Evaluate whatever the config names."""
+    """Evaluate whatever the config names.
+
+    Raises:
+        UserError: for whatever is wrong with it; among it an option that is not read by what is asked for.
+    """
     check_launch()
-    if config.run is None and config.completions is None and config.compare is None:
+    refuse_unread(config, overrides)
+    mode = mode_of(config)
+    if mode in (AUDIT, BACKBONE):
         cli.check_folders(config.model, config.data_dir)
         refuse_unread_model(config.model, given_options(overrides))
         if config.model.path is None and not config.audit:
@@ -80,11 +88,11 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     from ladder_cli.evaluation.run import evaluate_models
 
     console = make_console()
-    if config.audit:
+    if mode == AUDIT:
         audit(config, console)
-    elif config.completions is not None:
+    elif mode == COMPLETIONS:
         grade_completions(config, console)
-    elif config.compare is not None:
+    elif mode == COMPARE:
         report_comparison(config, console)
     else:
         evaluate_models(config, overrides, console)
