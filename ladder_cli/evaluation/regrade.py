@@ -1,6 +1,7 @@
 """Verdicts made anew from completions that are on disk, by the grader of today; and a note on which of them changed.
 
-regrade.json    {"graders": {"before", "after"}, "differs": [...], "regraded", "changed", "transitions", "changes"}
+The note is `regrade.json`: {"graders": {"before", "after"}, "differs": [...], "regraded", "changed", "transitions",
+"changes": [...]}.
 """
 
 from collections import Counter
