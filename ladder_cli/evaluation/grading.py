@@ -1,9 +1,8 @@
-"""Grading by Math-Verify, in worker processes that can be killed.
+"""Grading in worker processes that can be killed.
 
-Math-Verify's own timeouts rest on SIGALRM: they fail outside the main thread and cancel the caller's alarm. So they
-are off, and each verification runs in a worker with a memory limit, while the parent keeps the deadline. A worker
-that overstays is replaced, and only the answer it was at is lost, with a verdict that says so; the answer of one that
-dies is graded again.
+Each verification runs in a worker with a memory limit, while the parent keeps the deadline: a timeout by SIGALRM would
+fail outside the main thread. A worker that overstays is replaced, and only the answer it was at is lost, with a verdict
+that says so; the answer of one that dies is graded again.
 """
 
 import contextlib
@@ -21,13 +20,13 @@ from typing import Any
 
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
 from ladder_cli.errors import RunFailed
-from ladder_cli.evaluation.verdict import CRASH, LONGEST_GRADED, NO_ANSWER, RELATIVE_TOLERANCE, TIMEOUT, has_box, judge
+from ladder_cli.evaluation.verdict import CRASH, LONGEST_GRADED, RELATIVE_TOLERANCE, TIMEOUT, Judged, judge
 
 DEFAULT_WORKERS = 2
 DEFAULT_SECONDS = 5.0
 MEMORY_LIMIT_BYTES = 2 * 2**30
-# To be raised when `verdict.py` comes to judge anything differently.
-RULES_VERSION = 1
+# To be raised when the modules that `verdict.py` names come to judge anything differently.
+RULES_VERSION = 2
 _START_SECONDS = 120.0
 _STARTS = 5  # times that a worker may die before its first answer
 # Deaths of workers at one answer before its verdict is a crash: by SIGKILL, which somebody else must have sent, and by
@@ -54,19 +53,27 @@ class Task:
 
 @dataclass(frozen=True)
 class Grade:
-    """The verdict on one completion, and the answer that was read from it (as Math-Verify prints it)."""
+    """The verdict on one completion.
+
+    Attributes:
+        answer: the string that was compared, as the completion has it.
+        reading: how it was found, what was left out and why, and how it was compared.
+    """
 
     key: Any
     verdict: str
     answer: str | None = None
+    reading: dict[str, Any] | None = None
 
 
 def grader_identity(seconds: float) -> dict[str, Any]:
     """What graded, for the record: verdicts of different graders are never mixed."""
     return {
+        "mpmath": version("mpmath"),
+        # Read nothing of an answer any more (docs/decisions/0011-one-reading.md); recorded because older verdicts, and
+        # the suite that this environment is checked with, depend on them.
         "math_verify": version("math-verify"),
-        "latex2sympy2_extended": version("latex2sympy2_extended"),
-        "sympy": version("sympy"),
+        "antlr": version("antlr4-python3-runtime"),
         "rules": RULES_VERSION,
         "longest_graded": LONGEST_GRADED,
         "relative_tolerance": RELATIVE_TOLERANCE,
@@ -104,10 +111,6 @@ class Grader:
                 if task is None:
                     exhausted = True
                     break
-                if task.truncated and not has_box(task.completion):
-                    # Cut off before it answered: a last formula that happens to match is no answer.
-                    yield Grade(task.key, NO_ANSWER)
-                    continue
                 worker = idle.pop() if idle else self._start()
                 worker.submit(task, self._seconds)
                 running[worker.connection] = (worker, task)
@@ -126,7 +129,7 @@ class Grader:
                     self._discard(worker)
                 else:
                     idle.append(worker)
-                    yield Grade(task.key, *result)
+                    yield Grade(task.key, result.verdict, result.answer, result.reading)
             for connection, (worker, task) in list(running.items()):
                 if time.monotonic() >= worker.deadline:
                     del running[connection]
@@ -155,7 +158,7 @@ class _Worker:
     def __init__(self) -> None:
         # A server that has imported the grader, and no thread of this process's, forks a worker in milliseconds.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["math_verify", __name__])
+        context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
@@ -175,10 +178,10 @@ class _Worker:
         self.deadline = time.monotonic() + seconds
         # It may have died in between; result() will say so.
         with contextlib.suppress(OSError):
-            self.connection.send((task.gold, task.completion, task.rule, seconds))
+            self.connection.send((task.gold, task.completion, task.rule, task.truncated, seconds))
 
-    def result(self) -> tuple[str, str | None] | None:
-        """The verdict and answer, or None if the process died."""
+    def result(self) -> Judged | None:
+        """The verdict, or None if the process died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -202,24 +205,22 @@ def _serve(connection: Connection) -> None:
     # Ctrl-C is the parent's to handle; it kills its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
-    import math_verify  # noqa: F401  (the slow import belongs before the memory limit and the first deadline)
-
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     connection.send("ready")
     while True:
         try:
-            gold, completion, rule, seconds = connection.recv()
+            gold, completion, rule, truncated, seconds = connection.recv()
         except (EOFError, OSError):
             return
         _end_by_itself(seconds)
         try:
-            result = judge(gold, completion, rule)
+            result = judge(gold, completion, rule, truncated)
         except MemoryError:
             # The allocator may be in any state: end, and let the parent start a fresh process.
             return
         except Exception:
-            # Whatever it is that this string does to SymPy, the next one shall not pay for it.
-            result = (CRASH, None)
+            # Whatever it is that this string does to the reader, the next one shall not pay for it.
+            result = Judged(CRASH, None)
         with contextlib.suppress(OSError):
             connection.send(result)
 

@@ -1,82 +1,264 @@
 r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
 
-Every rule reads with Math-Verify: the gold answer is wrapped in `\boxed{}` (as it stands in the data, one in five of
-MATH-500's fails against itself), the completion's boxes come before any other formula, and its last formula counts
-where it has no box.
+`answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
+`equality.py` compares. What cannot be read whole, of the gold or of the answer, is compared as a string in its normal
+form; `unread` says what that is for a gold.
 
-`expression`  Equal expressions, as Math-Verify sees it: numbers, sets, intervals, tuples, equations, matrices.
+`expression`  Equal expressions: numbers, sets, intervals, tuples, equations, inequalities, matrices, words, letters.
 `physical`    (Minerva) A gold with a decimal point, an exponent, or in NumPy's notation (`1.6`, `4.5e33`, `-1./3`,
-              `np.arcsin(10/13)`) is a measured number, and a number within 1% of it is right. Math-Verify compares
-              decimals to six places, where all tiny numbers are equal. Whole numbers and formulas: as `expression`.
-`several`     (OlympiadBench) A gold may hold several answers, of which all have to be given, in any order, in one box
-              or in several. The row's unit may be written or not. A row with an `error` accepts numbers that differ by
-              no more.
+              `np.arcsin(10/13)`) is a measured number, and a number within 1% of it is right. Whole numbers and
+              formulas: as `expression`; `\log` may be the natural one.
+`several`     (OlympiadBench) As `expression`. The row's unit may be written or not. A row with an `error` accepts
+              numbers that differ by no more.
 """
 
 import ast
 import math
 import operator
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
-from ladder_cli.data.gold import PHYSICAL, SEVERAL, GoldRule
+from ladder_cli.data.gold import PHYSICAL, GoldRule
+from ladder_cli.evaluation.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
+from ladder_cli.evaluation.equality import EXACT, Tolerance, is_name, same, unnamed
+from ladder_cli.evaluation.expression import Node, Unreadable, read, symbols, walk
+from ladder_cli.evaluation.normal_form import normal_form, squeezed
 
 CORRECT, INCORRECT, NO_ANSWER = "correct", "incorrect", "no_answer"
 GOLD_UNPARSED, TIMEOUT, CRASH = "gold_unparsed", "timeout", "crash"
 VERDICTS = (CORRECT, INCORRECT, NO_ANSWER, GOLD_UNPARSED, TIMEOUT, CRASH)
 
 RELATIVE_TOLERANCE = 0.01
-# Longer completions are graded by their end, where the answer stands.
-LONGEST_GRADED = 20_000
-Judged = tuple[str, str | None]
+LONGEST_GRADED = LONGEST_READ
+_LONGEST_KEPT = 200
+__all__ = ["boxes", "has_box", "judge", "measured_number", "unread"]
 
-_BRACES = re.compile(r"(?P<box>\\f?boxed\s*\{|\\fbox\s*\{)|\\[{}\\]|(?P<open>\{)|(?P<close>\})")
-_BOXED = re.compile(r"\\boxed\s*\{|\\boxed\s+\S|\\fbox\s*\{")
-_POINT_BEFORE_BRACE = re.compile(r"(?<=\d)\.(?=\s*\})")
-_EXPONENT = re.compile(r"(?<![\w.\\])(\d+\.?\d*|\.\d+)[eE]([+-]?\d+)(?![\w.])")
-_MANTISSA = r"(?P<mantissa>[+-]?(?:\d+(?:\.\d*)?|\.\d+))"
-_POWER = r"10\^\{?(?P<power>[+-]?\d+)\}?"
-_NUMBER = re.compile(rf"{_MANTISSA}(?:[eE](?P<exponent>[+-]?\d+)|(?:\\times|\\cdot|\*|\u00d7){_POWER})?")
-_POWER_OF_TEN = re.compile(rf"(?P<sign>[+-]?){_POWER}")
-_WORDS = re.compile(r"\\(?:text|mathrm|textrm|mbox|operatorname)\s*\{[^{}]*\}(?:\^\{?-?\d+\}?)?")
-_SPACING = re.compile(r"\\[,;:!% ]|~|\$|\s|\\quad|\\left|\\right")
-_AROUND_TIMES = re.compile(r"\s*(\\times|\\cdot)\s*")
-_COMMA = re.compile(r"(?<!\\),(?=\S)")
-_THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?:\D|$))")
+_DECIMAL_COMMA = re.compile(r"-?(?:\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+)")
+_LETTER = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\.?")
+_LETTER_AND_MORE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[).:])\s*(.*)", re.DOTALL)
 
 
-def judge(gold: str, completion: str, rule: GoldRule) -> Judged:
-    """The verdict on one completion and the answer that was read from it, in this process, without any deadline."""
-    completion = _POINT_BEFORE_BRACE.sub("", completion[-LONGEST_GRADED:])
-    if rule.name == PHYSICAL:
-        measured = measured_number(gold)
-        if measured is not None:
-            return _near(measured, completion, relative=RELATIVE_TOLERANCE)
-        return _equal(gold, _EXPONENT.sub(_as_power, completion))
-    if rule.name == SEVERAL:
-        return _several(gold, completion, rule)
-    return _equal(gold, completion)
+@dataclass(frozen=True)
+class Judged:
+    """A verdict; it unpacks to `verdict, answer`.
+
+    Attributes:
+        answer: the string that was compared, cut to 200 characters; None where there was none.
+        reading: how the answer was found, and what was left out of it.
+    """
+
+    verdict: str
+    answer: str | None
+    reading: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.verdict, self.answer))
+
+    def __getitem__(self, index: int) -> Any:
+        return (self.verdict, self.answer)[index]
 
 
-def has_box(completion: str) -> bool:
-    """Does the completion begin a boxed answer anywhere?"""
-    return _BOXED.search(completion) is not None
+@dataclass(frozen=True)
+class _Gold:
+    """A gold as it is compared.
+
+    Attributes:
+        text: what is compared, out of its box.
+        nodes: its readings, the likeliest first; none if it cannot be read whole.
+        reason: why it cannot be read whole.
+        letter: it is the letter of a choice.
+        parts: how many answers it holds.
+    """
+
+    text: str
+    nodes: tuple[Node, ...]
+    reason: str | None
+    letter: str | None
+    parts: int
 
 
-def boxes(text: str) -> list[str]:
-    r"""The contents of every closed `\boxed{}`, in the order in which they close; one pass, whatever the nesting."""
-    found: list[str] = []
-    opened: list[int | None] = []
-    for match in _BRACES.finditer(text):
-        if match["box"]:
-            opened.append(match.end())
-        elif match["open"]:
-            opened.append(None)
-        elif match["close"] and opened:
-            start = opened.pop()
-            if start is not None:
-                found.append(text[start : match.start()])
-    return found
+def judge(gold: str, completion: str, rule: GoldRule, truncated: bool = False) -> Judged:
+    """The verdict on one completion and the answer that was read from it, in this process, without any deadline.
+
+    Args:
+        truncated: the completion was cut off at the token limit: only a complete box is an answer then.
+    """
+    meant = _gold(gold, rule)
+    if not meant.text:
+        return Judged(GOLD_UNPARSED, None)
+    answer = read_answer(completion, truncated, meant.parts, meant.letter is not None)
+    if answer.text is None:
+        return Judged(NO_ANSWER, None, answer.record())
+    reading = answer.record()
+    correct, how = _compare(meant, answer, rule)
+    reading["compared"] = how
+    return Judged(CORRECT if correct else INCORRECT, answer.text[:_LONGEST_KEPT], reading)
+
+
+def unread(gold: str, rule: GoldRule) -> str | None:
+    """Why a gold cannot be read whole, and is therefore compared as a string only; None if it can be.
+
+    A letter of a choice and words count as read.
+    """
+    meant = _gold(gold, rule)
+    if not meant.text:
+        return "the gold is empty"
+    if meant.nodes and not same(meant.nodes[0], _shuffled(meant.nodes[0])):
+        return "it is read, but has no value that can be computed"
+    return meant.reason
+
+
+def _shuffled(node: Any) -> Any:
+    """The same expression, otherwise built: products and sums turned round, so that only its value can show it equal."""
+    if not isinstance(node, tuple):
+        return node
+    if node and node[0] in ("+", "*") and not any(item[0] == "matrix" for item in walk(node)):
+        return (node[0], tuple(_shuffled(item) for item in reversed(node[1])))
+    return tuple(_shuffled(item) for item in node)
+
+
+@lru_cache(maxsize=4096)
+def _gold(gold: str, rule: GoldRule) -> _Gold:
+    text = gold.strip()
+    if re.search(r"\\(?:boxed|fbox)", text):
+        found = find_boxes(text)
+        if found and found[-1].content is None:
+            text = re.sub(r"^.*\\(?:boxed|fbox)\s*\{", "", text, flags=re.DOTALL)
+        else:
+            text = read_answer(text, parts=2).text or ""
+    measured = measured_number(text) if rule.name == PHYSICAL else None
+    if measured is not None:
+        return _Gold(text, (("number", Fraction(measured), 6),), None, None, 1)
+    nodes, reason = _readings(text, rule)
+    flat = _flat(text)
+    letter = _LETTER.fullmatch(flat)
+    if nodes and nodes[0][0] == "list":
+        parts = len(nodes[0][1])
+    else:
+        parts = 1
+    if reason is not None and (letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))):
+        reason = None
+    return _Gold(text, tuple(nodes), reason, letter[1] if letter else None, parts)
+
+
+def _flat(text: str) -> str:
+    """The normal form with the content of its text commands in place."""
+    return re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
+
+
+def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node], str | None]:
+    r"""What a string can mean: `1,234` a number or a list, `60 m/s` a speed. The likeliest first."""
+    found: list[Node] = []
+    reason: str | None = None
+    plain = _without_unit(text, rule.unit) if rule.unit else text
+    for string in dict.fromkeys((plain, text)):
+        for thousands, compound in ((True, False), (False, False), *(((True, True),) if units else ())):
+            try:
+                node = read(normal_form(string, thousands, compound))
+            except Unreadable as error:
+                reason = reason or str(error)
+                continue
+            if node not in found and not any(item[0] == "text" for item in walk(node)):
+                found.append(node)
+    return found, None if found else (reason or "unreadable")
+
+
+def _without_unit(text: str, unit: str) -> str:
+    """The answer without the unit of the benchmark's row where it stands after a value."""
+    plain = unit.replace("$", "").strip()
+    marks = "|".join({re.escape(plain), re.escape(plain.replace("\\mathrm", "").strip("{}"))} - {""})
+    if not marks:
+        return text
+    return re.sub(rf"(?<=[\d}})])(?:\\[,;: ]|~|\s)*(?:{marks})s?(?=\s*(?:$|[,;.$]|\\\)))", "", text)
+
+
+def _compare(gold: _Gold, answer: Answer, rule: GoldRule) -> tuple[bool, str]:
+    assert answer.text is not None
+    text = answer.text
+    if squeezed(gold.text) == squeezed(text):
+        return True, "the same string"
+    choice = _same_choice(gold, text, rule)
+    if choice is not None:
+        return choice, "the letter of a choice"
+    tolerance = _tolerance(gold, rule)
+    nodes, reason = _readings(text, rule, units=True)
+    if not gold.nodes:
+        return False, f"as strings: the gold cannot be read whole ({gold.reason})"
+    if not nodes:
+        return False, f"as strings: the answer cannot be read whole ({reason})"
+    for meant in gold.nodes[: 1 if len(nodes) == 1 and nodes[0][0] != "list" else None]:
+        for node in nodes:
+            if same(meant, node, tolerance) or _once(meant, node, tolerance, rule):
+                return True, "as expressions"
+    if rule.name == PHYSICAL and _natural(gold.nodes[0]) != gold.nodes[0]:
+        if any(same(_natural(gold.nodes[0]), node, tolerance) for node in nodes):
+            return True, "as expressions, with the natural logarithm"
+    if _decimal_comma(gold, answer, nodes):
+        return True, "as a decimal comma"
+    return False, "as expressions"
+
+
+def _tolerance(gold: _Gold, rule: GoldRule) -> Tolerance:
+    if rule.name == PHYSICAL and gold.nodes and gold.nodes[0][0] == "number" and gold.nodes[0][2] == 6:
+        return Tolerance(relative=RELATIVE_TOLERANCE, unit=rule.unit)
+    if rule.tolerance is not None:
+        return Tolerance(absolute=rule.tolerance, unit=rule.unit)
+    return Tolerance(unit=rule.unit) if rule.unit else EXACT
+
+
+def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
+    """The verdict by the letter of a choice; None where no choice is meant."""
+    flat = _flat(text)
+    letter = _LETTER.fullmatch(flat)
+    more = _LETTER_AND_MORE.fullmatch(flat)
+    if gold.letter is not None:
+        if letter:
+            return letter[1] == gold.letter
+        if more:
+            return (more[1] or more[2]) == gold.letter
+        lower = re.fullmatch(r"\(([a-j])\)", flat)
+        return lower[1].upper() == gold.letter if lower else None
+    wanted = _LETTER_AND_MORE.fullmatch(_flat(gold.text))
+    if wanted and letter:
+        return (wanted[1] or wanted[2]) == letter[1]
+    if more and more[3].strip():
+        if wanted:
+            return (wanted[1] or wanted[2]) == (more[1] or more[2])
+        value, _ = _readings(more[3], rule, units=True)
+        tolerance = _tolerance(gold, rule)
+        if squeezed(gold.text) == squeezed(more[3]) or any(same(meant, node, tolerance) for meant in gold.nodes for node in value):
+            return True
+    return None
+
+
+def _once(gold: Node, answer: Node, tolerance: Tolerance, rule: GoldRule) -> bool:
+    r"""`\angle A = 90, \angle B = 90` may be answered by 90 alone."""
+    if gold[0] != "list" or answer[0] == "list" or not rule.unit:
+        return False
+    if not all(part[0] == "relation" and is_name(part[1][0]) for part in gold[1]):
+        return False
+    return all(same(unnamed(part), answer, tolerance) for part in gold[1])
+
+
+def _natural(node: Any) -> Any:
+    if not isinstance(node, tuple):
+        return node
+    if node[:2] == ("function", "log") and node[2][1] == ("number", Fraction(10), None):
+        return ("function", "log", (_natural(node[2][0]), ("constant", "e")))
+    return tuple(_natural(item) for item in node)
+
+
+def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
+    """One decimal with a comma, as the gold or as an answer outside of a box, against one with a point."""
+    written = gold.text if _DECIMAL_COMMA.fullmatch(gold.text) else answer.text or ""
+    if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
+        return False
+    value = Fraction(written.replace(",", "."))
+    return any(node[0] == "number" and node[2] is not None and node[1] == value for node in (nodes if written is gold.text else gold.nodes))
 
 
 def measured_number(gold: str) -> float | None:
@@ -120,109 +302,3 @@ def _python_value(node: ast.AST) -> float:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr=name), args=[argument], keywords=[]):
             return float(_FUNCTIONS[name](_python_value(argument)))
     raise ValueError(f"not a number: {ast.dump(node)[:80]}")
-
-
-def _parse(text: str) -> list[Any]:
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-
-    boxed_first = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
-    return list(parse(text, boxed_first, parsing_timeout=None))
-
-
-def _equal(gold: str, completion: str) -> Judged:
-    from math_verify import verify
-
-    parsed_gold = _parse(f"\\boxed{{{gold}}}")
-    if not parsed_gold:
-        return GOLD_UNPARSED, None
-    answer = _parse(completion)
-    if not answer:
-        return NO_ANSWER, None
-    correct = verify(parsed_gold, answer, timeout_seconds=None)
-    return (CORRECT if correct else INCORRECT), str(answer[-1])[:200]
-
-
-def _near(gold: float, completion: str, relative: float = 0.0, absolute: float = 0.0) -> Judged:
-    """Compare numbers by tolerance, and never by Math-Verify, to which all tiny numbers are equal."""
-    boxed = boxes(completion)
-    if boxed:
-        answer = boxed[-1]
-        value = plain_number(answer)
-        if value is None:
-            value = measured_number(answer)
-        if value is None:
-            parsed = _parse(f"\\boxed{{{_EXPONENT.sub(_as_power, answer)}}}")
-            value = next((number for number in map(_value, parsed) if number is not None), None)
-    else:
-        written = list(_NUMBER.finditer(_AROUND_TIMES.sub(r"\1", completion)))
-        if not written:
-            return NO_ANSWER, None
-        answer = written[-1].group()
-        value = plain_number(answer)
-    right = value is not None and math.isclose(value, gold, rel_tol=relative, abs_tol=absolute)
-    return (CORRECT if right else INCORRECT), answer[:200]
-
-
-def plain_number(text: str) -> float | None:
-    r"""The value of `1,234.5`, `4.5e33`, `4.5 \times 10^{33}` or `10^{-8}`, with or without a unit in words."""
-    text = _THOUSANDS.sub("", _SPACING.sub("", _WORDS.sub("", text)))
-    text = re.sub(r"\\(?:text|mathrm)\b", "", text)
-    match = _NUMBER.fullmatch(text)
-    if match:
-        exponent = match["exponent"] or match["power"] or "0"
-        return float(f"{match['mantissa']}e{exponent[:6]}")
-    match = _POWER_OF_TEN.fullmatch(text)
-    return float(f"{match['sign']}1e{match['power'][:6]}") if match else None
-
-
-def _value(parsed: Any) -> float | None:
-    """The number that a parsed answer stands for: also the right side of an equation, and a set of one."""
-    import sympy
-
-    if isinstance(parsed, sympy.Eq):
-        parsed = parsed.rhs
-    if isinstance(parsed, sympy.FiniteSet) and len(parsed) == 1:
-        (parsed,) = parsed
-    if not isinstance(parsed, sympy.Expr) or parsed.free_symbols:
-        return None
-    try:
-        value = complex(parsed.evalf(15))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return value.real if value.imag == 0 else None
-
-
-def _as_power(match: re.Match[str]) -> str:
-    return f"{match[1]} \\times 10^{{{match[2].lstrip('+')}}}"
-
-
-def _several(gold: str, completion: str, rule: GoldRule) -> Judged:
-    gold = gold.replace("$", "").strip().rstrip(".")
-    if "," in gold:
-        # Between answers, not between thousands.
-        gold, completion = _COMMA.sub(", ", gold), _COMMA.sub(", ", completion)
-    named = gold
-    if rule.unit:
-        completion = _without_unit(completion, rule.unit)
-        # An angle or a length whose name stands before its value may be left unnamed.
-        gold = ",".join(part.rpartition("=")[2] for part in gold.split(","))
-    if rule.tolerance is not None:
-        number = plain_number(gold)
-        if number is not None:
-            return _near(number, completion, absolute=rule.tolerance * (1 + 1e-9))
-    judged = _equal(gold, completion)
-    if judged[0] == INCORRECT and named != gold:
-        judged = _equal(named, completion)
-    given = list(dict.fromkeys(boxes(completion)))
-    if judged[0] == INCORRECT and len(given) > 1:
-        # One answer to a box, with words between them, which Math-Verify does not join.
-        joined = _equal(gold, f"\\boxed{{{', '.join(given)}}}")
-        return joined if joined[0] == CORRECT else judged
-    return judged
-
-
-def _without_unit(completion: str, unit: str) -> str:
-    """The completion without the unit where it stands at the end of a box."""
-    plain = re.escape(unit.replace("$", "").strip().lstrip("^\\"))
-    marks = rf"(?:\\[,;: ]|~|\s)*(?:\^?\{{?\\circ\}}?|\\?%|\\(?:text|mathrm)\s*\{{[^{{}}]*\}}(?:\^\{{?\d\}}?)?|{plain})"
-    return re.sub(rf"{marks}(?=\s*\}})", "", completion)
