@@ -21,7 +21,7 @@ from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
 from ladder_cli.evaluation.perturbations import perturbed
 from ladder_cli.evaluation.respellings import respelled
-from ladder_cli.evaluation.verdict import CORRECT, GOLD_UNPARSED
+from ladder_cli.evaluation.verdict import CORRECT, CRASH, TIMEOUT, unread
 from ladder_cli.run_dir import write_json
 
 RECORD = "audit.json"
@@ -53,7 +53,7 @@ class Audit:
     Attributes:
         repeated: questions that are asked more than once.
         failing: problem -> verdict of its gold against itself, where that is not `correct`.
-        unread: problem -> its gold, where the grader cannot read it whole.
+        unread: problem -> why the grader cannot read its gold whole, and compares it as a string.
         tried: how many answers of each kind, `perturbed` and `respelled`.
         accepted: perturbed answers that were judged correct.
         refused: re-spelled answers that were not.
@@ -90,9 +90,11 @@ def audit_problems(
             progress.advance(bar)
             (name, sort, kind, _), right = grade.key, grade.verdict == CORRECT
             finding = Finding(name, known[name].gold, kind, completions[grade.key], grade.verdict, grade.answer)
-            if grade.verdict == GOLD_UNPARSED:
-                found.unread[name] = known[name].gold
             if sort == _ITSELF:
+                # In this process, which a gold that has hung or killed a worker must not enter.
+                reason = unread(known[name].gold, known[name].rule) if grade.verdict not in (TIMEOUT, CRASH) else None
+                if reason is not None:
+                    found.unread[name] = reason
                 if not right:
                     found.failing[name] = grade.verdict
                 continue
@@ -147,7 +149,7 @@ def audit(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             golds = {problem.id: problem.gold for problem in problems}
             trouble += [f"{name} {key}: {verdict}: {golds[key][:100]}" for key, verdict in found.failing.items()]
             trouble += [f"{name} {_line(each)}: accepted" for each in found.accepted]
-            listed += [f"{name} {key}: gold not read whole: {gold[:100]}" for key, gold in found.unread.items()]
+            listed += [f"{name} {key}: not read whole, {why}: {golds[key][:100]}" for key, why in found.unread.items()]
             listed += [f"{name} {_line(each)}: {each.verdict}" for each in found.refused]
     console.print(table)
     for line in [*trouble, *listed]:

@@ -6,7 +6,8 @@
                     problem, and have the same gold
     benchmark       whose rule the gold is read by; figures are given for each
     rule            the rule itself (`config.GOLD_RULES`), where `benchmark` is one's own name or missing
-    unit, error     what the rule `several` asks for
+    unit            that the answer may be written with
+    error           absolute difference that a numerical answer may have
     finish_reason, stop_reason   why the completion ended, in the words of the tools that are listed below
     tokens          how many it has
     prompt          kept with the sample
@@ -22,7 +23,7 @@ from typing import Any
 
 from ladder_cli.config import GOLD_RULES
 from ladder_cli.data.benchmarks import benchmark_config
-from ladder_cli.data.gold import EXPRESSION, SEVERAL, GoldRule
+from ladder_cli.data.gold import EXPRESSION, PHYSICAL, GoldRule
 from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.data.sources import Row, read_file
 from ladder_cli.errors import UserError
@@ -158,11 +159,8 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
         if benchmark.gold_after is not None:
             gold = gold.rpartition(benchmark.gold_after)[2].strip()
     unit, tolerance = _optional_text(row, "unit", where), _tolerance(row, where)
-    if rule_name != SEVERAL and (unit is not None or tolerance is not None):
-        raise UserError(
-            f"{where}: 'unit' and 'error' count with the rule '{SEVERAL}' alone, and this row has '{rule_name}': add "
-            f'"rule": "{SEVERAL}", or leave them out.'
-        )
+    if rule_name == PHYSICAL and tolerance is not None:
+        raise UserError(f"{where}: the rule '{PHYSICAL}' has a tolerance of its own: leave out 'error', or the rule.")
     return name, GoldRule(rule_name, unit or "", tolerance), gold
 
 

@@ -50,7 +50,7 @@ def verdict_of(sample: Sample) -> tuple[str, str | None]:
 
 def graded(sample: Sample, grade: Grade) -> Sample:
     """The sample with a new verdict, and everything else as it was."""
-    return sample | {"answer": grade.answer, "verdict": grade.verdict}
+    return sample | {"answer": grade.answer, "verdict": grade.verdict, "reading": grade.reading}
 
 
 def changes_between(before: Mapping[Any, tuple[str, str | None]], after: Mapping[Any, Sample]) -> list[Change]:

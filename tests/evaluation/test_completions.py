@@ -148,7 +148,7 @@ def test_the_reason_decides_whether_a_formula_counts(tmp_path):
         ({"benchmark": "cola"}, "label task"),
         ({"rule": "strict"}, "no rule 'strict'"),
         ({"benchmark": "minerva", "rule": "several"}, "has the rule 'physical'"),
-        ({"unit": "km"}, "'unit' and 'error' count with the rule 'several' alone"),
+        ({"rule": "physical", "error": 0.1}, "has a tolerance of its own"),
         ({"rule": "several", "error": "1e-3,1e-4"}, "'error' must hold a number"),
         ({"rule": "several", "error": -1}, "'error' must hold a number"),
     ],
@@ -209,7 +209,11 @@ def test_several_completions_of_a_problem_give_pass_at_1_as_their_mean(tmp_path)
         "correct", "incorrect", "incorrect", "correct"
     ]  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "out" / "problems.jsonl").read_text().splitlines()]
-    assert [(line["id"], line["completions"], line["correct"]) for line in lines] == [("a", 4, 2), ("b", 2, 2), ("c", 2, 0)]
+    assert [(line["id"], line["completions"], line["correct"]) for line in lines] == [
+        ("a", 4, 2),
+        ("b", 2, 2),
+        ("c", 2, 0),
+    ]
     assert lines[0]["pass_at_k"] == pytest.approx({"1": 0.5, "2": 5 / 6, "3": 1.0, "4": 1.0})
 
 
