@@ -8,7 +8,6 @@ from dataclasses import astuple, dataclass
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -16,6 +15,7 @@ from ladder_cli.cli import CONFIG_MODULE, choices, merge_strictly
 from ladder_cli.config import BenchmarkConfig
 from ladder_cli.data import arithmetic, classification
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
+from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.data.sources import Row, load_rows, read_file, text_column
 from ladder_cli.errors import UserError
 from ladder_cli.run_dir import safe_name
@@ -119,12 +119,11 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
             if benchmark.path is not None
             else load_rows(benchmark.name, benchmark.split, benchmark.hub_id, benchmark.hub_config, data_dir)
         )
-        problems = []
-        for number, row in enumerate(rows, start=1):
-            where = f"{benchmark.name} row {number}"
-            given = row.get(benchmark.id) if benchmark.id is not None else None
-            name = str(number if given is None else given)
-            problems.append(_problem(benchmark, row, name, where))
+        names = row_names(rows, benchmark.id, benchmark.name)
+        problems = [
+            _problem(benchmark, row, name, f"{benchmark.name} row {number}")
+            for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1)
+        ]
     if benchmark.rows is not None and len(problems) != benchmark.rows:
         raise UserError(
             f"benchmark '{benchmark.name}' has {len(problems)} rows here, but must have {benchmark.rows}: "
@@ -141,21 +140,10 @@ def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Pro
     if benchmark.kind == "label":
         example = classification.label_task(benchmark.name).example(row, name, where)
         return Problem(name, example.question, example.completion)
-    if benchmark.gold in row:
-        row = row | {benchmark.gold: _as_text(row[benchmark.gold])}
-    gold = text_column(row, benchmark.gold, where)
+    gold = gold_column(row, benchmark.gold, where)
     if benchmark.gold_after is not None:
         gold = gold.rpartition(benchmark.gold_after)[2].strip()
     return Problem(name, text_column(row, benchmark.question, where), gold, gold_rule(benchmark, row, where))
-
-
-def _as_text(gold: Any) -> Any:
-    """Numbers and lists of answers as text; anything else as it is."""
-    if isinstance(gold, float) and gold.is_integer():
-        gold = int(gold)
-    if isinstance(gold, list):
-        return ", ".join(map(str, gold))
-    return str(gold) if isinstance(gold, int | float) and not isinstance(gold, bool) else gold
 
 
 def gold_rule(benchmark: BenchmarkConfig, row: Row, where: str) -> GoldRule:

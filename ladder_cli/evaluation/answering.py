@@ -25,6 +25,7 @@ from ladder_cli.evaluation.generation import (
     render_prompt,
 )
 from ladder_cli.evaluation.grading import Grader, Task
+from ladder_cli.evaluation.regrade import other_grader_alone, regrade_folder
 from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_settings
 from ladder_cli.evaluation.shards import merged, own_path, write_in_order
 from ladder_cli.evaluation.targets import Target
@@ -63,9 +64,12 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
     with claimed(sheet.folder) if is_main_process() else nullcontext():
         samples: dict[str, Sample] = {}
         if is_main_process():
-            made = made_under(target, sheet.benchmark, decode, seed, sheet.repeat)
-            # Samples of another grader are refused here; whoever regrades them does it before.
-            same_settings(sheet.folder / SETTINGS, made | graded_under(sheet.benchmark, decode.grade_seconds))
+            settings = made_under(target, sheet.benchmark, decode, seed, sheet.repeat)
+            settings |= graded_under(sheet.benchmark, decode.grade_seconds)
+            # Samples of another grader are graded anew, from their completions; a label task has none to grade.
+            if sheet.benchmark.kind != LABEL and other_grader_alone(sheet.folder / SETTINGS, settings):
+                regrade_folder(sheet.folder, merged(path), sheet.problems, settings, decode.grade_seconds, console)
+            same_settings(sheet.folder / SETTINGS, settings)
             samples = merged(path)
         samples = decided_by_main(samples)
         refuse_other_problems(sheet.folder, sheet.benchmark, sheet.problems, prompts, samples)

@@ -2,7 +2,8 @@
 
 {"id", "benchmark", "prompt", "completion", "tokens", "stop_reason", "gold", "unit", "error", "answer", "verdict"}
 
-A finished file is also what `ladder-eval completions=` reads, to grade it anew.
+Those of `ladder-eval completions=` also have "rule" and "sample", the number of the completion among those of its
+problem, from 1. A finished file is also what `completions=` reads, to grade it anew.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder_cli.errors import UserError
+from ladder_cli.files import write_text
 from ladder_cli.run_dir import read_json, write_json
 
 Sample = dict[str, Any]
@@ -24,11 +26,27 @@ def read_samples(path: Path) -> dict[str, Sample]:
     """Finished samples by problem id. A last line that a kill cut short is taken off the file.
 
     Raises:
+        UserError: if a line that is not the last one is broken, or the file holds several completions of a problem.
+    """
+    samples = read_completion_samples(path)
+    for problem, number in samples:
+        if number != 1:
+            raise UserError(
+                f"{path} holds several completions of problem '{problem}', which `completions={path}` reads, and "
+                "nothing that pairs problems."
+            )
+    return {problem: sample for (problem, _), sample in samples.items()}
+
+
+def read_completion_samples(path: Path) -> dict[tuple[str, int], Sample]:
+    """Finished samples by problem id and number of the completion. A last line that a kill cut short is taken off.
+
+    Raises:
         UserError: if a line that is not the last one is broken.
     """
     if not path.is_file():
         return {}
-    samples: dict[str, Sample] = {}
+    samples: dict[tuple[str, int], Sample] = {}
     content = path.read_bytes()
     whole, newline, rest = content.rpartition(b"\n")
     if rest:
@@ -40,10 +58,15 @@ def read_samples(path: Path) -> dict[str, Sample]:
             missing = [field for field in FIELDS if field not in sample]
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            samples[sample["id"]] = sample
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            samples[sample["id"], sample.get("sample", 1)] = sample
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not a sample ({error}): delete the line or the file.") from error
     return samples
+
+
+def write_samples(path: Path, samples: list[Sample]) -> None:
+    """Write a whole file, or leave the one that is there."""
+    write_text(path, "".join(json.dumps(sample) + "\n" for sample in samples))
 
 
 def append_samples(path: Path, samples: list[Sample]) -> None:

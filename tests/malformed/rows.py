@@ -60,7 +60,7 @@ _COMPLETIONS: dict[str, list[dict]] = {
     "completion is null": [{"id": 1, "gold": "2", "completion": None}],
     "no gold": [{"id": 1, "completion": "x"}],
     "blank gold": [{"id": 1, "gold": " ", "completion": "x"}],
-    "an id twice": [{"id": 1, "gold": "2", "completion": "x"}, {"id": "1", "gold": "2", "completion": "y"}],
+    "an id with two golds": [{"id": 1, "gold": "2", "completion": "x"}, {"id": "1", "gold": "3", "completion": "y"}],
 }
 _SAMPLES = {
     "a list": b"[]\n",
