@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from ladder_cli.cli import parse
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
@@ -17,6 +18,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.models.adapter import WEIGHTS_FILE, read_config
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
+from ladder_cli.models.proof import prove
 from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json, safe_name
 
 
@@ -110,9 +112,14 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
         renderer=PromptRenderer(load_tokenizer(config.model), config.instruction),
         identity=f"{location} {_precision(config.model, device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
-        load=lambda: load_backbone(config.model, device),
+        load=lambda: _proven(load_backbone(config.model, device)),
         asks_as_told=_given(overrides, "instruction"),
     )
+
+
+def _proven(backbone: PreTrainedModel) -> PreTrainedModel:
+    prove(backbone, untrained=False)
+    return backbone
 
 
 def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several: bool) -> Target:

@@ -35,6 +35,7 @@ from ladder_cli.models.backbone import (
 from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
+from ladder_cli.models.proof import prove
 from ladder_cli.models.sharding import shard_layers
 from ladder_cli.ranks import is_main_process, processes
 from ladder_cli.run_dir import PROMPT, RunDir, read_json, write_json
@@ -137,9 +138,10 @@ def _train(
     method = method_for(config.method)
     collate = PaddingCollator(data.tokenizer.pad_token_id)
     sample = (collate([row]) for row in data.train)
-    model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
+    model = method.attach(backbone, config.model, config.train.loss_chunk, sample, proven=not sharded)
     if sharded:
         shard_layers(model, backbone, device)
+        prove(model, untrained=True)
     plan = _plan(config, data, method, model, backbone_parameters, device, str(backbone.dtype), fit)
     steps = plan.steps
     assert steps is not None  # the data is there
