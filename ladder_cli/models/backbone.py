@@ -11,16 +11,17 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import NotReachable, UserError
+from ladder_cli.models.checkpoint import load_weights
 from ladder_cli.models.lean import make_lean
 
 
@@ -35,7 +36,17 @@ def architecture(model: ModelConfig) -> PreTrainedConfig:
             return AutoConfig.for_model(**model.shape)
         except (TypeError, ValueError) as error:
             raise UserError(f"model.shape of {model.name}: {' '.join(str(error).split())[:200]}.") from error
-    return _published_architecture(model)
+    published = _published_architecture(model)
+    return _text_part(published) or published
+
+
+def _text_part(config: PreTrainedConfig) -> PreTrainedConfig | None:
+    """Of a model for text and images the language model alone, where it is one that can stand alone (Gemma 3)."""
+    text = config.get_text_config(decoder=True)
+    if text is config or text.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return None
+    text.dtype = text.dtype or config.dtype
+    return text
 
 
 def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
@@ -56,13 +67,15 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
         on_host: leave the weights in the host's memory, for who cuts them before they go to the device.
 
     Raises:
-        UserError: if the folder or the hub repository cannot be read, or is no decoder-only model.
+        UserError: if the folder or the hub repository cannot be read, is no decoder-only model, or holds other weights
+            than its config.json says (`checkpoint.load_weights`).
     """
     location = model.location
     dtype = planned_dtype(model, device)
     try:
-        backbone = AutoModelForCausalLM.from_pretrained(
+        backbone = load_weights(
             location,
+            _text_part(_published_architecture(model)),
             revision=model.revision,
             dtype=dtype,
             attn_implementation=model.attention,
@@ -70,7 +83,6 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
             device_map=None if on_host else {"": device},
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
-            use_safetensors=True,
         )
     except (OSError, ValueError, ImportError, SafetensorError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable(model, location, error) from error
