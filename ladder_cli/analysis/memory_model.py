@@ -13,14 +13,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ladder_cli.analysis.allocation import BACKWARD, AllocationCount
 from ladder_cli.analysis.fake_backbone import fold_experts, materialise_fake, quantize_shapes, quantized_shape
 from ladder_cli.analysis.shared_layers import share_layers
 from ladder_cli.config import ModelConfig
 from ladder_cli.models.anatomy import anatomy_of, refused_by_name
-from ladder_cli.models.backbone import architecture
+from ladder_cli.models.backbone import architecture, backbone_shape, has_sdpa
 from ladder_cli.models.lean import make_lean
 from ladder_cli.models.method import Method
 
@@ -113,9 +113,9 @@ def _build(
     model: ModelConfig, method: Method, dtype: torch.dtype, loss_chunk: int
 ) -> tuple[nn.Module, PreTrainedModel]:
     """The model to train, on the default device, and the backbone inside it."""
-    backbone: PreTrainedModel = AutoModelForCausalLM.from_config(
-        architecture(model), dtype=dtype, attn_implementation=model.attention
-    ).requires_grad_(False)
+    # Flash attention runs on no fake tensor, and keeps what SDPA keeps.
+    countable = "eager" if model.attention == "eager" or not has_sdpa(architecture(model)) else "sdpa"
+    backbone = backbone_shape(model, dtype, countable).requires_grad_(False)
     fold_experts(backbone)
     if model.quantization != "none":
         quantize_shapes(backbone, model.quantization, keep=backbone.get_output_embeddings())

@@ -11,13 +11,14 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import NotReachable, UserError
@@ -58,6 +59,45 @@ def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
         raise _unreadable(model, model.location, error) from error
 
 
+def backbone_shape(model: ModelConfig, dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:
+    """The backbone on the default device without its weights being read: on `meta`, for whoever asks for shapes alone.
+
+    Args:
+        model: what it is.
+        dtype: the type that it computes in.
+        attention: implementation in place of `model.attention`, for whoever counts on another device.
+
+    Raises:
+        UserError: if its shape cannot be read, it is no decoder-only model, or it has no such attention.
+    """
+    config = architecture(model)
+    try:
+        return AutoModelForCausalLM.from_config(
+            config,
+            dtype=dtype,
+            attn_implementation=attention or model.attention,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except Exception as error:  # several hundred architectures' own code
+        raise _not_built(model, config.model_type, error) from error
+
+
+def _not_built(model: ModelConfig, kind: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    if "attention" in reason or "flash" in reason:
+        return UserError(
+            f"model.attention={model.attention} does not go with {model.name} ({kind}): use model.attention=eager "
+            f"({reason})."
+        )
+    return UserError(f"model={model.name} ({kind}) is no decoder-only model that can be built: {reason}.")
+
+
+def has_sdpa(config: PreTrainedConfig) -> bool:
+    """Whether Transformers computes this architecture's attention by PyTorch's SDPA too; attention sinks, it cannot."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING
+    return bool(getattr(known[type(config)], "_supports_sdpa", True)) if type(config) in known else True
+
+
 def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = False) -> PreTrainedModel:
     """Load the backbone frozen and in evaluation mode.
 
@@ -72,10 +112,17 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
     """
     location = model.location
     dtype = planned_dtype(model, device)
+    published = _published_architecture(model)
+    config = _text_part(published) or published
+    if model.attention == "sdpa" and not has_sdpa(config):
+        raise UserError(
+            f"model.attention=sdpa does not go with {model.name} ({config.model_type}), whose attention is not made of "
+            "PyTorch's SDPA: use model.attention=eager."
+        )
     try:
         backbone = load_weights(
             location,
-            _text_part(_published_architecture(model)),
+            config if config is not published else None,
             revision=model.revision,
             dtype=dtype,
             attn_implementation=model.attention,
@@ -85,6 +132,10 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
             local_files_only=Path(location).is_dir(),
         )
     except (OSError, ValueError, ImportError, SafetensorError, TypeError, KeyError, AttributeError) as error:
+        raise _unreadable(model, location, error) from error
+    except RuntimeError as error:  # what Transformers cannot convert to its own form of experts
+        if "conversion" not in str(error):
+            raise
         raise _unreadable(model, location, error) from error
     # Copies that `.to()` or quantisation left behind are as frozen as the weights themselves.
     backbone.requires_grad_(False)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.claim import claimed
@@ -25,7 +25,7 @@ from ladder_cli.data.prepare import PreparedData, prepare_data
 from ladder_cli.data.preview import marked_example, overlaps, print_preview
 from ladder_cli.errors import Interrupted, NotReachable
 from ladder_cli.models.backbone import (
-    architecture,
+    backbone_shape,
     load_backbone,
     parameter_count,
     planned_device,
@@ -57,7 +57,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     data, missing = _data_if_reachable(config)
     device = planned_device(config.hardware.device)
     with torch.device("meta"):
-        backbone = AutoModelForCausalLM.from_config(architecture(config.model))
+        backbone = backbone_shape(config.model, planned_dtype(config.model, device))
         backbone_parameters = parameter_count(backbone)
         method = method_for(config.method)
         model = method.attach(backbone.requires_grad_(False), config.model)
