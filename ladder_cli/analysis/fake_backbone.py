@@ -1,6 +1,7 @@
 """Backbones without weights: shapes on the meta device, quantised layers at their real size, and fake tensors."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,6 +74,35 @@ def quantized_shape(weight: Tensor, kind: str) -> QuantizedShape:
     """In place of a quantised copy of `weight` `[out, in]`, without bias."""
     rows, columns = weight.shape
     return QuantizedShape(rows, columns, kind)
+
+
+def fold_experts(model: nn.Module) -> None:
+    """Let every token meet one and the same expert as often as it would meet several, in place.
+
+    Which experts the tokens choose depends on values, which shapes do not have. How much is computed and kept does not:
+    so many rows of the experts' width as tokens times experts for each token, as a grouped product has them.
+    """
+    for module in model.modules():
+        if _is_experts(module):
+            module.forward = partial(_one_expert, module)  # type: ignore[method-assign]
+
+
+def _is_experts(module: Any) -> bool:
+    return all(getattr(getattr(module, name, None), "ndim", 0) == 3 for name in ("gate_up_proj", "down_proj"))
+
+
+def _one_expert(experts: Any, hidden: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """`[tokens, d]`, chosen experts and their weights `[tokens, k]` each, to `[tokens, d]`."""
+    times = indices.shape[-1]
+    rows = hidden.repeat_interleave(times, 0)
+    if getattr(experts, "gate_up_proj_bias", None) is not None:  # gpt-oss: stored `[experts, in, out]`
+        inner = rows @ experts.gate_up_proj[0] + experts.gate_up_proj_bias[0]
+        out = experts._apply_gate(inner) @ experts.down_proj[0] + experts.down_proj_bias[0]
+    else:
+        gate, up = linear(rows, experts.gate_up_proj[0]).chunk(2, dim=-1)
+        out = linear(experts.act_fn(gate) * up, experts.down_proj[0])
+    weighted = out * weights.reshape(-1, 1)
+    return weighted.view(len(hidden), times, -1).sum(1).to(hidden.dtype)
 
 
 def materialise_fake(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from ladder_cli.cli import parse
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
@@ -18,6 +19,7 @@ from ladder_cli.evaluation.decoding import ModelLimits, read_limits
 from ladder_cli.models.adapter import WEIGHTS_FILE, read_config
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
+from ladder_cli.models.proof import prove
 from ladder_cli.models.weights_identity import local_weights_identity
 from ladder_cli.run_dir import OUTPUTS, RunDir, match_folders, pattern_name, read_json, safe_name
 from ladder_cli.unread import given_options, refuse_unread_model
@@ -132,9 +134,14 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
         identity=f"{_weights(config.model)} {_precision(config.model, device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
         limits=read_limits(config.model),
-        load=lambda: load_backbone(config.model, device),
+        load=lambda: _proven(load_backbone(config.model, device)),
         asks_as_told=_given(overrides, "instruction"),
     )
+
+
+def _proven(backbone: PreTrainedModel) -> PreTrainedModel:
+    prove(backbone, untrained=False)
+    return backbone
 
 
 def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: str, several: bool) -> Target:

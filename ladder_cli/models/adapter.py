@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ladder_cli.errors import UserError
 from ladder_cli.files import SUMS, damage, sync, write_text
+from ladder_cli.models import checkpoint
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -75,7 +76,7 @@ def weights_size(folder: str | Path) -> int:
 
 
 def read_weights(folder: str | Path) -> dict[str, Tensor]:
-    """The stored weights; nothing but safetensors is ever read.
+    """The stored weights, without what `torch.compile` put into their names; nothing but safetensors is ever read.
 
     Raises:
         UserError: if the file is missing or broken, or holds a value that is no finite number.
@@ -92,7 +93,7 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: weight {name} is of type {_dtype(tensor)}, not of floating point.")
         if not torch.isfinite(tensor.float()).all():
             raise UserError(f"{path}: weight {name} holds values that are not finite.")
-    return stored
+    return {checkpoint.without_compile(name): tensor for name, tensor in stored.items()}
 
 
 def check_fit(stored: dict[str, Tensor], own: dict[str, Tensor], folder: str | Path) -> None:
@@ -102,8 +103,10 @@ def check_fit(stored: dict[str, Tensor], own: dict[str, Tensor], folder: str | P
         UserError: if a weight is missing, left over, of another shape or of another type.
     """
     path = Path(folder) / WEIGHTS_FILE
-    for name in sorted(own.keys() ^ stored.keys()):
-        raise UserError(f"{path}: weight {name} is {'missing' if name in own else 'not part of this adapter'}.")
+    wrong = sorted(own.keys() ^ stored.keys())
+    if wrong:
+        name, more = wrong[0], f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
+        raise UserError(f"{path}: weight {name} is {'missing' if name in own else 'not part of this adapter'}{more}.")
     for name, tensor in own.items():
         if tensor.shape != stored[name].shape:
             raise UserError(f"{path}: weight {name} has shape {list(stored[name].shape)}, not {list(tensor.shape)}.")
@@ -146,7 +149,7 @@ def load_recorded_backbone(name: str, revision: str | None, load_options: dict[s
         UserError: if it cannot be loaded.
     """
     try:
-        return AutoModelForCausalLM.from_pretrained(name, revision=revision, use_safetensors=True, **load_options)
+        return checkpoint.load_weights(name, revision=revision, **load_options)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot load the adapter's backbone '{name}': {reason} -- pass backbone=.") from error

@@ -4,7 +4,8 @@ Nothing of a model's own code is copied: the backbone runs through its own `forw
 by the attribute names that Transformers uses.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -18,8 +19,13 @@ from ladder_cli.errors import UserError
 
 _LAYER_NAMES = ("layers", "h")
 _FINAL_NORM_NAMES = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
-# Parts between the last layer and the logits that `Anatomy.logits` does not know how to apply.
-_UNSUPPORTED_READOUT = ("logit_scale", "logits_scaling", "mup_width_scale", "lm_head_multiplier")
+# Parts between the last layer and the logits that `Anatomy.head_logits` does not know how to apply.
+_UNSUPPORTED_READOUT = ("mup_width_scale", "lm_head_multiplier", "output_multiplier_scale")
+# What decoder layers call the key-value cache that they are handed.
+_CACHE_NAMES = ("past_key_values", "layer_past")
+# Kinds of attention whose masks and caches the side network shares with the backbone; there are others (linear,
+# chunked, convolutions), which keep a state of another form.
+FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,12 @@ class Anatomy:
         project_out: after the final norm, down to the width of the embeddings (OPT-350m); mostly none.
         head: makes logits.
         rotary: makes rotary positions for the layers; none where positions are learned.
+        rotary_by_type: rotary positions differ between full and sliding attention (Gemma 3, OLMo 3).
         softcap: logits are squashed to +-this (Gemma 2).
+        logit_factor: logits are multiplied by this (Cohere).
+        logit_divisor: logits are divided by this (Granite).
+        cache_name: the argument by which a layer is handed the key-value cache.
+        initialise: gives a module of the backbone's own classes its first weights.
     """
 
     config: PreTrainedConfig
@@ -46,7 +57,17 @@ class Anatomy:
     project_out: nn.Module | None
     head: nn.Module
     rotary: nn.Module | None
+    rotary_by_type: bool
     softcap: float | None
+    logit_factor: float | None
+    logit_divisor: float | None
+    cache_name: str
+    initialise: Callable[[nn.Module], None]
+
+    @property
+    def name(self) -> str:
+        """The architecture, for messages."""
+        return self.config.model_type
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +88,10 @@ class Anatomy:
     def head_logits(self, features: Tensor) -> Tensor:
         """Logits `[..., vocabulary]` of what the decoder hands out as its last hidden state."""
         logits = self.head(features)
+        if self.logit_factor is not None:
+            logits = logits * self.logit_factor
+        if self.logit_divisor is not None:
+            logits = logits / self.logit_divisor
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
@@ -85,6 +110,13 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         UserError: if the architecture is not of the known shape; the message names it.
     """
     kind = f"{type(model).__name__} ({model.config.model_type})"
+    with refused_by_name(model, "its parts cannot be found"):
+        return _anatomy_of(model, kind)
+
+
+def _anatomy_of(model: PreTrainedModel, kind: str) -> Anatomy:
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UserError(f"{kind} cannot be tapped: it is an encoder-decoder model.")
     decoder = model.get_decoder()
     layers = _first_attribute(decoder, _LAYER_NAMES)
     final_norm = _first_attribute(decoder, _FINAL_NORM_NAMES)
@@ -95,12 +127,19 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         raise UserError(f"{kind} cannot be tapped: its final norm was not found.")
     if len({type(layer) for layer in layers}) > 1:
         raise UserError(f"{kind} cannot be tapped: its layers are of different kinds.")
-    rotary = getattr(decoder, "rotary_emb", None)
-    if rotary is not None and "layer_type" in signature(rotary.forward).parameters:
-        raise UserError(f"{kind} cannot be tapped: its rotary positions differ from layer to layer.")
+    other = set(getattr(model.config, "layer_types", None) or ()) - {FULL_ATTENTION, SLIDING_ATTENTION}
+    if other:
+        raise UserError(f"{kind} cannot be tapped: its layers of {', '.join(sorted(other))} are not supported.")
+    if getattr(model.config, "use_bidirectional_attention", False):
+        raise UserError(f"{kind} cannot be tapped: its attention looks ahead (use_bidirectional_attention).")
     unknown = [name for name in _UNSUPPORTED_READOUT if getattr(model.config, name, None) not in (None, 1, 1.0)]
     if unknown:
         raise UserError(f"{kind} cannot be tapped: its {', '.join(unknown)} is not supported.")
+    arguments = signature(type(layers[0]).forward).parameters
+    cache_name = next((name for name in _CACHE_NAMES if name in arguments), None)
+    if cache_name is None:
+        raise UserError(f"{kind} cannot be tapped: its layers take no key-value cache.")
+    rotary = getattr(decoder, "rotary_emb", None)
     return Anatomy(
         config=model.config,
         decoder=decoder,
@@ -110,8 +149,38 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         project_out=getattr(decoder, "project_out", None),
         head=head,
         rotary=rotary,
+        rotary_by_type=rotary is not None and "layer_type" in signature(type(rotary).forward).parameters,
         softcap=getattr(model.config, "final_logit_softcapping", None),
+        logit_factor=getattr(model.config, "logit_scale", None),
+        logit_divisor=getattr(model.config, "logits_scaling", None),
+        cache_name=cache_name,
+        initialise=model._init_weights,
     )
+
+
+@contextmanager
+def refused_by_name(model: Any, what: str) -> Iterator[None]:
+    """Turn whatever an unknown architecture's own code raises into one line that names the architecture.
+
+    Args:
+        model: a Transformers model (or anything with its `config`).
+        what: what could not be done.
+
+    Raises:
+        UserError: in place of any other exception but the end of the memory.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # configs and layers of several hundred architectures; all of it means "not this one"
+        reason = " ".join(str(error).split())[:160]
+        if isinstance(error, RuntimeError) and "memory" in reason.lower():
+            raise
+        raise UserError(
+            f"{type(model).__name__} ({model.config.model_type}) is not supported: {what} "
+            f"({type(error).__name__}: {reason}). docs/models.md lists what is."
+        ) from error
 
 
 def keep_differentiable(module: nn.Module) -> None:

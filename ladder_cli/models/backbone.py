@@ -18,10 +18,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ladder_cli import hub
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import NotReachable, UserError
+from ladder_cli.models.checkpoint import load_weights
 from ladder_cli.models.lean import make_lean
 
 
@@ -36,7 +38,17 @@ def architecture(model: ModelConfig) -> PreTrainedConfig:
             return AutoConfig.for_model(**model.shape)
         except (TypeError, ValueError) as error:
             raise UserError(f"model.shape of {model.name}: {' '.join(str(error).split())[:200]}.") from error
-    return _published_architecture(model)
+    published = _published_architecture(model)
+    return _text_part(published) or published
+
+
+def _text_part(config: PreTrainedConfig) -> PreTrainedConfig | None:
+    """Of a model for text and images the language model alone, where it is one that can stand alone (Gemma 3)."""
+    text = config.get_text_config(decoder=True)
+    if text is config or text.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return None
+    text.dtype = text.dtype or config.dtype
+    return text
 
 
 def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
@@ -49,6 +61,45 @@ def _published_architecture(model: ModelConfig) -> PreTrainedConfig:
         raise _unreadable(model, model.location, error) from error
 
 
+def backbone_shape(model: ModelConfig, dtype: torch.dtype, attention: str | None = None) -> PreTrainedModel:
+    """The backbone on the default device without its weights being read: on `meta`, for whoever asks for shapes alone.
+
+    Args:
+        model: what it is.
+        dtype: the type that it computes in.
+        attention: implementation in place of `model.attention`, for whoever counts on another device.
+
+    Raises:
+        UserError: if its shape cannot be read, it is no decoder-only model, or it has no such attention.
+    """
+    config = architecture(model)
+    try:
+        return AutoModelForCausalLM.from_config(
+            config,
+            dtype=dtype,
+            attn_implementation=attention or model.attention,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except Exception as error:  # several hundred architectures' own code
+        raise _not_built(model, config.model_type, error) from error
+
+
+def _not_built(model: ModelConfig, kind: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    if "attention" in reason or "flash" in reason:
+        return UserError(
+            f"model.attention={model.attention} does not go with {model.name} ({kind}): use model.attention=eager "
+            f"({reason})."
+        )
+    return UserError(f"model={model.name} ({kind}) is no decoder-only model that can be built: {reason}.")
+
+
+def has_sdpa(config: PreTrainedConfig) -> bool:
+    """Whether Transformers computes this architecture's attention by PyTorch's SDPA too; attention sinks, it cannot."""
+    known = MODEL_FOR_CAUSAL_LM_MAPPING
+    return bool(getattr(known[type(config)], "_supports_sdpa", True)) if type(config) in known else True
+
+
 def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = False) -> PreTrainedModel:
     """Load the backbone frozen and in evaluation mode.
 
@@ -58,14 +109,23 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
         on_host: leave the weights in the host's memory, for who cuts them before they go to the device.
 
     Raises:
-        UserError: if the folder or the hub repository cannot be read, or is no decoder-only model.
+        UserError: if the folder or the hub repository cannot be read, is no decoder-only model, or holds other weights
+            than its config.json says (`checkpoint.load_weights`).
     """
     location = model.location
     _ask_hub_first(model)
     dtype = planned_dtype(model, device)
+    published = _published_architecture(model)
+    config = _text_part(published) or published
+    if model.attention == "sdpa" and not has_sdpa(config):
+        raise UserError(
+            f"model.attention=sdpa does not go with {model.name} ({config.model_type}), whose attention is not made of "
+            "PyTorch's SDPA: use model.attention=eager."
+        )
     try:
-        backbone = AutoModelForCausalLM.from_pretrained(
+        backbone = load_weights(
             location,
+            config if config is not published else None,
             revision=model.revision,
             dtype=dtype,
             attn_implementation=model.attention,
@@ -73,9 +133,12 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
             device_map=None if on_host else {"": device},
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
-            use_safetensors=True,
         )
     except (OSError, ValueError, ImportError, SafetensorError, TypeError, KeyError, AttributeError) as error:
+        raise _unreadable(model, location, error) from error
+    except RuntimeError as error:  # what Transformers cannot convert to its own form of experts
+        if "conversion" not in str(error):
+            raise
         raise _unreadable(model, location, error) from error
     # Copies that `.to()` or quantisation left behind are as frozen as the weights themselves.
     backbone.requires_grad_(False)

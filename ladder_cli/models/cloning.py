@@ -10,7 +10,8 @@ from torch import nn
 from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.connections import copied_layers
-from ladder_cli.models.layer_weights import matrices, set_weight, weight_of
+from ladder_cli.models.dense import holds_experts
+from ladder_cli.models.layer_weights import linear_maps, set_weight, weight_of
 from ladder_cli.models.side_network import SideNetwork
 
 
@@ -19,22 +20,27 @@ def initialise_cloned(side: SideNetwork, anatomy: Anatomy) -> None:
     """Copy whole layers (`connections.copied_layers`).
 
     Raises:
-        UserError: if the side layers lack their feed-forward part, or go on past the backbone's last layer.
+        UserError: if the side layers lack their feed-forward part or are dense where the backbone has experts, or go on
+            past the backbone's last layer.
     """
     for layer, number in zip(side.layers, copied_layers(side.connections), strict=True):
-        _copy(anatomy.layers[number - 1], layer, anatomy.config.model_type)
+        source = anatomy.layers[number - 1]
+        if holds_experts(source):
+            raise UserError(
+                f"method.init=cloned is not supported for {anatomy.name}: its layers hold experts, and side layers are "
+                "dense. Use method=ladder or xladder."
+            )
+        _copy(source, layer)
 
 
-def _copy(source: nn.Module, target: nn.Module, kind: str) -> None:
-    own = dict(source.named_parameters())
-    weights = {f"{matrix.name}.weight" for matrix in matrices(source, kind)}
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    own, copies = linear_maps(source), linear_maps(target)
+    if own.keys() != copies.keys():
+        raise UserError("method.init=cloned copies whole layers: it needs method.block=full.")
+    for name, module in own.items():
+        set_weight(copies[name], weight_of(module))
+    weights = {f"{name}.weight" for name in own}
+    values = dict(source.named_parameters())
     for name, parameter in target.named_parameters():
-        if name not in own:
-            raise UserError(f"method.init=cloned copies whole layers: '{name}' is not in the backbone's.")
         if name not in weights:
-            parameter.copy_(own[name].detach().float())
-    copies = {matrix.name: matrix for matrix in matrices(target, kind)}
-    for matrix in matrices(source, kind):
-        if matrix.name not in copies:
-            raise UserError("method.init=cloned copies whole layers: it needs method.block=full.")
-        set_weight(copies[matrix.name].module, weight_of(matrix.module))
+            parameter.copy_(values[name].detach().float())

@@ -17,7 +17,7 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from ladder_cli.models import adapter
-from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
+from ladder_cli.models.anatomy import anatomy_of, keep_differentiable, refused_by_name
 from ladder_cli.models.backbone import identity
 from ladder_cli.models.cloning import initialise_cloned
 from ladder_cli.models.connections import Connections
@@ -92,15 +92,17 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         Raises:
             UserError: if the shape does not fit the backbone.
         """
-        config = LadderConfig(
-            backbone=plain_config(backbone.config),
-            backbone_name=name or backbone.config._name_or_path,
-            pairs=[list(pair) for pair in connections.pairs],
-            side_layers=connections.side_layers,
-            reduction=reduction,
-            **shape,
-        )
-        model = cls(config, backbone)
+        anatomy_of(backbone)  # what cannot be tapped says so before its config is asked for anything
+        with refused_by_name(backbone, "no side layer can be built of its own"):
+            config = LadderConfig(
+                backbone=plain_config(backbone.config),
+                backbone_name=name or backbone.config._name_or_path,
+                pairs=[list(pair) for pair in connections.pairs],
+                side_layers=connections.side_layers,
+                reduction=reduction,
+                **shape,
+            )
+            model = cls(config, backbone)
         if model._anatomy.device.type == "meta":
             return model  # shapes without values
         if config.init == "cloned":

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import LADDER_CHOICES
 from ladder_cli.models import adapter
+from ladder_cli.models.anatomy import FULL_ATTENTION, SLIDING_ATTENTION
 from ladder_cli.models.connections import Connections, copied_layers
 from ladder_cli.models.side_block import AttentionShape, attention_shape
 from ladder_cli.validation import one_of
@@ -16,7 +17,6 @@ from ladder_cli.validation import one_of
 _NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
 # No backbone that a ladder could stand on is deeper or wider; an adapter that says so wants to fill the memory.
 LARGEST_DEPTH, LARGEST_WIDTH = 1024, 2**17
-FULL_ATTENTION = "full_attention"
 # What `generate` and the trainer read from a model's config, taken over from the backbone.
 _INHERITED = (
     "vocab_size",
@@ -88,22 +88,26 @@ class LadderConfig(PreTrainedConfig):
         """Heads of the side network's attention."""
         return AttentionShape(**self.side_shape or {})
 
-    def _layer_types(self, backbone: PreTrainedConfig) -> list[str]:
-        """The backbone's attention types, then for each side layer that of the layer which last fed it (or, of a copy,
-        that of the layer which was copied).
+    def sources(self) -> list[int]:
+        """For each side layer the backbone layer, counted from 1, that it is built like: the one which last fed it, or
+        of a copy the one which was copied.
         """
+        if self.init == "cloned":
+            return copied_layers(self.connections())
+        sources = {j: i for i, j in self.pairs or []}
+        built_like, source = [], 1
+        for j in range(1, self.side_layers + 1):
+            source = sources.get(j, source)
+            built_like.append(source)
+        return built_like
+
+    def _layer_types(self, backbone: PreTrainedConfig) -> list[str]:
+        """The backbone's attention types, then the side layers'."""
         own = getattr(backbone, "layer_types", None)
         if own is None:
             windowed = getattr(backbone, "sliding_window", None) is not None
-            own = ["sliding_attention" if windowed else FULL_ATTENTION] * backbone.num_hidden_layers
-        sources = {j: i for i, j in self.pairs or []}
-        if self.init == "cloned":
-            return [*own, *(own[layer - 1] for layer in copied_layers(self.connections()))]
-        side, source = [], 1
-        for j in range(1, self.side_layers + 1):
-            source = sources.get(j, source)
-            side.append(own[source - 1])
-        return [*own, *side]
+            own = [SLIDING_ATTENTION if windowed else FULL_ATTENTION] * backbone.num_hidden_layers
+        return [*own, *(own[source - 1] for source in self.sources())]
 
 
 def read_ladder_config(folder: str | Path) -> LadderConfig:

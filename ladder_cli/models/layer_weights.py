@@ -46,16 +46,20 @@ def matrices(layer: nn.Module, kind: str) -> list[Matrix]:
         UserError: if a map is of no known role.
     """
     found = []
-    for name, module in layer.named_modules():
-        if isinstance(module, _LINEAR):
-            role = next((role for suffix, role in _ROLES.items() if name.endswith(suffix)), None)
-            if role is None:
-                raise UserError(
-                    f"method.init=pruned is not supported for {kind}: what its layers use '{name}' for is not known. "
-                    "Use method.init=uniform."
-                )
-            found.append(Matrix(name, role, module))
+    for name, module in linear_maps(layer).items():
+        role = next((role for suffix, role in _ROLES.items() if name.endswith(suffix)), None)
+        if role is None:
+            raise UserError(
+                f"method.init=pruned is not supported for {kind}: what its layers use '{name}' for is not known. "
+                "Use method.init=uniform."
+            )
+        found.append(Matrix(name, role, module))
     return found
+
+
+def linear_maps(layer: nn.Module) -> dict[str, nn.Module]:
+    """The linear maps of a decoder layer by their names in it."""
+    return {name: module for name, module in layer.named_modules() if isinstance(module, _LINEAR)}
 
 
 @torch.no_grad()

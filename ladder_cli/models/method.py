@@ -24,12 +24,14 @@ from ladder_cli.method_config import (
     SuffixMethodConfig,
 )
 from ladder_cli.models import adapter, peft_adapter, qlora
+from ladder_cli.models.anatomy import anatomy_of
 from ladder_cli.models.combine import reads_final
 from ladder_cli.models.connection_map import draw
 from ladder_cli.models.connections import Connections, connect
 from ladder_cli.models.importance import Batch
 from ladder_cli.models.ladder import LadderModel
 from ladder_cli.models.loss import DEFAULT_CHUNK
+from ladder_cli.models.proof import prove
 
 
 class Method(Protocol):
@@ -45,6 +47,7 @@ class Method(Protocol):
         model: ModelConfig,
         loss_chunk: int = DEFAULT_CHUNK,
         sample: Iterable[Batch] = (),
+        proven: bool = True,
     ) -> nn.Module:
         """A model to train; `backbone` belongs to it from now on.
 
@@ -53,6 +56,11 @@ class Method(Protocol):
             model: where the backbone came from.
             loss_chunk: counted tokens whose logits may exist at the same time.
             sample: training data, one row a batch, for methods whose first weights depend on it.
+            proven: hold the model against `proof.prove`; false where the caller does so later (layers that will be
+                shared out are not yet where they compute).
+
+        Raises:
+            UserError: if method and architecture do not go together, naming the architecture.
         """
         ...
 
@@ -94,6 +102,7 @@ class LadderMethod:
         model: ModelConfig,
         loss_chunk: int = DEFAULT_CHUNK,
         sample: Iterable[Batch] = (),
+        proven: bool = True,
     ) -> LadderModel:
         """A side network beside the backbone."""
         config = self.config
@@ -110,6 +119,8 @@ class LadderMethod:
         ladder.loss_chunk = loss_chunk
         ladder.side.recompute = config.recompute
         ladder.side.int8_taps = config.int8_taps
+        if proven:
+            prove(ladder, untrained=True)
         return ladder
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
@@ -123,7 +134,7 @@ class LadderMethod:
 
     def _connections(self, backbone: PreTrainedModel) -> Connections:
         config = self.config
-        return connect(backbone.config.num_hidden_layers, config.connections, config.layers, config.delta)
+        return connect(len(anatomy_of(backbone).layers), config.connections, config.layers, config.delta)
 
     def leaner(self) -> list[tuple[str, MethodConfig]]:
         """Side layers recomputed, taps in eight bits."""
@@ -154,6 +165,7 @@ class QLoRAMethod:
         model: ModelConfig,
         loss_chunk: int = DEFAULT_CHUNK,
         sample: Iterable[Batch] = (),
+        proven: bool = True,
     ) -> PeftModel:
         """Low-rank adapters that start as no change at all."""
         config = self.config
@@ -169,6 +181,8 @@ class QLoRAMethod:
         peft_config = attached.peft_config["default"]
         peft_config.base_model_name_or_path = model.hub_id if model.path is None else model.location
         peft_config.revision = model.revision
+        if proven:
+            prove(attached, untrained=True)
         return attached
 
     def _last_layers(self, layers: int) -> int | None:
@@ -241,8 +255,13 @@ def load_adapter(folder: str | Path, backbone: PreTrainedModel) -> nn.Module:
     """A trained adapter of whatever method on its loaded backbone, in evaluation mode.
 
     Raises:
-        UserError: if the folder holds no adapter, or one of another backbone.
+        UserError: if the folder holds no adapter, or one of another backbone, or adapter and architecture do not go
+            together.
     """
+    model: nn.Module
     if adapter.read_config(folder).get("peft_type") is not None:
-        return peft_adapter.load(folder, backbone)
-    return LadderModel.from_pretrained(folder, backbone=backbone)
+        model = peft_adapter.load(folder, backbone)
+    else:
+        model = LadderModel.from_pretrained(folder, backbone=backbone)
+    prove(model, untrained=False)
+    return model

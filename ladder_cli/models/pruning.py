@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.combine import SideCombine
+from ladder_cli.models.dense import holds_experts
 from ladder_cli.models.importance import LayerImportance
 from ladder_cli.models.layer_weights import Matrix, matrices, set_weight, weight_of
+from ladder_cli.models.side_block import rotated_dimensions
 from ladder_cli.models.side_network import SideNetwork
 
 _WRITES_STREAM = ("o", "out")
@@ -34,9 +37,8 @@ class _Heads:
     def of(cls, config: PreTrainedConfig, has_rotary: bool) -> "_Heads":
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        factor = (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0)
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        return cls(heads, kv_heads, size, int(size * factor) if has_rotary else 0)
+        return cls(heads, kv_heads, size, rotated_dimensions(config, size) if has_rotary else 0)
 
 
 def initialise_pruned(side: SideNetwork, anatomy: Anatomy, importance: LayerImportance) -> None:
@@ -45,6 +47,7 @@ def initialise_pruned(side: SideNetwork, anatomy: Anatomy, importance: LayerImpo
     A side layer takes after the backbone layer that feeds it; one that nothing feeds takes after the layer at the same
     relative height.
     """
+    _refuse_experts(anatomy)
     wide = _Heads.of(anatomy.config, anatomy.rotary is not None)
     narrow = _Heads.of(side.config, anatomy.rotary is not None)
     kind = anatomy.config.model_type
@@ -58,7 +61,7 @@ def initialise_pruned(side: SideNetwork, anatomy: Anatomy, importance: LayerImpo
         chosen["stream"] = stream
         for target in targets:
             _copy_matrix(by_name[target.name], target, chosen)
-        _copy_norms(source, block, chosen, anatomy.config.hidden_size, wide.size)
+        _copy_norms(source, block, chosen, anatomy.config.hidden_size, wide)
     side.down.select(0, stream)
     if isinstance(side.combine, SideCombine):
         for _, j in side.connections.pairs:
@@ -151,16 +154,41 @@ def _copy_matrix(source: Matrix, target: Matrix, chosen: dict[str, Tensor]) -> N
             target.module.get_parameter("bias").copy_(bias.detach().cpu()[rows])
 
 
-def _copy_norms(source: nn.Module, block: nn.Module, chosen: dict[str, Tensor], width: int, head_size: int) -> None:
-    """Scales (and biases) of the norms, at the channels that were kept."""
+def _copy_norms(source: nn.Module, block: nn.Module, chosen: dict[str, Tensor], width: int, wide: _Heads) -> None:
+    """Scales (and biases) of the norms, at the channels that were kept.
+
+    Raises:
+        UserError: if a norm is over something else than the residual stream, one head, or all heads.
+    """
     inside = {name.rpartition(".")[0] for name, _ in block.named_parameters()}
     linear = {matrix.name for matrix in matrices(block, "")}
     for name in sorted(inside - linear):
+        # A norm of queries or keys is over one head (Qwen 3) or over all of them (OLMo 2).
+        heads = next((count for ending, count in _head_norms(wide).items() if name.endswith(ending)), None)
+        sizes = {width: "stream"} if heads is None else {heads * wide.size: "q" if "q_" in name else "kv"}
+        if heads is not None:
+            sizes[wide.size] = "head"
         for part, parameter in block.get_submodule(name).named_parameters(recurse=False):
             values = source.get_submodule(name).get_parameter(part).detach().float().cpu()
-            rows = {width: chosen["stream"], head_size: chosen["head"]}[len(values)]
+            if len(values) not in sizes:
+                raise UserError(
+                    f"method.init=pruned is not supported here: what the {len(values)} weights of '{name}' scale is not "
+                    "known. Use method.init=uniform."
+                )
             with torch.no_grad():
-                parameter.copy_(values[rows])
+                parameter.copy_(values[chosen[sizes[len(values)]]])
+
+
+def _head_norms(wide: _Heads) -> dict[str, int]:
+    return {"q_norm": wide.heads, "q_layernorm": wide.heads, "k_norm": wide.kv_heads, "k_layernorm": wide.kv_heads}
+
+
+def _refuse_experts(anatomy: Anatomy) -> None:
+    if any(holds_experts(layer) for layer in anatomy.layers):
+        raise UserError(
+            f"method.init=pruned is not supported for {anatomy.name}: its side layers are dense, and there is no one "
+            "choice of units over its experts. Use method.init=uniform."
+        )
 
 
 def _top(scores: Tensor, count: int) -> Tensor:

@@ -2,10 +2,10 @@
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ladder_cli.config import ModelConfig
-from ladder_cli.models.backbone import architecture, planned_dtype
+from ladder_cli.models.backbone import backbone_shape, planned_dtype
 from ladder_cli.models.lean import make_lean, quantized_linear
 
 _SCALE = 0.02
@@ -19,9 +19,7 @@ def random_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
     """
     dtype = planned_dtype(model, device)
     with torch.device("meta"):
-        backbone = AutoModelForCausalLM.from_config(
-            architecture(model), dtype=dtype, attn_implementation=model.attention
-        )
+        backbone = backbone_shape(model, dtype)
     head = backbone.get_output_embeddings()
     if model.quantization != "none":
         make = quantized_linear(model.quantization)

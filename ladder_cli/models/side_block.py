@@ -10,14 +10,21 @@ from transformers import PreTrainedConfig
 
 from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
+from ladder_cli.models.dense import dense_in_place_of, holds_experts
 
 # Attention kernels want head sizes that are multiples of this; narrower heads also carry too little position.
 _HEAD_SIZE_STEP = 8
 # What Transformers' decoder-only models call the width of their feed-forward layer, and their dropouts.
-_FEED_FORWARD_SIZES = ("intermediate_size", "ffn_dim", "n_inner")
+_FEED_FORWARD_SIZES = ("intermediate_size", "ffn_dim", "n_inner", "moe_intermediate_size")
 _DROPOUTS = (
     "attention_dropout", "hidden_dropout", "activation_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop"
 )  # fmt: skip
+
+
+# Lists with an entry for each layer, beside `layer_types`.
+_PER_LAYER = ("no_rope_layers", "mlp_layer_types")
+# Lists with an entry for each pair of rotated dimensions of a head (longrope).
+_PER_FREQUENCY = ("short_factor", "long_factor")
 
 
 @dataclass(frozen=True)
@@ -87,19 +94,37 @@ def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: str) -> At
     return AttentionShape(side_heads, side_kv_heads, width // side_heads)
 
 
+def rotary_settings(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """The rotary settings of a model: one, or one for each type of attention (Gemma 3, OLMo 3); none without any."""
+    settings = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in settings.values() if isinstance(value, dict)]
+    return nested or ([settings] if settings else [])
+
+
+def rotated_dimensions(config: PreTrainedConfig, head_size: int) -> int:
+    """How many dimensions of a head of this size are rotated, the first ones: the most of any type of attention."""
+    shares = [settings.get("partial_rotary_factor", 1.0) for settings in rotary_settings(config)]
+    return max(int(head_size * share) for share in shares or [1.0])
+
+
 def _rotates_evenly(backbone: PreTrainedConfig, head_size: int) -> bool:
-    factor = (getattr(backbone, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0)
-    return int(head_size * factor) % 2 == 0 and int(head_size * factor) > 0
+    shares = [settings.get("partial_rotary_factor", 1.0) for settings in rotary_settings(backbone)]
+    return all(int(head_size * share) % 2 == 0 and int(head_size * share) > 0 for share in shares or [1.0])
 
 
 def side_config(
-    backbone: PreTrainedConfig, reduction: int, attention: AttentionShape, layer_types: list[str]
+    backbone: PreTrainedConfig,
+    reduction: int,
+    attention: AttentionShape,
+    layer_types: list[str],
+    sources: list[int],
 ) -> PreTrainedConfig:
     """The backbone's config at the side's shape, for building its own layer class.
 
     Args:
         layer_types: attention type of the backbone's and then the side's layers, L + l in all: side layer j has
             index L + j - 1, in the attention module as in the shared cache.
+        sources: for each side layer the backbone layer, counted from 1, that it is built like.
 
     Raises:
         UserError: see `side_width`.
@@ -117,13 +142,36 @@ def side_config(
     if hasattr(backbone, "num_key_value_heads"):
         config.num_key_value_heads = attention.kv_heads
         config.head_dim = attention.head_size
-    # Gemma 2 scales attention by this in place of the head size.
-    if hasattr(backbone, "query_pre_attn_scalar") and reduction > 1:
-        config.query_pre_attn_scalar = attention.head_size
+    head_size = getattr(backbone, "head_dim", None) or backbone.hidden_size // backbone.num_attention_heads
+    if attention.head_size != head_size:
+        # Gemma scales attention by this in place of the head size.
+        if hasattr(backbone, "query_pre_attn_scalar"):
+            config.query_pre_attn_scalar = attention.head_size
+        # Granite divides scores by something like the head size, not by its root.
+        if hasattr(backbone, "attention_multiplier"):
+            config.attention_multiplier = backbone.attention_multiplier * head_size / attention.head_size
+    for settings in rotary_settings(config):
+        for name in _PER_FREQUENCY:
+            if settings.get(name):
+                share = settings.get("partial_rotary_factor", 1.0)
+                settings[name] = _at_frequencies(settings[name], int(attention.head_size * share) // 2)
+    for name in _PER_LAYER:
+        values = getattr(backbone, name, None)
+        if values is not None:
+            setattr(config, name, [*values, *(values[source - 1] for source in sources)])
+    for name in ("num_local_experts", "num_experts"):
+        if hasattr(backbone, name):
+            # A dense layer takes the experts' place (`dense`); until then there need not be many of them.
+            setattr(config, name, 1)
     config.num_hidden_layers = len(layer_types)
     config.layer_types = layer_types
     config._attn_implementation = backbone._attn_implementation
     return config
+
+
+def _at_frequencies(values: list[float], count: int) -> list[float]:
+    """Of values for each rotary frequency of a wide head those that a head of `count` frequencies rotates with."""
+    return [values[number * len(values) // count] for number in range(count)]
 
 
 class _NoFeedForward(nn.Module):
@@ -146,6 +194,8 @@ def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: st
     """
     layer_class: Any = type(anatomy.layers[0])
     block = layer_class(config, layer_idx=index)
+    if holds_experts(block):
+        dense_in_place_of(block, anatomy.name, getattr(anatomy.config, "num_experts_per_tok", 1))
     if kind == "full":
         return block
     if not isinstance(getattr(block, "mlp", None), nn.Module):
@@ -156,9 +206,12 @@ def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: st
     block.mlp = _NoFeedForward()
     # The norms around a feed-forward layer have nothing left to do, and a parameter that gets no gradient would stop
     # distributed training.
-    for name in ("ln_2", "pre_feedforward_layernorm", "post_feedforward_layernorm"):
+    around = ("ln_2", "pre_feedforward_layernorm", "post_feedforward_layernorm", "post_mlp_layernorm")
+    # Where the feed-forward layer has a norm behind it and none before (OLMo 2) or one of its own before (Gemma 2), this
+    # one belongs to the attention.
+    if not any(hasattr(block, name) for name in around[1:3]):
+        around += ("post_attention_layernorm",)
+    for name in around:
         if hasattr(block, name):
             setattr(block, name, nn.Identity())
-    if hasattr(block, "post_attention_layernorm") and not hasattr(block, "pre_feedforward_layernorm"):
-        block.post_attention_layernorm = nn.Identity()
     return block

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import Cache
+from transformers.pytorch_utils import Conv1D
 
 from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
@@ -38,6 +39,17 @@ def recomputed(dtype: torch.dtype, module: nn.Module, state: Tensor, **kwargs: A
     return checkpoint(in_type, dtype, module, state, use_reentrant=False, **kwargs)
 
 
+def initialise_parts(side: nn.Module, anatomy: Anatomy) -> None:
+    """First weights, by the backbone's own rules, of what is no matrix: norms, attention sinks.
+
+    Matrices are left alone (`projections.uniform_` is theirs), so that no random number is drawn for them twice.
+    """
+    for part in side.modules():
+        owned = dict(part.named_parameters(recurse=False))
+        if owned and not isinstance(part, nn.Linear | Conv1D) and type(part).__module__.startswith("transformers."):
+            anatomy.initialise(part)
+
+
 class SideNetwork(nn.Module):
     """The trained part of a ladder. Parameters are float32 and compute in the type of the taps.
 
@@ -55,7 +67,9 @@ class SideNetwork(nn.Module):
         backbone = anatomy.config
         self.connections = connections = ladder.connections()
         attention = ladder.side_attention()
-        self.config = config = side_config(backbone, ladder.reduction, attention, list(ladder.layer_types))
+        self.config = config = side_config(
+            backbone, ladder.reduction, attention, list(ladder.layer_types), ladder.sources()
+        )
         width, side_width = backbone.hidden_size, config.hidden_size
         if side_width != width:
             for option, value in (("projection", "none"), ("combine", "replace"), ("init", "cloned")):
@@ -74,8 +88,11 @@ class SideNetwork(nn.Module):
         )
         rotary: Any = type(anatomy.rotary) if anatomy.rotary is not None else None
         self.rotary = rotary(config=config) if rotary is not None else None
+        self._rotary_by_type = anatomy.rotary_by_type
+        self._cache_name = anatomy.cache_name
         self.recompute = False  # side layers keep their input alone for the backward pass and compute the rest again
         self.int8_taps = False  # taps are kept for the backward pass in eight bits
+        initialise_parts(self, anatomy)
         uniform_(self)
         self.combine = make_combine(ladder.combine, width, side_width, anatomy.final_norm)
 
@@ -100,25 +117,36 @@ class SideNetwork(nn.Module):
         """
         dtype = taps.rungs[0].dtype
         state = self._projected(0, taps, 0, dtype)
-        if self.rotary is not None:
-            kwargs["position_embeddings"] = self.rotary(state, position_ids)
+        kwargs[self._cache_name] = past_key_values
+        rotations = self._rotations(state, position_ids)
         for j, layer in enumerate(self.layers, start=1):
             source = self.connections.source_of(j)
             if source is not None:
                 tap = self._projected(j, taps, source, dtype)
                 state = in_type(dtype, self.gates[str(j)], state, tap)
+            layer_type = self.layer_types[j - 1]
+            if rotations is not None:
+                kwargs["position_embeddings"] = rotations[layer_type]
             run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
             output = run(
                 dtype,
                 layer,
                 state,
-                attention_mask=masks[self.layer_types[j - 1]],
+                attention_mask=masks[layer_type],
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 **kwargs,
             )
             state = output[0] if isinstance(output, tuple) else output
         return in_type(dtype, self.combine, taps.final, state)
+
+    def _rotations(self, state: Tensor, position_ids: Tensor) -> dict[str, Any] | None:
+        """Rotary positions by type of attention; None where the layers need none."""
+        if self.rotary is None:
+            return None
+        types = sorted(set(self.layer_types))
+        if self._rotary_by_type:
+            return {layer_type: self.rotary(state, position_ids, layer_type) for layer_type in types}
+        return dict.fromkeys(types, self.rotary(state, position_ids))
 
     def _projected(self, rung: int, taps: Taps, source: int, dtype: torch.dtype) -> Tensor:
         projection = self.down.of(rung)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.claim import claimed
@@ -26,7 +26,7 @@ from ladder_cli.data.preview import marked_example, overlaps, print_preview
 from ladder_cli.errors import Interrupted, NotReachable
 from ladder_cli.identity import RunIdentity
 from ladder_cli.models.backbone import (
-    architecture,
+    backbone_shape,
     load_backbone,
     parameter_count,
     planned_device,
@@ -36,6 +36,7 @@ from ladder_cli.models.backbone import (
 from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
+from ladder_cli.models.proof import prove
 from ladder_cli.models.sharding import shard_layers
 from ladder_cli.ranks import is_main_process, processes
 from ladder_cli.run_dir import BACKBONE, PROMPT, RunDir, read_json, write_json
@@ -57,7 +58,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     data, missing = _data_if_reachable(config)
     device = planned_device(config.hardware.device)
     with torch.device("meta"):
-        backbone = AutoModelForCausalLM.from_config(architecture(config.model))
+        backbone = backbone_shape(config.model, planned_dtype(config.model, device))
         backbone_parameters = parameter_count(backbone)
         method = method_for(config.method)
         model = method.attach(backbone.requires_grad_(False), config.model)
@@ -156,9 +157,10 @@ def _train(
     method = method_for(config.method)
     collate = PaddingCollator(data.tokenizer.pad_token_id)
     sample = (collate([row]) for row in data.train)
-    model = method.attach(backbone, config.model, config.train.loss_chunk, sample)
+    model = method.attach(backbone, config.model, config.train.loss_chunk, sample, proven=not sharded)
     if sharded:
         shard_layers(model, backbone, device)
+        prove(model, untrained=True)
     plan = _plan(
         config,
         data,
