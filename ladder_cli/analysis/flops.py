@@ -13,7 +13,7 @@ def flops_per_token(
         trained_parameters: n.
 
     Returns:
-        `paper`: 6(N + n) for QLoRA, 2N + 6n for a ladder (section 3). `actual`: QLoRA's frozen weights need no
+        `paper`: 6(N + n) for QLoRA, 2N + 6n for a ladder (section 4.2). `actual`: QLoRA's frozen weights need no
         weight gradient, so 4N + 6n, or 6N + 6n with gradient checkpointing; a suffix of k of L layers takes
         2N + 2(k/L)N + 6n. Attention's own products, which grow
         with the context, are in neither.

@@ -14,7 +14,7 @@ from ladder_cli.analysis.paper_tables import flops_per_row, scaling_fits
 from ladder_cli.analysis.runs import Run
 from ladder_cli.analysis.scaling_law import PowerLaw, crossings
 
-PAPER_BUDGETS = (50_000.0, 400_000.0)  # training rows, section 5.1
+PAPER_BUDGETS = (50_000.0, 400_000.0)  # training rows, table 7
 
 
 @matplotlib.rc_context(STYLE)

@@ -1,4 +1,4 @@
-"""Scaling laws of fine-tuning: L(D) = A / D^lambda + E in data, L(C) = B / C^lambda + E in compute (section 5.1).
+"""Scaling laws of fine-tuning: L(D) = A / D^lambda + E in data, L(C) = B / C^lambda + E in compute (section 4.2).
 
 A law is fitted from many starts, either by non-linear least squares of the loss or by Huber loss of its logarithm
 (Hoffmann et al., 2022). Intervals are percentiles of a parametric bootstrap in which the noise itself is uncertain,

@@ -1,7 +1,7 @@
 """Tasks with few answers, put to a language model as a question that one label word answers.
 
 The completion to learn is the label word; a prediction compares the logits of the label words (no generation). Used
-for the paper's binary tasks: CoLA (table 6), QQP, and the critic of maths solutions (section 5.3, appendix A.1). What
+for the paper's binary tasks: CoLA (table 6), QQP, and the critic of maths solutions (appendix A.1). What
 is asked stands in `conf/data/<name>.yaml`, for training and for the benchmark of that name alike.
 """
 

@@ -1,4 +1,4 @@
-"""Answering by a label word: the logits of the label words decide, nothing is generated (paper, section 5.3)."""
+"""Answering by a label word: the logits of the label words decide, nothing is generated (paper, appendix A)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,40 @@
+"""Parameters and arithmetic of a configuration, from shapes alone: no weights, no download."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ladder_cli.analysis.flops import flops_per_token
+from ladder_cli.config import TrainConfig
+from ladder_cli.models.backbone import architecture, parameter_count
+from ladder_cli.models.method import method_for
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run holds and computes.
+
+    Attributes:
+        backbone: N, parameters of the frozen backbone with its embeddings.
+        trained: n, trained parameters.
+        flops: of one training token, by each way of counting (`analysis.flops`).
+    """
+
+    backbone: int
+    trained: int
+    flops: dict[str, int]
+
+
+def sizes_of(config: TrainConfig) -> Sizes:
+    """The sizes of one configuration.
+
+    Raises:
+        UserError: if the backbone's shape cannot be read, or the method does not fit it.
+    """
+    method = method_for(config.method)
+    with torch.device("meta"):
+        backbone = AutoModelForCausalLM.from_config(architecture(config.model), dtype=torch.bfloat16)
+        parameters = parameter_count(backbone)
+        trained = parameter_count(method.attach(backbone.requires_grad_(False), config.model), trained=True)
+    return Sizes(parameters, trained, flops_per_token(method.training_flops_per_parameter(), parameters, trained))
