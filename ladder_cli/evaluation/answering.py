@@ -16,6 +16,7 @@ from ladder_cli.data.classification import LABELS
 from ladder_cli.evaluation.binding import LABEL, graded_under, made_under, refuse_other_problems
 from ladder_cli.evaluation.classification import classify
 from ladder_cli.evaluation.generation import (
+    Completion,
     Prompt,
     batches,
     check_positions,
@@ -25,7 +26,7 @@ from ladder_cli.evaluation.generation import (
     render_prompt,
 )
 from ladder_cli.evaluation.grading import Grader, Task
-from ladder_cli.evaluation.regrade import other_grader_alone, regrade_folder
+from ladder_cli.evaluation.regrade import graded, other_grader_alone, regrade_folder
 from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_settings
 from ladder_cli.evaluation.shards import merged, own_path, write_in_order
 from ladder_cli.evaluation.targets import Target
@@ -117,7 +118,7 @@ def _by_completion(
     problems = {problem.id: problem for problem in sheet.problems}
     # Greedy repeats differ in their batches alone.
     seed += 0 if decode.temperature == 0 else sheet.repeat
-    with Grader(seconds=decode.grade_seconds) as grader:
+    with Grader(seconds=decode.grade_seconds, second_opinion=True) as grader:
         renderer = target.renderer_for(sheet.benchmark)
         for batch in generate(target.model, renderer, todo, decode, seed, target.limits, target.name):
             completions = {completion.prompt.id: completion for completion in batch}
@@ -126,22 +127,24 @@ def _by_completion(
                 for name, c in completions.items()
             ]
             yield [
-                {
-                    "id": grade.key,
-                    "benchmark": sheet.benchmark.name,
-                    "question_digest": problems[grade.key].question_digest,
-                    "prompt": completions[grade.key].prompt.text,
-                    "completion": completions[grade.key].text,
-                    "tokens": completions[grade.key].tokens,
-                    "stop_reason": completions[grade.key].stop_reason,
-                    "gold": problems[grade.key].gold,
-                    "unit": problems[grade.key].rule.unit,
-                    "error": problems[grade.key].rule.tolerance,
-                    "answer": grade.answer,
-                    "verdict": grade.verdict,
-                }
+                graded(_ungraded(sheet, problems[grade.key], completions[grade.key]), grade)
                 for grade in grader.grade(tasks)
             ]
+
+
+def _ungraded(sheet: Sheet, problem: Problem, completion: Completion) -> Sample:
+    return {
+        "id": problem.id,
+        "benchmark": sheet.benchmark.name,
+        "question_digest": problem.question_digest,
+        "prompt": completion.prompt.text,
+        "completion": completion.text,
+        "tokens": completion.tokens,
+        "stop_reason": completion.stop_reason,
+        "gold": problem.gold,
+        "unit": problem.rule.unit,
+        "error": problem.rule.tolerance,
+    }
 
 
 def _by_label(

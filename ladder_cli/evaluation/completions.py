@@ -107,7 +107,7 @@ def _graded(folder: Path, wanted: dict[_Key, Completion], seconds: float) -> dic
         if key not in samples
     )
     ready: list[Sample] = []
-    with Grader(seconds=seconds) as grader:
+    with Grader(seconds=seconds, second_opinion=True) as grader:
         for grade in grader.grade(tasks):
             ready.append(_sample(wanted[grade.key], grade))
             if len(ready) == _TOGETHER:

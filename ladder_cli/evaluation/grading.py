@@ -20,6 +20,7 @@ from typing import Any
 
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
 from ladder_cli.errors import RunFailed
+from ladder_cli.evaluation.second_opinion import PACKAGES, math_verify_says
 from ladder_cli.evaluation.verdict import CRASH, LONGEST_GRADED, RELATIVE_TOLERANCE, TIMEOUT, Judged, judge
 
 DEFAULT_WORKERS = 2
@@ -58,22 +59,20 @@ class Grade:
     Attributes:
         answer: the string that was compared, as the completion has it.
         reading: how it was found, what was left out and why, and how it was compared.
+        math_verify: what Math-Verify by itself says of the completion; None where it was not asked.
     """
 
     key: Any
     verdict: str
     answer: str | None = None
     reading: dict[str, Any] | None = None
+    math_verify: str | None = None
 
 
 def grader_identity(seconds: float) -> dict[str, Any]:
     """What graded, for the record: verdicts of different graders are never mixed."""
     return {
-        "mpmath": version("mpmath"),
-        # Read nothing of an answer any more (docs/decisions/0011-one-reading.md); recorded because older verdicts, and
-        # the suite that this environment is checked with, depend on them.
-        "math_verify": version("math-verify"),
-        "antlr": version("antlr4-python3-runtime"),
+        **{package.replace("-", "_"): version(package) for package in ("mpmath", *PACKAGES)},
         "rules": RULES_VERSION,
         "longest_graded": LONGEST_GRADED,
         "relative_tolerance": RELATIVE_TOLERANCE,
@@ -84,9 +83,11 @@ def grader_identity(seconds: float) -> dict[str, Any]:
 class Grader:
     """A pool of grading workers; use it as a context manager."""
 
-    def __init__(self, workers: int = DEFAULT_WORKERS, seconds: float = DEFAULT_SECONDS) -> None:
-        """`seconds` is the deadline of one verification."""
-        self._count, self._seconds = workers, seconds
+    def __init__(
+        self, workers: int = DEFAULT_WORKERS, seconds: float = DEFAULT_SECONDS, second_opinion: bool = False
+    ) -> None:
+        """`seconds`: deadline of one verification; `second_opinion`: Math-Verify by itself is asked too, within it."""
+        self._count, self._seconds, self._second_opinion = workers, seconds, second_opinion
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> "Grader":
@@ -112,15 +113,22 @@ class Grader:
                     exhausted = True
                     break
                 worker = idle.pop() if idle else self._start()
-                worker.submit(task, self._seconds)
+                worker.submit(task, self._seconds, self._second_opinion)
                 running[worker.connection] = (worker, task)
             if not running:
                 return
             patience = min(worker.deadline for worker, _ in running.values()) - time.monotonic()
             for connection in wait(list(running), timeout=max(0.0, patience)):
-                worker, task = running.pop(connection)  # type: ignore[call-overload]
+                worker, task = running[connection]  # type: ignore[index]
                 result = worker.result()
-                if result is None:
+                if isinstance(result, Judged) and self._second_opinion:
+                    worker.judged = result  # the second opinion follows
+                    continue
+                del running[connection]  # type: ignore[arg-type]
+                if result is None and worker.judged is not None:
+                    yield _grade(task, worker.judged, CRASH)
+                    self._discard(worker)
+                elif result is None:
                     deaths[task.key] += 1
                     if deaths[task.key] < (_KILLS if worker.was_killed() else _DEATHS):
                         again.append(task)
@@ -129,12 +137,17 @@ class Grader:
                     self._discard(worker)
                 else:
                     idle.append(worker)
-                    yield Grade(task.key, result.verdict, result.answer, result.reading)
+                    if isinstance(result, Judged):
+                        yield _grade(task, result, None)
+                    else:
+                        assert worker.judged is not None
+                        yield _grade(task, worker.judged, result)
             for connection, (worker, task) in list(running.items()):
                 if time.monotonic() >= worker.deadline:
                     del running[connection]
                     self._discard(worker)
-                    yield Grade(task.key, TIMEOUT)
+                    judged = worker.judged
+                    yield Grade(task.key, TIMEOUT) if judged is None else _grade(task, judged, TIMEOUT)
 
     def _start(self) -> "_Worker":
         for _ in range(_STARTS):
@@ -152,13 +165,23 @@ class Grader:
         self._workers.remove(worker)
 
 
+def _grade(task: Task, judged: Judged, math_verify: str | None) -> Grade:
+    return Grade(task.key, judged.verdict, judged.answer, judged.reading, math_verify)
+
+
 class _Worker:
-    """One spawned process and the pipe to it."""
+    """One spawned process and the pipe to it.
+
+    Attributes:
+        judged: the verdict on the present task, where the second opinion is still to come.
+    """
+
+    judged: Judged | None = None
 
     def __init__(self) -> None:
         # A server that has imported the grader, and no thread of this process's, forks a worker in milliseconds.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(["math_verify", __name__])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
@@ -174,14 +197,15 @@ class _Worker:
             raise
         self.deadline = 0.0
 
-    def submit(self, task: Task, seconds: float) -> None:
+    def submit(self, task: Task, seconds: float, second_opinion: bool) -> None:
         self.deadline = time.monotonic() + seconds
+        self.judged = None
         # It may have died in between; result() will say so.
         with contextlib.suppress(OSError):
-            self.connection.send((task.gold, task.completion, task.rule, task.truncated, seconds))
+            self.connection.send((task.gold, task.completion, task.rule, task.truncated, seconds, second_opinion))
 
-    def result(self) -> Judged | None:
-        """The verdict, or None if the process died."""
+    def result(self) -> Judged | str | None:
+        """The verdict, then Math-Verify's where it was asked for; None if the process died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -205,11 +229,13 @@ def _serve(connection: Connection) -> None:
     # Ctrl-C is the parent's to handle; it kills its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
+    import math_verify  # noqa: F401  (the slow import belongs before the memory limit and the first deadline)
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     connection.send("ready")
     while True:
         try:
-            gold, completion, rule, truncated, seconds = connection.recv()
+            gold, completion, rule, truncated, seconds, second_opinion = connection.recv()
         except (EOFError, OSError):
             return
         _end_by_itself(seconds)
@@ -223,6 +249,16 @@ def _serve(connection: Connection) -> None:
             result = Judged(CRASH, None)
         with contextlib.suppress(OSError):
             connection.send(result)
+        if not second_opinion:
+            continue
+        try:
+            opinion = math_verify_says(gold, completion)
+        except MemoryError:
+            return
+        except Exception:
+            opinion = CRASH
+        with contextlib.suppress(OSError):
+            connection.send(opinion)
 
 
 def _end_by_itself(seconds: float) -> None:

@@ -50,7 +50,8 @@ def verdict_of(sample: Sample) -> tuple[str, str | None]:
 
 def graded(sample: Sample, grade: Grade) -> Sample:
     """The sample with a new verdict, and everything else as it was."""
-    return sample | {"answer": grade.answer, "verdict": grade.verdict, "reading": grade.reading}
+    new = {"answer": grade.answer, "verdict": grade.verdict, "reading": grade.reading, "math_verify": grade.math_verify}
+    return sample | new
 
 
 def changes_between(before: Mapping[Any, tuple[str, str | None]], after: Mapping[Any, Sample]) -> list[Change]:
@@ -137,7 +138,7 @@ def regrade_samples(samples: Iterable[Sample], problems: Iterable[Problem], seco
         Task(name, known[name].gold, sample["completion"], sample["stop_reason"] == LENGTH, known[name].rule)
         for name, sample in kept.items()
     )
-    with Grader(seconds=seconds) as grader:
+    with Grader(seconds=seconds, second_opinion=True) as grader:
         grades = {grade.key: grade for grade in grader.grade(tasks)}
     return {name: graded(sample, grades[name]) for name, sample in kept.items()}
 

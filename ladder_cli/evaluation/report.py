@@ -20,6 +20,7 @@ def table(rows: dict[tuple[str, str], Figures], greedy: bool = True) -> Table:
         ("Pass@1", "right"),
         ("std", "right"),
         ("95% interval", "right"),
+        ("Math-Verify", "right"),
         ("cut off", "right"),
         ("no answer", "right"),
         ("timeout", "right"),
@@ -40,6 +41,7 @@ def table(rows: dict[tuple[str, str], Figures], greedy: bool = True) -> Table:
             f"{figures['pass_at_1']:.1%}",
             spread(figures, greedy),
             interval(figures["ci95"]),
+            _math_verify(figures),
             f"{figures['truncated_rate']:.1%}",
             f"{figures['no_answer_rate']:.1%}",
             f"{figures['timeout_rate']:.1%}",
@@ -48,6 +50,14 @@ def table(rows: dict[tuple[str, str], Figures], greedy: bool = True) -> Table:
             *(_label_figures(figures) if labelled else ()),
         )
     return printed
+
+
+def _math_verify(figures: Figures) -> str:
+    """Pass@1 by Math-Verify alone, and on how many completions it disagrees."""
+    found = figures.get("math_verify")
+    if found is None:
+        return "-"
+    return f"{found['pass_at_1']:.1%} ({found['disagreements']} differ)" if found["disagreements"] else "same"
 
 
 def spread(figures: Figures, greedy: bool = True) -> str:

@@ -30,7 +30,9 @@ def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
         `n_runs`, how many scores that are; `spread_over`, what they differ in: runs, or of a single run that was
         repeated its sampling seeds or (greedy) its batch orders, null for a single score; `n_repeats` of each run;
         `scores` by run; `n_problems`; `ci95` and `ci95_method`; `truncated_rate`, `no_answer_rate`, `timeout_rate`;
-        `mean_tokens_correct` and `mean_tokens_incorrect` over all samples (null where there is none).
+        `mean_tokens_correct` and `mean_tokens_incorrect` over all samples (null where there is none);
+        `math_verify`: what Math-Verify by itself makes of the same completions, and on how many of them it
+        disagrees (null where it was not asked of all).
     """
     units = _units(answers)
     scores = {name: float(np.mean(row)) for name, row in units.items()}
@@ -59,7 +61,17 @@ def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
         "timeout_rate": rate("verdict", TIMEOUT),
         "mean_tokens_correct": _mean_tokens(correct),
         "mean_tokens_incorrect": _mean_tokens(wrong),
+        "math_verify": _math_verify(samples),
     }
+
+
+def _math_verify(samples: list[Sample]) -> dict[str, Any] | None:
+    """Pass@1 by Math-Verify alone, and the ids of samples on whose correctness it disagrees."""
+    if any(sample.get("math_verify") is None for sample in samples):
+        return None
+    right = [sample["math_verify"] == CORRECT for sample in samples]
+    disagreed = [s["id"] for s, says in zip(samples, right, strict=True) if says != (s["verdict"] == CORRECT)]
+    return {"pass_at_1": sum(right) / len(right), "disagreements": len(disagreed), "disagreed": disagreed}
 
 
 def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
