@@ -115,7 +115,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
     """
     key = _key(path)
     kept = _cache_file(path)
-    with contextlib.suppress(OSError, ValueError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         cached = json.loads(kept.read_text(encoding="utf-8"))
         if cached["key"] == key and all(isinstance(digest, str) for digest in cached["tensors"].values()):
             return dict(cached["tensors"])
