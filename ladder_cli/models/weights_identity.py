@@ -157,7 +157,7 @@ def _architecture(config: Path) -> Any:
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise UserError(f"{config} cannot be read as the config of a model ({error}).") from error
     try:
-        return identity(AutoConfig.from_pretrained(config.parent))
+        return identity(AutoConfig.from_pretrained(config.parent, trust_remote_code=False))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
         # Code of its own, or unknown here: the file as it stands.
         return [model_type, values]
