@@ -2,11 +2,14 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from ladder_cli.errors import UserError
 from ladder_cli.sweep import DONE, FAILED, RUNNING, Outcome, Sweep, claim_card, read_summary, write_summary
@@ -146,3 +149,84 @@ def test_two_processes_get_two_cards_and_a_third_is_refused(tmp_path, monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(UserError, match="n_jobs=2, but this machine has 1"):
         claim_card(2, tmp_path)
+
+
+def test_a_sweep_over_models_data_and_seeds_keeps_its_runs_apart_and_knows_them_by_content(
+    tmp_path, monkeypatch, capfd, tiny_config
+):
+    monkeypatch.chdir(tmp_path)
+    for model in ("A", "B"):
+        shutil.copytree(tiny_config.location, model)
+    weights = load_file("B/model.safetensors")
+    noise = torch.Generator().manual_seed(0)
+    for value in weights.values():
+        value += 0.05 * torch.randn(value.shape, generator=noise).to(value.dtype)
+    save_file(weights, "B/model.safetensors", metadata={"format": "pt"})
+    for number, mirror in enumerate(("C", "D")):
+        (tmp_path / mirror / "evolm").mkdir(parents=True)
+        rows = [{"problem": f"{n} + {number}?", "gt_solution": f"{n + number}"} for n in range(12)]
+        (tmp_path / mirror / "evolm" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = (
+        *("data=evolm", "data.train_samples=null", "data.validation_samples=2", "data.cache=false", "hardware=cpu"),
+        *("train.max_steps=2", "train.evaluations=1", "train.global_batch_size=2", "train.micro_batch_size=2"),
+        *("model.path=A,B", "data_dir=C,D", "seed=0,1", "hydra.sweep.dir=eight"),
+    )
+    monkeypatch.setattr(sys, "argv", ["ladder-train", "-m", *command])
+
+    def sweep():
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, read_summary(tmp_path / "eight" / "summary.csv"), capfd.readouterr()
+
+    status, rows, _ = sweep()
+    assert status == 0
+    assert {row["status"] for row in rows} == {"done"}
+    assert len({row["run"] for row in rows}) == 8
+    assert len({row["eval_loss"] for row in rows}) == 8
+    models = [json.loads((tmp_path / row["run"] / "run.json").read_text())["identity"]["weights"] for row in rows]
+    assert [row["options"].split("model.path=")[1][0] for row in rows] == ["A"] * 4 + ["B"] * 4
+    assert len({*models[:4]}) == len({*models[4:]}) == 1
+    assert models[0] != models[4]
+    adapters = list(tmp_path.glob("eight/*/adapter/adapter_model.safetensors"))
+    assert len({path.read_bytes() for path in adapters}) == 8
+    written = {path: path.stat().st_mtime_ns for path in adapters}
+
+    status, _, said = sweep()
+    assert status == 0
+    assert said.out.count("is already done") == 8
+    assert {path: path.stat().st_mtime_ns for path in adapters} == written
+
+    edited = tmp_path / "C" / "evolm" / "train.jsonl"
+    edited.write_text(edited.read_text().replace("7 + 0?", "70 + 0?"))
+    status, rows, said = sweep()
+    assert status == 2
+    assert said.out.count("is already done") == 4
+    assert "4 of 8 runs of the sweep are not done" in said.err
+    for row in rows:
+        reads_c = "data_dir=C" in row["options"]
+        assert row["status"] == ("mistake" if reads_c else "done")
+        assert ("holds another run (rows of the data: " in row["error"]) == reads_c
+    assert {path: path.stat().st_mtime_ns for path in adapters} == written
+
+
+@pytest.mark.parametrize("swept", [("seed=0,1",), ("seed=0,1", "data.path=a,b"), ("output_dir=x,y", "seed=0,1")])
+def test_a_sweep_into_one_output_dir_is_refused_before_its_first_run(tmp_path, monkeypatch, capfd, swept):
+    monkeypatch.chdir(tmp_path)
+    own = () if any(word.startswith("output_dir") for word in swept) else ("output_dir=same",)
+    assert start(monkeypatch, *own, *swept) == 2
+    errors = capfd.readouterr().err
+    assert "would be written by several runs of this sweep over" in errors
+    assert len(errors.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_a_sweep_that_differ_in_nothing_that_counts_do_not_share_a_directory_unsaid(
+    tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "a.jsonl")
+    command = ("data.path=a.jsonl", "hardware.workers=0,1", "dry_run=true", "hydra.sweep.dir=two")
+    assert start(monkeypatch, *command) == 2
+    assert "run 0 of this sweep writes to two/" in capfd.readouterr().err
+    rows = read_summary(tmp_path / "two" / "summary.csv")
+    assert [row["status"] for row in rows] == ["done", "mistake"]

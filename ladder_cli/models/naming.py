@@ -26,7 +26,7 @@ def named_by_content(model: ModelConfig, given: list[str]) -> ModelConfig:
     Raises:
         UserError: if a folder was given that is not of the shape which the chosen preset describes.
     """
-    if model.path is None or "model.name" in given or "model.path" not in given:
+    if model.path is None or "model.name" in given:
         return model
     folder = Path(model.location)
     if model.shape:
@@ -35,6 +35,8 @@ def named_by_content(model: ModelConfig, given: list[str]) -> ModelConfig:
                 f"model.path={model.path} is not the model that model={model.name} describes "
                 f"({'; '.join(differences)}): choose its own preset, or give it a name of its own with model.name=NAME."
             )
+        return model
+    if "model.path" not in given:
         return model
     preset = replace(model, path=f"builtin:{model.name}")
     try:

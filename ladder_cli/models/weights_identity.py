@@ -115,7 +115,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
     """
     key = _key(path)
     kept = _cache_file(path)
-    with contextlib.suppress(OSError, ValueError, RecursionError):
+    with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         cached = json.loads(kept.read_text(encoding="utf-8"))
         if cached["key"] == key and all(isinstance(digest, str) for digest in cached["tensors"].values()):
             return dict(cached["tensors"])
@@ -157,7 +157,7 @@ def _architecture(config: Path) -> Any:
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise UserError(f"{config} cannot be read as the config of a model ({error}).") from error
     try:
-        return identity(AutoConfig.from_pretrained(config.parent))
+        return identity(AutoConfig.from_pretrained(config.parent, trust_remote_code=False))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
         # Code of its own, or unknown here: the file as it stands.
         return [model_type, values]

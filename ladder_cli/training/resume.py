@@ -85,8 +85,8 @@ def starting_step(run: RunDir, seen: str | None, console: Console) -> int | None
     status = run.status()
     if status != seen:
         raise UserError(
-            f"another process has written {run.path} in the meantime (its status was {seen} and is {status} now): start "
-            "again to see what it holds."
+            f"another process has written {run.path} in the meantime (its status was {seen} and is {status} now): "
+            "start again to see what it holds."
         )
     if status is None:
         if run.adapter.exists():

@@ -44,7 +44,7 @@ def run_command(command: str, arguments: list[str]) -> tuple[int, str, str]:
     before, sys.argv = sys.argv, [f"ladder-{command}", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = cli.run(command, *wiring, "")
+            status = cli.run(command, *wiring, "", one_each=command == "train")
     finally:
         sys.argv = before
     return status, out.getvalue(), err.getvalue()

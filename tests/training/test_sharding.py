@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ladder_cli.cli import as_dict, composed
+from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.run_dir import RunDir
 from ladder_cli.training.preflight import preflight
+from ladder_cli.training.resume import settings_of
 from tests.malformed import run_command
 from tests.training.sharded_worker import LONG, OPTIONS, RUNS
 
@@ -69,7 +70,7 @@ def test_a_run_may_be_continued_sharded_or_not(runs):
     sharded = RunDir(runs / "sharded" / "ladder")
     assert sharded.read_config().hardware.shard_backbone is True
     overrides = [f"output_dir={sharded.path}", *OPTIONS, "method=ladder"]
-    sharded.refuse_other_config(as_dict(composed("train", TrainConfig, overrides)))
+    sharded.refuse_other(settings_of(composed("train", TrainConfig, overrides)))
     assert sharded.experiment() == RunDir(runs / "whole" / "ladder").experiment()
 
 
