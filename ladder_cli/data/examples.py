@@ -79,8 +79,8 @@ def hold_out(examples: list[Example], validation: int, train: int | None, groups
         held, rest = _hold_out_groups(examples, [f"{e.prompt_key}\n{e.completion}" for e in examples], validation)
         if held:
             notes.append(
-                f"all {len(examples):,} rows share one prompt: validation rows have the prompt of the training rows and "
-                "other completions, so the validation loss says nothing of other prompts"
+                f"all {len(examples):,} rows share one prompt: validation rows have the prompt of the "
+                "training rows and other completions, so the validation loss says nothing of other prompts"
             )
     if held and len(held) < validation:
         notes.append(f"data.validation_samples={validation:,}, held out {len(held):,} (at most half of the rows)")

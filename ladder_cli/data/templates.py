@@ -1,4 +1,4 @@
-"""A column, or a text with columns in it: `question`, or `{instruction}\n\n{input?}` as Alpaca's files need it."""
+r"""A column, or a text with columns in it: `question`, or `{instruction}\n\n{input?}` as Alpaca's files need it."""
 
 import re
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ _Piece = str | _Field
 
 
 class ColumnTemplate:
-    """Makes a text of a row.
+    r"""Makes a text of a row.
 
     Without braces it is the name of one column. With braces each `{column}` is replaced by that column's text, `{{` and
-    `}}` stand for braces, `\\n` for a line break. A `{column?}` may be empty, null or missing: the paragraph it stands
+    `}}` stand for braces, `\n` for a line break. A `{column?}` may be empty, null or missing: the paragraph it stands
     in (what lies between blank lines) is then left out. Nothing else that Python's format strings know is possible.
     """
 
