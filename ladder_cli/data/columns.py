@@ -44,8 +44,9 @@ def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
         )
     prompt, completion = ColumnTemplate("data.prompt", data.prompt), ColumnTemplate("data.completion", learned)
     examples = [
-        Example(str(number), prompt.text(row, at), completion.text(row, at))
-        for number, row in enumerate(rows, start=1)
-        for at in [f"{where}, row {number}"]
+        Example(str(number), asked, answer)
+        for number, (asked, answer) in enumerate(
+            zip(prompt.texts(rows, where), completion.texts(rows, where), strict=True), start=1
+        )
     ]
     return hold_out(examples, data.validation_samples, data.train_samples)
