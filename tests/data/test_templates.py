@@ -36,7 +36,9 @@ def test_a_columns_text_is_never_read_as_a_template(text):
     assert made("<{q}>", {"q": text}) == f"<{text}>"
 
 
-@pytest.mark.parametrize("text", ["{q.__class__}", "{q[0]}", "{q!r}", "{q:>10}", "{}", "{?}", "{q??}", "{q", "q}", "{{q}}"])
+@pytest.mark.parametrize(
+    "text", ["{q.__class__}", "{q[0]}", "{q!r}", "{q:>10}", "{}", "{?}", "{q??}", "{q", "q}", "{{q}}"]
+)
 def test_nothing_but_plain_column_names_stands_in_braces(text):
     with pytest.raises(UserError, match=r"^data\.prompt"):
         made(text, {"q": "Why?"})
@@ -45,7 +47,11 @@ def test_nothing_but_plain_column_names_stands_in_braces(text):
 @pytest.mark.parametrize(
     ("text", "row", "message"),
     [
-        ("{questoin}", {"question": "Why?"}, "row 1 has no column 'questoin'; it has: question. Did you mean 'question'"),
+        (
+            "{questoin}",
+            {"question": "Why?"},
+            "row 1 has no column 'questoin'; it has: question. Did you mean 'question'",
+        ),
         ("{q}", {"q": ""}, r"row 1: column 'q' is empty: write \{q\?\}"),
         ("{q}", {"q": 7}, "row 1: column 'q' holds no text"),
         ("{q?}", {"q": 7}, "row 1: column 'q' holds no text"),
@@ -59,6 +65,6 @@ def test_a_row_that_does_not_fit_is_named(text, row, message):
 
 def test_an_optional_column_that_no_row_has_is_a_misspelt_one():
     template = ColumnTemplate("data.prompt", "{q}\n\n{inptu?}")
-    with pytest.raises(UserError, match="no column 'inptu'; it has: q, input. Did you mean 'input'"):
+    with pytest.raises(UserError, match=r"no column 'inptu'; it has: q, input\. Did you mean 'input'"):
         template.texts([{"q": "Why?", "input": ""}, {"q": "How?", "input": "x"}], "rows")
     assert template.texts([{"q": "Why?"}, {"q": "How?", "inptu": "x"}], "rows") == ["Why?", "How?\n\nx"]
