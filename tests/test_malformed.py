@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from tests.malformed import Case, complaint, folders, make_runs, options, rows
+from tests.malformed import Case, complaint, folders, make_runs, options, rows, tokenizers
 
-CASES = [*options.CASES, *rows.CASES, *folders.CASES]
+CASES = [*options.CASES, *rows.CASES, *folders.CASES, *tokenizers.CASES]
 # `make faults` takes all of them; here every third one of each kind.
-SOME = [case for cases in (options.CASES, rows.CASES, folders.CASES) for case in cases[::3]]
+SOME = [case for cases in (options.CASES, rows.CASES, folders.CASES, tokenizers.CASES) for case in cases[::3]]
 # The rest goes through the same error boundary in this process: starting one costs seconds.
 BY_PROCESS = [rows.CASES[0], folders.CASES[0]]
 

@@ -21,8 +21,8 @@ _PLAIN_OTHER = "{role}: {text}\n"
 _PLAIN_GENERATION = "Answer:\n"
 _PROBE = "PROBE"
 Messages = tuple[tuple[str, str], ...]
-# Conversations whose rendering tells two templates or tokenizers apart: white space at the ends, composed and decomposed
-# letters, template marks and other models' special tokens as text, thoughts in an earlier turn, tools.
+# Conversations whose rendering tells two templates or tokenizers apart: white space at the ends, composed and
+# decomposed letters, template marks and other models' special tokens as text, thoughts in an earlier turn, tools.
 _ODD = (
     " \t{{ x }} {% y %} <|im_start|> [INST] </s> e\u0301 \u00e9 \u6f22\u5b57 \U0001f600 1234567 \\boxed{1}\r\n\n  z \n"
 )
@@ -97,8 +97,9 @@ class PromptRenderer:
 
     @cached_property
     def source_fingerprint(self) -> str:
-        """A hash of everything that decides which tokens a row becomes, for caches: also of the template's source, whose
-        branches the probes of `fingerprint` may not all have seen.
+        """A hash of everything that decides which tokens a row becomes, for caches.
+
+        Also of the template's source, whose branches the probes of `fingerprint` may not all have seen.
         """
         return _hash(json.dumps([self.fingerprint, self.tokenizer_fingerprint, self._template, _PLAIN_TURNS]))
 
@@ -201,7 +202,7 @@ class PromptRenderer:
 
         A turn is what generation would have made there: it begins where the conversation before it, rendered with the
         generation prompt, ends, and it ends with the end token. Both must be true prefixes, of the text and of the
-        tokens; a template that writes earlier turns otherwise (Qwen3 leaves their thoughts out) cannot have them learned.
+        tokens: where a template writes earlier turns otherwise (Qwen3 leaves their thoughts out), they are refused.
         """
         end = str(self.tokenizer.convert_ids_to_tokens(self.end_id))
         spans = []

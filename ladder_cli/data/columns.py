@@ -23,7 +23,7 @@ def source_rows(data: DataConfig, data_dir: str | None) -> tuple[list[Row], str]
             f"data={data.name} needs a file: give data.path=FILE (JSONL, a JSON array, .csv or .parquet, each also "
             f".gz), or data_dir=DIR with DIR/{data.name}/{data.split}.jsonl."
         )
-        # A set that is described and has yet to be made can be planned for; of a file that is not named nothing is known.
+        # A set that is described and yet to be made can be planned for; of a file without a name nothing is known.
         raise UserError(missing) if data.format is None else NotReachable(missing)
     return load_rows(data.name, data.split, data.hub_id, data.hub_config, data_dir), data.name
 
@@ -44,8 +44,9 @@ def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
         )
     prompt, completion = ColumnTemplate("data.prompt", data.prompt), ColumnTemplate("data.completion", learned)
     examples = [
-        Example(str(number), prompt.text(row, at), completion.text(row, at))
-        for number, row in enumerate(rows, start=1)
-        for at in [f"{where}, row {number}"]
+        Example(str(number), asked, answer)
+        for number, (asked, answer) in enumerate(
+            zip(prompt.texts(rows, where), completion.texts(rows, where), strict=True), start=1
+        )
     ]
     return hold_out(examples, data.validation_samples, data.train_samples)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -81,9 +82,11 @@ def hold_out(examples: list[Example], validation: int, train: int | None, groups
         held, rest = _hold_out_groups(examples, [f"{e.prompt_key}\n{e.completion}" for e in examples], validation)
         if held:
             notes.append(
-                f"all {len(examples):,} rows share one prompt: validation rows have the prompt of the training rows and "
-                "other completions, so the validation loss says nothing of other prompts"
+                f"all {len(examples):,} rows share one prompt: validation rows have the prompt of the "
+                "training rows and other completions, so the validation loss says nothing of other prompts"
             )
+    elif len(examples) > 1 and (most := max(Counter(keys).values())) > len(examples) // 2:
+        notes.append(f"{most:,} of {len(examples):,} rows share one prompt: none of them is held out")
     if held and len(held) < validation:
         notes.append(f"data.validation_samples={validation:,}, held out {len(held):,} (at most half of the rows)")
     if train is not None and train > len(rest):

@@ -74,7 +74,9 @@ def refuse_unread(data: DataConfig, given: list[str]) -> None:
         if name in reads:
             continue
         if name == "path":
-            advice = "a file of your own is data=jsonl data.path=FILE"
+            advice = (
+                f"its rows come from {data.hub_id or 'this package'}; a file of your own is data=jsonl data.path=FILE"
+            )
         else:
             owners = [kind.value for kind, names in _READS.items() if name in names]
             advice = f"rows of format {' and '.join(owners)} read it" if owners else "leave it out"

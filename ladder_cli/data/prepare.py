@@ -129,17 +129,25 @@ def prepare_data(config: TrainConfig, source: Source | None = None) -> PreparedD
 
 
 def _end_tokens_brought(splits: Splits, renderer: PromptRenderer) -> list[str]:
-    """A note where completions end with an end token already: it is written once."""
-    examples = [*splits.train, *splits.validation]
-    brought = sum(
-        renderer.without_end(text) != text
-        for example in examples
-        for text in (example.completion, *(text for role, text in example.messages if role == "assistant"))
-    )
-    if not brought:
-        return []
-    marks = " or ".join(renderer.end_texts)
-    return [f"{brought:,} of the assistant's texts bring their own end token ({marks}): it is written once"]
+    """Notes where the assistant's texts hold end tokens: at their end, which is written once, or before it."""
+    marks, brought, inside = " or ".join(renderer.end_texts), 0, 0
+    for example in (*splits.train, *splits.validation):
+        for text in (example.completion, *(text for role, text in example.messages if role == "assistant")):
+            if any(mark in text for mark in renderer.end_texts):
+                kept = renderer.without_end(text)
+                brought += kept != text
+                inside += any(mark in kept for mark in renderer.end_texts)
+    notes = []
+    if brought:
+        verb = "brings its" if brought == 1 else "bring their"
+        notes.append(f"{brought:,} of the assistant's texts {verb} own end token ({marks}): it is written once")
+    if inside:
+        verb, their = ("holds", "its") if inside == 1 else ("hold", "their")
+        notes.append(
+            f"{inside:,} of the assistant's texts {verb} an end token ({marks}) before {their} end: what follows it is "
+            "never generated"
+        )
+    return notes
 
 
 def refuse_unknown_ids(model: ModelConfig, renderer: PromptRenderer, largest: int) -> None:

@@ -26,6 +26,11 @@ def load_examples(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
     splits = LOADERS[format_of(data)](data, data_dir, seed)
     if not splits.train or not splits.validation:
         count = len(splits.train) + len(splits.validation)
+        if count > 1:
+            raise UserError(
+                f"data={data.name}: all {count:,} rows are the same, prompt and completion: there is nothing to "
+                "validate with. Add rows that differ."
+            )
         raise UserError(
             f"data={data.name} has too few rows ({count}): one at least to train on, and one to validate with."
         )

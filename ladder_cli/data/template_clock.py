@@ -4,8 +4,8 @@ import string
 from calendar import timegm
 from datetime import UTC, datetime
 
-# Transformers hands templates one clock, `strftime_now(format)`, and takes no other function from its callers. A macro of
-# that name in front of the template takes its place; it replaces each directive by what it is on the fixed day.
+# Transformers hands templates one clock, `strftime_now(format)`, and takes no other function from its callers. A macro
+# of that name in front of the template takes its place; it replaces each directive by what it is on the fixed day.
 _CLOCK = "strftime_now"
 _MACRO = f"{{%- macro {_CLOCK}"
 _PERCENT = "\ue000"  # of the private use area, in the place of `%%` while directives are replaced

@@ -1,7 +1,7 @@
-"""A column, or a text with columns in it: `question`, or `{instruction}\n\n{input?}` as Alpaca's files need it."""
+r"""A column, or a text with columns in it: `question`, or `{instruction}\n\n{input?}` as Alpaca's files need it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import Formatter
 
@@ -26,10 +26,10 @@ _Piece = str | _Field
 
 
 class ColumnTemplate:
-    """Makes a text of a row.
+    r"""Makes a text of a row.
 
     Without braces it is the name of one column. With braces each `{column}` is replaced by that column's text, `{{` and
-    `}}` stand for braces, `\\n` for a line break. A `{column?}` may be empty, null or missing: the paragraph it stands
+    `}}` stand for braces, `\n` for a line break. A `{column?}` may be empty, null or missing: the paragraph it stands
     in (what lies between blank lines) is then left out. Nothing else that Python's format strings know is possible.
     """
 
@@ -45,6 +45,22 @@ class ColumnTemplate:
             self._paragraphs = list(_paragraphs(option, _ESCAPES.sub(lambda found: _MEANT[found.group()], text)))
             if not any(isinstance(piece, _Field) for paragraph in self._paragraphs for piece in paragraph):
                 raise UserError(f"{option}={text} names no column: write {{COLUMN}} where its text belongs.")
+
+    def texts(self, rows: Sequence[Row], where: str) -> list[str]:
+        """`text` of every row; `where` is the set or file in errors.
+
+        Raises:
+            UserError: as `text`; or if no row has a column that may be empty, which is then a misspelt one.
+        """
+        for column in self._optional:
+            if not any(column in row for row in rows):
+                column_of(rows[0], column, f"{where}: no row, and so row 1,")
+        return [self.text(row, f"{where}, row {number}") for number, row in enumerate(rows, start=1)]
+
+    @property
+    def _optional(self) -> list[str]:
+        pieces = (piece for paragraph in self._paragraphs or [] for piece in paragraph)
+        return [piece.column for piece in pieces if isinstance(piece, _Field) and piece.may_be_empty]
 
     def text(self, row: Row, where: str) -> str:
         """The row's text.

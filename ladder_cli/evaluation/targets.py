@@ -157,8 +157,8 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: st
     renderer = PromptRenderer(load_tokenizer(model_config), instruction, prompt["date"])
     if renderer.fingerprint != prompt["fingerprint"] and not config.allow_prompt_mismatch:
         raise UserError(
-            f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: drop "
-            "instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
+            f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: "
+            "drop instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
         )
     _refuse_other_backbone(config, run, local_weights_identity(model_config.location, model_config.revision))
     device = resolve_device(config.hardware.device)

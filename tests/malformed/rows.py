@@ -1,12 +1,27 @@
 """Files of rows, completions and samples that are broken, cut, foreign or hostile."""
 
+import gzip
+import io
 import json
 from pathlib import Path
 
 from tests.malformed import Case
 
 _GOOD = json.dumps({"id": "1", "q": "Compute 1+1.", "a": "1+1=2", "gold": "2", "completion": "\\boxed{2}"}).encode()
+_TWO = _GOOD + b"\n" + _GOOD.replace(b"1+1", b"2+2")
 _DEEP = b"[" * 100_000
+
+
+def _parquet_without_rows() -> bytes:
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    sink = io.BytesIO()
+    write_table(pyarrow.table({"q": pyarrow.array([], "string"), "a": pyarrow.array([], "string")}), sink)
+    return sink.getvalue()
+
+
+_NO_ROWS = _parquet_without_rows()
 # Whole files that hold no rows, whatever columns are asked for.
 _FILES = {
     "empty": b"",
@@ -28,6 +43,14 @@ _FILES = {
     "deep nesting": _DEEP,
     "deep object": b'{"a":' * 50_000,
     "zip": b"PK\x03\x04" + b"\x00" * 60,
+    "half a character": _GOOD.replace(b"Compute", b"\\ud83d"),
+    "a name twice": b'{"q": "x", "q": "y", "a": "z"}',
+    "an object over several lines": b'{\n"q": "x",\n"a": "y"\n}',
+    "an array with a number": b'[{"q": "x", "a": "y"}, 7]',
+    "an empty array": b"[]",
+    "utf-16 without a mark": _GOOD.decode().encode("utf-16-le"),
+    "half of a utf-16 character": b'\xff\xfe{\x00"',
+    "half of a gzip file": gzip.compress(_GOOD)[:-6],
     "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00cos\nsystem\n.",
     "huge integer": b'{"q": ' + b"9" * 5000 + b"}",
 }
@@ -53,6 +76,41 @@ _CHATS: dict[str, object] = {
     "ends with the user": [{"role": "user", "content": "x"}],
     "assistant alone": [{"role": "assistant", "content": "x"}],
     "empty reply": [{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}],
+    "tool calls": [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [{"type": "function"}]},
+    ],
+    "an image": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "y"}],
+    "two parts": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 2}],
+    "unknown speaker": [{"from": "bot", "value": "x"}, {"from": "gpt", "value": "y"}],
+    "two ways to say who": [{"from": "human", "role": "system", "value": "x"}, {"from": "gpt", "value": "y"}],
+    "an empty turn of the assistant": [
+        {"role": role, "content": text}
+        for role, text in (("user", "x"), ("assistant", ""), ("user", "x"), ("assistant", "y"))
+    ],
+}
+_CSV = {
+    "a field too few": b"q,a\n1,2\n3\n",
+    "a field too many": b"q,a\n1,2,3\n",
+    "an open quote": b'q,a\n1,"2\n',
+    "null bytes": b"q,a\n1,\x002\n",
+    "a column twice": b"q,a,a\n1,2,3\n",
+    "a column without a name": b"q,a,\n1,2,3\n",
+    "no rows": b"q,a\n",
+    "semicolons": b"q;a\n1;2\n3;4\n",
+    "one column": b"q\n1\n2\n",
+    "not utf-8": b"q,a\n1,\xe9\n",
+}
+_TEMPLATES = {
+    "an attribute": "{q.__class__}",
+    "an index": "{q[0]}",
+    "a format": "{q:>10}",
+    "a conversion": "{q!r}",
+    "an open brace": "{q",
+    "no name": "{}",
+    "no column": "{{q}}",
+    "a misspelt column": "{qq}",
+    "a misspelt optional column": "{q} {qq?}",
 }
 _COMPLETIONS: dict[str, list[dict]] = {
     "no completion": [{"id": 1, "gold": "2"}],
@@ -114,6 +172,17 @@ CASES = [
         _training(f"chat, {name}", json.dumps({"m": chat}).encode(), columns=("data.messages=m",))
         for name, chat in _CHATS.items()
     ),
+    *(_training(f"csv, {name}", content, "csv") for name, content in _CSV.items()),
+    *(
+        _training(f"prompt with {name}", _TWO, columns=(f"data.prompt='{template}'", "data.completion=a"))
+        for name, template in _TEMPLATES.items()
+    ),
+    _training("all the same", b"\n".join([_GOOD] * 9)),
+    _training("chats and pairs", _TWO, columns=("data.prompt=q", "data.messages=m")),
+    _training("an end token alone", _TWO.replace(b'"1+1=2"', b'"<|end|>"')),
+    _training("no such day", _TWO, columns=("data.prompt=q", "data.completion=a", "data.date=yesterday")),
+    _training("parquet, no rows", _NO_ROWS, "parquet"),
+    _training("gz that is none", _GOOD, "jsonl.gz"),
     *(_training(f"parquet, {name}", _FILES[name], "parquet") for name in ("empty", "null bytes", "zip", "csv")),
     *(_mirror(name, _FILES[name]) for name in ("empty", "half a row", "a list", "deep nesting", "pickle")),
     _mirror("other rows", _GOOD),
