@@ -97,7 +97,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def heed_signals() -> None:
-    """Let SIGTERM, and SIGHUP unless it is ignored (`nohup`), end the process as Ctrl-C does: in order, and with a line.
+    """Let SIGTERM, and SIGHUP unless it is ignored (`nohup`), end the process as Ctrl-C does: in order, with a line.
 
     Not one of several processes: one that waits for another inside of gloo or nccl hears no Python handler.
     """
@@ -183,8 +183,8 @@ def _mend(error: Exception) -> str:
     here = isinstance(name, str) and not Path(name).is_absolute()
     if here and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR, for training with "
-            "data.cache=false, and for a sweep hydra.sweep.dir=DIR."
+            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR and, for training, "
+            "data.cache=false; for a sweep hydra.sweep.dir=DIR."
         )
     return "Nothing that was there is damaged: mend it and start again."
 
@@ -310,8 +310,8 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher":
             return (
-                f"no launcher '{choice}': joblib comes with pip install 'ladder-side-tuning[parallel]' (in a checkout: "
-                "pip install -e '.[parallel]'), submitit_slurm and submitit_local with [slurm] in place of [parallel]."
+                f"no launcher '{choice}': in the checkout of this toolkit, pip install -e '.[parallel]' brings joblib, "
+                "and pip install -e '.[slurm]' submitit_slurm and submitit_local."
             )
         if group == "data" and choice.startswith(_DATA_OF):
             listed = ", ".join(choices("data"))

@@ -79,8 +79,8 @@ def missing_model(name: str, repository: str) -> str:
 def missing_set(name: str, repository: str, split: str) -> str:
     """One line for a data set that is neither here nor reachable."""
     return (
-        f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give a "
-        f"mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
+        f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give "
+        f"a mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
         f"--only {name} makes one where there is a network)."
     )
 
@@ -90,7 +90,7 @@ _silent: set[str] = set()
 
 @functools.cache
 def answers(address: str) -> bool:
-    """Whether anyone answers at an address within a few seconds, whatever they say; through a proxy where one is set."""
+    """Whether anyone answers at an address within a few seconds, whatever they say; through a proxy if one is set."""
     found: list[bool] = []
 
     def ask() -> None:
