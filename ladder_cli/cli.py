@@ -183,8 +183,8 @@ def _mend(error: Exception) -> str:
     here = isinstance(name, str) and not Path(name).is_absolute()
     if here and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR and, for training, "
-            "data.cache=false; for a sweep hydra.sweep.dir=DIR."
+            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR and, in training, "
+            "data.cache=false; in a sweep hydra.sweep.dir=DIR."
         )
     return "Nothing that was there is damaged: mend it and start again."
 
@@ -304,8 +304,9 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
 
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
-        example = f"; quoted for Hydra and the shell: {as_typed(key, value)}" if equals and value else ""
-        return f"cannot read '{error.override}': options look like key=value{example}."
+        typed = as_typed(key, value) if equals and value else None
+        advice = f"; in quotes for Hydra and the shell: {typed}" if typed else "; close quotes and brackets"
+        return f"cannot read '{error.override}': options look like key=value{advice}."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher":

@@ -108,8 +108,8 @@ class LastingStream(io.TextIOBase):
 
 
 def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode what an encoding does not have: a file name's odd bytes as they are, our own signs by look-alikes, anything
-    else as a question mark.
+    """Encode what an encoding does not have: odd bytes of file names as they are, our own signs by look-alikes, and
+    anything else as a question mark.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -119,7 +119,7 @@ def _row_lines(data: PreparedData, name: str) -> list[tuple[str, str]]:
     lines = [
         (
             "training rows",
-            f"{len(train):,} of {name} with {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
+            f"{len(train):,} of {name}: {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
         ),
         (
             "too long",
