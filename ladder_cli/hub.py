@@ -94,18 +94,19 @@ def answers(address: str) -> bool:
     found: list[bool] = []
 
     def ask() -> None:
+        import http.client
         import urllib.error
         import urllib.request
 
-        request = urllib.request.Request(address, method="HEAD")
         try:
+            request = urllib.request.Request(address, method="HEAD")
             urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS).close()
         except urllib.error.HTTPError:
             found.append(True)
         except urllib.error.URLError as error:
             # A certificate that is not trusted here may be by the libraries, which have a list of their own.
             found.append(isinstance(error.reason, ssl.SSLCertVerificationError))
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             found.append(False)
         else:
             found.append(True)
