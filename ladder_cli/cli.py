@@ -38,6 +38,8 @@ _FLAGS = (
     *("--config-dir", "-cd", "--experimental-rerun"),
 )
 
+_MODES = ("--cfg", "-c", "--run", "-r", "--multirun", "-m", "--info", "-i", "--shell-completion", "-sc")
+
 
 def run(config_name: str, schema: type, task: Task, place: Place, help_text: str) -> int:
     """Compose the config named `config_name`, check it against `schema`, run `task(config, overrides)`.
@@ -78,6 +80,9 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     unknown = [word for word in sys.argv[1:] if word.startswith("-") and word.partition("=")[0] not in _FLAGS]
     if unknown:
         return _fail(f"error: unknown flag '{unknown[0]}': options look like key=value; flags: {', '.join(_FLAGS)}.", 2)
+    modes = [word for word in sys.argv[1:] if word in _MODES]
+    if len(modes) > 1:
+        return _fail(f"error: {' and '.join(modes)} do not go together: give one of them.", 2)
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

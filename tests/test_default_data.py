@@ -10,7 +10,7 @@ from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate import default_benchmarks
 from ladder_cli.run_dir import RunDir
-from ladder_cli.train import HELP, run_path
+from ladder_cli.train import HELP
 
 
 def trained_on(*words):
@@ -34,19 +34,19 @@ def test_the_data_set_follows_the_model_unless_it_is_given(words, data):
     assert trained_on(*words) == data
 
 
-def test_a_run_directory_has_the_true_name_of_its_data():
-    config = cli.composed("train", TrainConfig, ["method=xladder", "model=qwen2.5-math-1.5b", "output_dir=null"])
-    assert config.data.max_length == 2122
+def test_options_of_the_data_set_are_those_of_the_one_that_follows():
+    assert cli.composed("train", TrainConfig, ["model=qwen2.5-math-1.5b"]).data.max_length == 2122
     assert cli.composed("train", TrainConfig, ["model=qwen2.5-math-1.5b", "data.max_length=99"]).data.max_length == 99
-    assert run_path(cli.composed("train", TrainConfig, ["output_dir=x"]), []).name == "x"
 
 
-def test_what_is_composed_is_shown_in_a_sweep_too(tmp_path):
-    command = [sys.executable, "-m", "ladder_cli.train", "-m", "model=tiny,qwen2.5-math-1.5b", "train.epochs=0"]
-    # Every run of the sweep is refused before it begins; what is looked at is the line that says where it would go.
-    result = subprocess.run([*command, "--cfg", "job"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "name: arithmetic" in result.stdout
+def test_every_run_of_a_sweep_has_the_data_of_its_model_in_its_name(tmp_path):
+    command = [sys.executable, "-m", "ladder_cli.train", "-m", "model=tiny,qwen2.5-math-1.5b"]
+    # Every run of the sweep is refused before it begins, and told by its directory.
+    options = ["train.micro_batch_size=5", "hardware=cpu"]
+    result = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "run 0: outputs/ladder-tiny-arithmetic," in result.stdout
+    assert "run 1: outputs/ladder-qwen2.5-math-1.5b-s1k," in result.stdout
 
 
 def test_help_says_what_is_trained_on():
@@ -86,5 +86,5 @@ def test_an_old_run_without_the_new_options_is_still_the_same_run(tmp_path):
     old = {**config, "model": {key: value for key, value in config["model"].items() if "default_" not in key}}
     RunDir(tmp_path).write_config(old)
     RunDir(tmp_path).refuse_other_config(config)
-    with pytest.raises(UserError, match="model.dtype"):
+    with pytest.raises(UserError, match=r"model\.dtype"):
         RunDir(tmp_path).refuse_other_config({**config, "model": {**config["model"], "dtype": "bfloat16"}})

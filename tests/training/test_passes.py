@@ -54,7 +54,8 @@ def test_a_run_passes_each_row_once_an_epoch_and_its_log_says_so(packing, tmp_pa
     assert len(passed) == -(-5 * per_epoch // 2), "two epochs and a half"
     assert f"{len(passed)} of 4 rows" in out
     for epoch in range(2):
-        assert sorted(sum(passed[epoch * per_epoch : (epoch + 1) * per_epoch], [])) == rows
+        steps = passed[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sorted(row for step in steps for row in step) == rows
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     total = 0
     for line, step in zip((line for line in lines if "loss" in line), passed, strict=True):
