@@ -38,6 +38,8 @@ _FLAGS = (
     *("--config-dir", "-cd", "--experimental-rerun"),
 )
 
+_MODES = ("--cfg", "-c", "--run", "-r", "--multirun", "-m", "--info", "-i", "--shell-completion", "-sc")
+
 
 def run(config_name: str, schema: type, task: Task, place: Place, help_text: str, one_each: bool = False) -> int:
     """Compose the config named `config_name`, check it against `schema`, run `task(config, overrides)`.
@@ -79,6 +81,9 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     unknown = [word for word in sys.argv[1:] if word.startswith("-") and word.partition("=")[0] not in _FLAGS]
     if unknown:
         return _fail(f"error: unknown flag '{unknown[0]}': options look like key=value; flags: {', '.join(_FLAGS)}.", 2)
+    modes = [word for word in sys.argv[1:] if word in _MODES]
+    if len(modes) > 1:
+        return _fail(f"error: {' and '.join(modes)} do not go together: give one of them.", 2)
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -98,7 +103,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def heed_signals() -> None:
-    """Let SIGTERM, and SIGHUP unless it is ignored (`nohup`), end the process as Ctrl-C does: in order, and with a line.
+    """Let SIGTERM, and SIGHUP unless it is ignored (`nohup`), end the process as Ctrl-C does: in order, with a line.
 
     Not one of several processes: one that waits for another inside of gloo or nccl hears no Python handler.
     """
@@ -186,8 +191,8 @@ def _mend(error: Exception) -> str:
     here = isinstance(name, str) and not Path(name).is_absolute()
     if here and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR, for training with "
-            "data.cache=false, and for a sweep hydra.sweep.dir=DIR."
+            f"This folder ({Path.cwd()}) cannot be written: start in another, or give output_dir=DIR and, in training, "
+            "data.cache=false; in a sweep hydra.sweep.dir=DIR."
         )
     return "Nothing that was there is damaged: mend it and start again."
 
@@ -307,14 +312,15 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
 
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
-        example = f"; quoted for Hydra and the shell: {as_typed(key, value)}" if equals and value else ""
-        return f"cannot read '{error.override}': options look like key=value{example}."
+        typed = as_typed(key, value) if equals and value else None
+        advice = f"; in quotes for Hydra and the shell: {typed}" if typed else "; close quotes and brackets"
+        return f"cannot read '{error.override}': options look like key=value{advice}."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher":
             return (
-                f"no launcher '{choice}': joblib comes with pip install 'ladder-side-tuning[parallel]' (in a checkout: "
-                "pip install -e '.[parallel]'), submitit_slurm and submitit_local with [slurm] in place of [parallel]."
+                f"no launcher '{choice}': in the checkout of this toolkit, pip install -e '.[parallel]' brings joblib, "
+                "and pip install -e '.[slurm]' submitit_slurm and submitit_local."
             )
         if group == "data" and choice.startswith(_DATA_OF):
             listed = ", ".join(choices("data"))

@@ -211,6 +211,8 @@ class OptimizationConfig:
 
     def __post_init__(self) -> None:
         at_least("train.epochs", self.epochs, 0.0)
+        if self.epochs == 0 and self.max_steps is None:
+            raise UserError("train.epochs=0 trains nothing: give the passes over the rows, or train.max_steps.")
         at_least("train.max_steps", self.max_steps, 1)
         for name in ("global_batch_size", "micro_batch_size", "evaluations", "logging_steps", "loss_chunk"):
             at_least(f"train.{name}", getattr(self, name), 1)

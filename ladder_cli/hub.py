@@ -79,8 +79,8 @@ def missing_model(name: str, repository: str) -> str:
 def missing_set(name: str, repository: str, split: str) -> str:
     """One line for a data set that is neither here nor reachable."""
     return (
-        f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give a "
-        f"mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
+        f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give "
+        f"a mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
         f"--only {name} makes one where there is a network)."
     )
 
@@ -90,22 +90,23 @@ _silent: set[str] = set()
 
 @functools.cache
 def answers(address: str) -> bool:
-    """Whether anyone answers at an address within a few seconds, whatever they say; through a proxy where one is set."""
+    """Whether anyone answers at an address within a few seconds, whatever they say; through a proxy if one is set."""
     found: list[bool] = []
 
     def ask() -> None:
+        import http.client
         import urllib.error
         import urllib.request
 
-        request = urllib.request.Request(address, method="HEAD")
         try:
+            request = urllib.request.Request(address, method="HEAD")
             urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS).close()
         except urllib.error.HTTPError:
             found.append(True)
         except urllib.error.URLError as error:
             # A certificate that is not trusted here may be by the libraries, which have a list of their own.
             found.append(isinstance(error.reason, ssl.SSLCertVerificationError))
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             found.append(False)
         else:
             found.append(True)

@@ -12,6 +12,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ladder_cli.errors import UserError
+
 # Options that name a file or folder, whatever it looks like.
 PLACES = frozenset({"output_dir", "data_dir", "run", "completions", "model.path", "data.path", "hydra.sweep.dir"})
 # Hydra's own functions for sweeps, and its casts.
@@ -35,13 +37,14 @@ def quote(text: str) -> str:
     return '"' + re.sub(r"\\+$", lambda found: found.group() * 2, body) + '"'
 
 
-def as_typed(key: str, value: str) -> str:
-    """An option as it is to be typed into a shell, quoted for Hydra and for the shell."""
+def as_typed(key: str, value: str) -> str | None:
+    """An option as it is to be typed, quoted for Hydra and the shell; None where brackets or quotes in it leave open what
+    was meant.
+    """
     inside = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else None
-    if inside and not set(inside) & set("[]{}\"'"):
-        value = f"[{','.join(quote(part.strip()) for part in inside.split(','))}]"
-    else:
-        value = quote(value)
+    if set(value if inside is None else inside) & set("[]{}\"'"):
+        return None
+    value = quote(value) if inside is None else f"[{','.join(quote(part.strip()) for part in inside.split(','))}]"
     return shlex.quote(f"{key}={value}")
 
 
@@ -50,6 +53,8 @@ def _quoted_word(word: str, texts: set[str], sweep: bool) -> str:
     option = key.lstrip("+")
     if not equals or key.startswith("-") or option not in texts | PLACES:
         return word
+    if option in PLACES and value.startswith("~"):
+        _check_home(word, value)
     parts = [value]
     if sweep and "," in value and not set(value) & set("\"'[]{}()") and not (option in PLACES and _exists(value)):
         parts = value.split(",")
@@ -76,6 +81,13 @@ def _quoted_value(value: str, place: bool) -> str:
     # `2026_11_25`, `1e3`, `true`, or a space at the end; brackets and escapes only if there is such a file.
     plain = isinstance(read, int | float) or (isinstance(read, str) and read.strip() == value.strip())
     return quote(value) if plain or _exists(value) else value
+
+
+def _check_home(word: str, value: str) -> None:
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{word} names the home of nobody: there is no user {value.partition('/')[0]}.") from error
 
 
 def _exists(path: str) -> bool:

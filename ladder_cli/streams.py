@@ -19,8 +19,8 @@ _STAND_INS = str.maketrans(
         **dict.fromkeys("─━═╌┄╴╶", "-"),
         **dict.fromkeys("│┃║╎┆", "|"),
         **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯╞╡╪", "+"),
-        **{"●": "o", "▶": ">", "→": ">", "»": "[", "«": "]", "·": ".", "±": "~", "–": "-", "—": "-"},
-        **{"…": "~", "×": "x", "“": '"', "”": '"', "’": "'", "≤": "<", "≥": ">"},
+        **{"●": "o", "▶": ">", "→": ">", "»": "[", "«": "]", "·": ".", "±": "~"},
+        **{"…": "~", "≤": "<", "≥": ">", "█": "#", "━": "-", "╸": "-", "╺": "-"},
     }
 )
 _HANDLER = "ladder_cli.readable"
@@ -108,7 +108,7 @@ class LastingStream(io.TextIOBase):
 
 
 def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode what an encoding does not have: a file name's odd bytes as they are, signs of ours by look-alikes of ASCII,
+    """Encode what an encoding does not have: odd bytes of file names as they are, our own signs by look-alikes, and
     anything else as a question mark.
     """
     if not isinstance(error, UnicodeEncodeError):

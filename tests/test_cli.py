@@ -1,6 +1,7 @@
 """Both commands from outside: help, mistakes, exit statuses."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -24,6 +25,17 @@ MISTAKES = [
     (["method.connections=[[1,2],[1]]"], "is neither a pattern"),
     (["method=ladder,qlora"], "-m"),
     (["--nonsense"], "unknown flag '--nonsense'"),
+    (["-m", "--cfg", "job"], "-m and --cfg do not go together"),
+    (["train.epochs=0"], "train.epochs=0 trains nothing"),
+    (["seed=é"], "in quotes for Hydra and the shell: 'seed=\"é\"'"),
+    (["data_dir=/nowhere [é]"], "data_dir=/nowhere [é] is not a folder"),
+    (["model.path=~no-such-user/x"], "there is no user ~no-such-user"),
+]
+STALE = [
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2, but not RANK and LOCAL_RANK and MASTER_ADDR and MASTER_PORT"),
+    ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two, which is no number"),
+    ({"RANK": "1"}, "RANK=1 of WORLD_SIZE=1"),
+    ({"RANK": "-1"}, "RANK=-1, which is no number"),
 ]
 
 
@@ -41,6 +53,34 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments, message, tmp_path):
     assert lines[0].startswith("error: ")
     assert message in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("environment", "message"), STALE, ids=str)
+@pytest.mark.parametrize("command", [TRAIN, EVALUATE], ids=["train", "evaluate"])
+def test_what_another_launch_left_in_the_environment_is_one_line(command, environment, message, tmp_path):
+    result = run(command, cwd=tmp_path, env=os.environ | environment)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_in_the_terminals_encoding_is_one_line(tmp_path):
+    result = run(TRAIN, b"output_dir=/x\xe9", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "is not utf-8: rename it" in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_what_to_set(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o555)
+    result = run(TRAIN, "hardware=cpu", "data.train_samples=8", "data.validation_samples=2", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "give output_dir=DIR" in result.stderr
+    assert "data.cache=false" in result.stderr
 
 
 def test_an_evaluation_of_nothing_is_a_mistake(tmp_path):

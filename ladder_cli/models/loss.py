@@ -40,7 +40,7 @@ def completion_cross_entropy(
         chunk: positions whose logits exist at the same time.
 
     Raises:
-        ValueError: if no token counts; a loss of 0 would hide it.
+        ValueError: if no token counts and `num_items` is None; a loss of 0 would hide it.
     """
     if isinstance(labels, FakeTensor):
         # Shapes without values (analysis.backward_memory): as if every token counted, the most there can be.
@@ -48,7 +48,7 @@ def completion_cross_entropy(
     else:
         counted = counted_positions(labels)
         rows, targets = hidden[:, :-1][counted], labels[:, 1:][counted]
-    if len(targets) == 0:
+    if len(targets) == 0 and num_items is None:
         raise ValueError("no token of this batch counts for the loss: every label is -100")
     with memory_part(LOSS):
         total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from ladder_cli.errors import RunFailed
 from ladder_cli.run_dir import write_json
+from ladder_cli.training.passes import BLANK, blank_row
 
 ROW = "row_number"
 
@@ -27,6 +28,8 @@ class NumberedRows(Dataset):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index == BLANK:
+            return {**blank_row(self._rows[0]), ROW: BLANK}
         return {**self._rows[index], ROW: index}
 
 
@@ -52,7 +55,7 @@ class BadBatch:
         """Note a micro-batch of the step after `step`."""
         if step != self._step:
             self._step, self._rows = step, []
-        self._rows.extend(rows)
+        self._rows.extend(row for row in rows if row != BLANK)
 
     def refuse(self, what: str, value: float, rows: list[int] | None = None) -> NoReturn:
         """Write the rows down and end the run.
@@ -66,7 +69,7 @@ class BadBatch:
         rows, step = self._rows if rows is None else rows, self._step + 1
         where = ""
         if self._path is not None:
-            named = [{"row": row, "ids": self._ids(row)} for row in rows]
+            named = [{"row": row, "ids": self._ids(row)} for row in rows if row != BLANK]
             write_json(self._path, {"step": step, "what": what, "value": repr(value), "rows": named})
             where = f" The rows of its batch are in {self._path}."
         raise RunFailed(

@@ -1,6 +1,5 @@
 """The page that is printed before training starts, and the same as data for `plan.json`."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.text import Text
 
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.prepare import PreparedData
+from ladder_cli.training.passes import rows_after
 from ladder_cli.training.preflight import Preflight
 
 
@@ -31,6 +31,7 @@ class Plan:
     dtype: str
     backbone_parameters: int
     trainable_parameters: int
+    data_name: str
     data: PreparedData | None
     steps: int | None
     effective_batch: int
@@ -45,7 +46,8 @@ class Plan:
         """Passes over the training rows."""
         if self.data is None or self.steps is None:
             return None
-        return self.steps * self.effective_batch / len(self.data.train_rows)
+        rows = len(self.data.train_rows)
+        return rows_after(self.steps, rows, self.effective_batch) / rows
 
     def as_dict(self) -> dict[str, Any]:
         """For `plan.json`."""
@@ -76,7 +78,11 @@ class Plan:
                 f"quantization {self.quantization}, {self.dtype}, on {self.device}",
             ),
             ("trained", f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"),
-            *(_row_lines(self.data) if self.data is not None else [("training rows", "not known: see below")]),
+            *(
+                _row_lines(self.data, self.data_name)
+                if self.data is not None
+                else [("training rows", f"not known of {self.data_name}: see below")]
+            ),
             *([("steps", self._steps_line())] if self.steps is not None else []),
             ("learning rate", f"{self.learning_rate:g} at its peak"),
             (
@@ -112,13 +118,13 @@ def _rows(data: PreparedData) -> dict[str, Any]:
     }
 
 
-def _row_lines(data: PreparedData) -> list[tuple[str, str]]:
+def _row_lines(data: PreparedData, name: str) -> list[tuple[str, str]]:
     train = data.train
     cut = train.too_long - train.dropped
     lines = [
         (
             "training rows",
-            f"{len(train):,} with {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
+            f"{len(train):,} of {name}: {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
         ),
         (
             "too long",
@@ -132,8 +138,3 @@ def _row_lines(data: PreparedData) -> list[tuple[str, str]]:
         lines.append(("decontaminated", f"{data.decontaminated:,} rows that a benchmark asks left out"))
     lines += [("note", note) for note in data.notes]
     return lines
-
-
-def steps_for(rows: int, effective_batch: int, epochs: float, max_steps: int | None) -> int:
-    """Optimizer steps: `max_steps` if given, else what the epochs need (the last batch may be smaller)."""
-    return max_steps or max(1, math.ceil(rows / effective_batch * epochs))

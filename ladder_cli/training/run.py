@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
+from ladder_cli import __version__
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.claim import claimed
 from ladder_cli.cli import as_dict
@@ -44,13 +45,14 @@ from ladder_cli.training.bad_batch import BadBatch
 from ladder_cli.training.callbacks import MetricsLog, ProgressDisplay, StopOnSignal, Throughput
 from ladder_cli.training.memory import PeakMemory
 from ladder_cli.training.out_of_memory import out_of_memory_advised
-from ladder_cli.training.plan import Plan, steps_for
+from ladder_cli.training.passes import rows_after, steps_for
+from ladder_cli.training.plan import Plan
 from ladder_cli.training.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.training.processes import decided_by_main, join, main_first
 from ladder_cli.training.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
 
-_RECORDED_PACKAGES = ("ladder-cli", "torch", "transformers", "accelerate", "peft", "bitsandbytes")
+_RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
 
 def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
@@ -240,6 +242,7 @@ def _train(
         "best_step": trainer.state.best_global_step,
         "trainable_parameters": plan.trainable_parameters,
         "backbone_parameters": plan.backbone_parameters,
+        "rows_seen": rows_after(trainer.state.global_step, len(data.train_rows), plan.effective_batch),
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": speed,
         "peak_memory_bytes": {
@@ -294,6 +297,7 @@ def _plan(
         dtype=dtype.removeprefix("torch."),
         backbone_parameters=backbone_parameters,
         trainable_parameters=trainable,
+        data_name=config.data.name,
         data=data,
         steps=steps_for(len(data.train_rows), effective_batch, config.train.epochs, config.train.max_steps)
         if data is not None
@@ -324,7 +328,11 @@ def _record(config: TrainConfig, device: torch.device, identity: RunIdentity) ->
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "git_commit": _git_commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _RECORDED_PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "ladder-side-tuning": __version__,
+            **{name: version(name) for name in _RECORDED_PACKAGES},
+        },
         "device": {"type": device.type, "name": name},
         "identity": identity.content_as_dict(),
         "data_fingerprint": identity.rows,

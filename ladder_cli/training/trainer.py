@@ -19,6 +19,7 @@ from ladder_cli.models.method import Method
 from ladder_cli.models.sharding import is_sharded
 from ladder_cli.training.bad_batch import ROW, BadBatch, NumberedRows, with_row_numbers
 from ladder_cli.training.checkpoints import Checkpoints, Progress
+from ladder_cli.training.passes import BLANK, EvenSampler, Passes
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
@@ -33,6 +34,12 @@ class AdapterTrainer(Trainer):
     def __init__(self, method: Method, model: nn.Module, bad_batch: BadBatch, **trainer_options: Any) -> None:
         """`bad_batch`: is told the rows of every step."""
         self._method, self._trained, self._bad_batch = method, model, bad_batch
+        args: TrainingArguments = trainer_options["args"]
+        self._rows_at_once = args.per_device_train_batch_size * args.world_size
+        self._passes = Passes(
+            len(trainer_options["train_dataset"]), self._rows_at_once * args.gradient_accumulation_steps
+        )
+        trainer_options["callbacks"] = [self._passes, *trainer_options.get("callbacks", [])]
         trainer_options["train_dataset"] = NumberedRows(trainer_options["train_dataset"])
         trainer_options["data_collator"] = with_row_numbers(trainer_options["data_collator"])
         # Every process loads the same frozen weights by itself: nothing of them need be sent.
@@ -74,9 +81,13 @@ class AdapterTrainer(Trainer):
             RunFailed: on a loss that is not finite.
         """
         self._continue()
-        rows = inputs.pop(ROW).tolist()
+        numbers = inputs.pop(ROW)
+        rows = numbers.tolist()
         self._bad_batch.seen(self.state.global_step, rows)
         loss = super().training_step(model, inputs, num_items_in_batch)
+        if BLANK in rows and "attention_mask" in inputs:
+            # Transformers counts the tokens that were seen after this: blanks are none.
+            inputs["attention_mask"] = inputs["attention_mask"] * (numbers != BLANK)[:, None]
         if not torch.isfinite(loss):
             self._bad_batch.refuse("loss", loss.item(), rows)
         return loss
@@ -141,9 +152,16 @@ class AdapterTrainer(Trainer):
             return DistributedDataParallel(model)
         return super()._wrap_model(model, training, dataloader)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EvenSampler:
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return LengthGroupedSampler(rows.lengths, self.args.per_device_train_batch_size, self.args.seed)
+        order = LengthGroupedSampler(rows.lengths, self.args.per_device_train_batch_size, self.args.seed)
+        # One process takes a smaller batch at the end of an epoch; several must all have one.
+        self._passes.sampler = EvenSampler(order, self._rows_at_once if self.args.world_size > 1 else 1)
+        return self._passes.sampler
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Every line of the log says how many rows were passed."""
+        super().log({**logs, "rows_seen": self._passes.rows_seen(self.state)}, start_time)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._checkpoints.staging if self._staging else self._checkpoints.folder)

@@ -15,14 +15,15 @@ from tests.faults.table import Row
 from tests.faults.twins import DECODED, Difference, compare_runs, compare_samples, train_arguments
 from tests.malformed import complaint, folders, make_runs, options, rows
 
+_AT_ONCE_SECONDS = 20  # the busiest of machines included; retrying takes a minute
 _TEN_YEARS = 10 * 365 * 86_400.0
 
 
 def signals(half: Interrupted, folder: Path, seed: int = 5) -> Iterator[Row]:
-    """Ctrl-C, and SIGTERM as Slurm sends it, at a random step: saved, exit status 130, continued."""
+    """Ctrl-C, SIGTERM as Slurm sends it, SIGHUP of a closed terminal, at a random step: saved, status 130, continued."""
     rng = random.Random(seed)
     found, tried = Difference(), 0
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1):
         ours = folder / f"signal-{tried}"
         command = Command(ours, "train", *train_arguments(KIND, ours))
         log = ours / "run" / "metrics.jsonl"
@@ -33,7 +34,28 @@ def signals(half: Interrupted, folder: Path, seed: int = 5) -> Iterator[Row]:
         outcome = command.finish()
         tried += 1
         found += Difference(damaged=int(outcome.status != 130)) + half.mended(ours)
-    yield Row("Ctrl-C and SIGTERM while training", tried, found.lost, found.damaged)
+    yield Row("Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 while training", tried, found.lost, found.damaged)
+
+
+def unwatched(half: Interrupted, folder: Path) -> Iterator[Row]:
+    """The reader of a pipe goes away after some lines of output: the run goes on, and ends as its twin."""
+    found, tried = Difference(), 0
+    for lines in (1, 30, 45):
+        ours = folder / f"training-{lines}"
+        limits = Limits(console_lines=lines)
+        outcome = Command(ours, "train", *train_arguments(KIND, ours), limits=limits).finish()
+        found += compare_runs(ours / "run", half.twin / "run") + Difference(damaged=int(outcome.status != 0))
+        tried += 1
+    yield Row("reader of the output gone while training", tried, found.lost, found.damaged)
+
+    twin, ours = folder / "eval-twin", folder / "eval"
+    arguments = ("model=tiny", *DECODED)
+    Command(twin, "evaluate", *arguments, f"output_dir={twin / 'eval'}").finish()
+    outcome = Command(
+        ours, "evaluate", *arguments, f"output_dir={ours / 'eval'}", limits=Limits(console_lines=1)
+    ).finish()
+    found = compare_samples(ours / "eval" / "arithmetic", twin / "eval" / "arithmetic")
+    yield Row("reader of the output gone while evaluating", 1, found.lost, found.damaged + (outcome.status != 0))
 
 
 def two_at_once(half: Interrupted, folder: Path, tries: int = 3) -> Iterator[Row]:
@@ -124,13 +146,15 @@ def missing_hub(half: Interrupted, folder: Path) -> Iterator[Row]:
     found, tried = Difference(), 0
     ours = half.copy()
     before = contents(ours / "run")
-    for arguments in (("model=qwen2.5-0.5b",), ("data=s1k",)):
+    for arguments in (("model=qwen2.5-0.5b", "data=arithmetic"), ("data=s1k",)):
         for command in ("train", "evaluate"):
-            words = arguments if command == "train" or arguments[0] != "data=s1k" else ("benchmarks=[math500]",)
+            words = arguments
+            if command == "evaluate":
+                words = ("benchmarks=[math500]",) if arguments == ("data=s1k",) else arguments[:1]
             outcome = Command(
                 ours, command, *words, f"output_dir={ours / 'new'}", limits=Limits(environment=nowhere)
             ).finish()
-            told = outcome.status == 2 and len(outcome.err.splitlines()) == 1
+            told = outcome.status == 2 and len(outcome.err.splitlines()) == 1 and outcome.seconds < _AT_ONCE_SECONDS
             found += Difference(damaged=int(not told))
             tried += 1
     found += Difference(damaged=int(contents(ours / "run") != before)) + half.mended(ours)

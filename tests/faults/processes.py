@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class Limits:
     file_bytes: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
     clock_offset_seconds: float = 0.0
+    console_lines: int | None = None  # the reader of its output goes away after so many lines
     unprivileged: bool = False  # root is not held back by permissions; this process shall be
 
 
@@ -109,6 +111,8 @@ def _main(folder: str, name: str, arguments: list[str], limits: Limits) -> None:
     sys.argv = [f"ladder-{name}", *arguments]
     for stream, file in ((sys.stdout, "stdout.txt"), (sys.stderr, "stderr.txt")):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream.fileno())
+    if limits.console_lines is not None:
+        _lose_reader(limits.console_lines)
     os.environ.update(dict(limits.environment))
     if limits.clock_offset_seconds:
         _move_clock(limits.clock_offset_seconds)
@@ -125,6 +129,16 @@ def _main(folder: str, name: str, arguments: list[str], limits: Limits) -> None:
 
     with contextlib.suppress(BrokenPipeError):
         (train if name == "train" else evaluate)()
+
+
+def _lose_reader(lines: int) -> None:
+    """Standard output and error into a pipe whose reader ends after some lines."""
+    reading, writing = os.pipe()
+    subprocess.Popen(["head", "-n", str(lines)], stdin=reading, stdout=subprocess.DEVNULL)
+    os.close(reading)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(writing, stream.fileno())
+    os.close(writing)
 
 
 def _move_clock(seconds: float) -> None:

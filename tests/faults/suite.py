@@ -30,6 +30,7 @@ def faults(folder: Path, share: float) -> dict[str, Callable[[], Iterator[Row]]]
         "kills-checkpoints": lambda: kills.checkpoints(folder / "kills", count(KILLS_IN_CHECKPOINTS)),
         "kills-evaluation": lambda: kills.evaluation(folder / "kills", count(KILLS_IN_EVALUATION)),
         "signals": lambda: others.signals(half, folder / "signals"),
+        "unwatched": lambda: others.unwatched(half, folder / "unwatched"),
         "disk-full": lambda: disks.full(half, folder / "full"),
         "read-only": lambda: disks.read_only(half),
         "corrupted": lambda: disks.corrupted(half),

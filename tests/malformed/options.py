@@ -30,6 +30,8 @@ _TRAIN = [
     "=5", "seed", "seed==", "train.max_steps=[", "train.max_steps={", "'", "\\", "${oc.env:HOME}",
     "seed=${oc.env:HOME}", "seed=${nothing}", "data.instruction=${oc.env:LADDER_NO_SUCH_VARIABLE}", "--seed=1", "-x",
     "model.hub_id=https://user:password@example.org/model", "data_dir=ftp://me:secret@example.org/x",
+    "train.epochs=0", "data_dir=/no=where", "data_dir=/no [where]", "model.path=/é,ü", "model.path=~no-such-user/x",
+    "model.path=2026_11_25", "seed=é", "method.connections=[[1,é]]",
     "data.instruction=hf_abcdefghijklmnopqrstuvwxyzABCD", "experiment=nothing",
 ]  # fmt: skip
 _EVALUATE = [
@@ -37,7 +39,8 @@ _EVALUATE = [
     "benchmarks=[[math500]]", "benchmarks=[null]", "limit=0", "limit=-1", "limit=few", "decode.max_new_tokens=0",
     "decode.batch_size=0", "decode.temperature=-1", "decode.temperature=nan", "decode.top_p=0", "decode.top_p=2",
     "decode.grade_seconds=0", "decode.grade_seconds=forever", "run=nowhere", "run=/dev/null", "run='*'", "run=[a,b]",
-    "completions=nowhere.jsonl", "completions=/", "decode.beams=4", "model=gpt5", "benchmarks=[math500] data_dir=/",
+    "completions=nowhere.jsonl", "completions=/é=[1].jsonl", "run=/no=where", "benchmarks=[é]", "run=2026_11_25",
+    "completions=~no-such-user/x.jsonl", "completions=/", "decode.beams=4", "model=gpt5", "benchmarks=[math500] data_dir=/",
 ]  # fmt: skip
 
 
