@@ -104,6 +104,19 @@ def refuse_other_use(folder: Path, weights: str) -> None:
             raise UserError(f"{folder} holds the common results of several runs, and not one model's: {elsewhere}")
 
 
+def refuse_model_results(folder: Path) -> None:
+    """Refuse a folder for graded completions that holds the results of models.
+
+    Raises:
+        UserError: if it does.
+    """
+    if next(folder.glob(f"*/{SAMPLES}"), None) or next(folder.glob(f"*/{RESULT}"), None):
+        raise UserError(
+            f"{folder} holds samples of a model, and not graded completions: give another output_dir, or delete that "
+            "folder."
+        )
+
+
 def refuse_other_runs(folder: Path, runs: Mapping[str, str]) -> None:
     """Refuse a folder of common results that are of none of these runs (name -> weights).
 

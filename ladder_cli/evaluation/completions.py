@@ -12,6 +12,7 @@ from ladder_cli.data.benchmarks import benchmark_config, gold_rule
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
 from ladder_cli.data.sources import Row, read_jsonl, text_column
 from ladder_cli.errors import UserError
+from ladder_cli.evaluation.binding import refuse_model_results
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
 from ladder_cli.evaluation.report import table
 from ladder_cli.evaluation.samples import LENGTH, append_samples, read_samples, same_settings
@@ -41,6 +42,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
         if task.key in rows:
             raise UserError(f"{source}, row {number}: id '{task.key}' stands twice.")
         rows[task.key], tasks[task.key] = row, task
+    refuse_model_results(folder)
     grader_now = grader_identity(config.decode.grade_seconds)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     with claimed(folder):
@@ -56,6 +58,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
                     {
                         "id": grade.key,
                         "benchmark": row.get("benchmark"),
+                        "question_digest": row.get("question_digest"),
                         "prompt": row.get("prompt"),
                         "completion": task.completion,
                         "tokens": row.get("tokens"),
