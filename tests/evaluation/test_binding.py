@@ -230,7 +230,7 @@ def test_settings_name_all_that_acts(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("key", "value"), [("engine", "vllm 1.0"), ("end_tokens", [1]), ("tokenizer", "x")])
+@pytest.mark.parametrize(("key", "value"), [("engine", "vllm 1.0"), ("end_tokens", [1, 9]), ("tokenizer", "x")])
 def test_samples_of_another_engine_or_end_are_never_mixed_in(key, value, tmp_path):
     evaluate(tmp_path, limit=1)
     path = tmp_path / "arithmetic" / "settings.json"
