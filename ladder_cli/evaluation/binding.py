@@ -129,7 +129,11 @@ def refuse_other_runs(folder: Path, runs: Mapping[str, str]) -> None:
     for result in sorted(folder.glob(f"*/{RESULT}")):
         record = read_json(result)
         extent = record.get("extent")
-        before = extent["runs"] if isinstance(extent, dict) else dict.fromkeys(record.get("scores", {}))
-        ours = set(runs.values()) if isinstance(extent, dict) else set(runs)
-        if not ours & set(before.values() if isinstance(extent, dict) else before):
+        try:
+            # An earlier version recorded no weights; of it the names have to do.
+            before = extent["runs"] if extent is not None else {name: name for name in record.get("scores", {})}
+            shared = set(before.values()) & set(runs.values() if extent is not None else runs)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{result} is no result of an evaluation ({error!r}): restore or delete it.") from error
+        if not shared:
             raise UserError(f"{folder} holds the results of other runs ({', '.join(before)}): {elsewhere}")
