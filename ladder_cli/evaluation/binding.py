@@ -104,6 +104,19 @@ def refuse_other_use(folder: Path, weights: str) -> None:
             raise UserError(f"{folder} holds the common results of several runs, and not one model's: {elsewhere}")
 
 
+def refuse_model_results(folder: Path) -> None:
+    """Refuse a folder for graded completions that holds the results of models.
+
+    Raises:
+        UserError: if it does.
+    """
+    if next(folder.glob(f"*/{SAMPLES}"), None) or next(folder.glob(f"*/{RESULT}"), None):
+        raise UserError(
+            f"{folder} holds samples of a model, and not graded completions: give another output_dir, or delete that "
+            "folder."
+        )
+
+
 def refuse_other_runs(folder: Path, runs: Mapping[str, str]) -> None:
     """Refuse a folder of common results that are of none of these runs (name -> weights).
 
@@ -116,7 +129,11 @@ def refuse_other_runs(folder: Path, runs: Mapping[str, str]) -> None:
     for result in sorted(folder.glob(f"*/{RESULT}")):
         record = read_json(result)
         extent = record.get("extent")
-        before = extent["runs"] if isinstance(extent, dict) else dict.fromkeys(record.get("scores", {}))
-        ours = set(runs.values()) if isinstance(extent, dict) else set(runs)
-        if not ours & set(before.values() if isinstance(extent, dict) else before):
+        try:
+            # An earlier version recorded no weights; of it the names have to do.
+            before = extent["runs"] if extent is not None else {name: name for name in record.get("scores", {})}
+            shared = set(before.values()) & set(runs.values() if extent is not None else runs)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{result} is no result of an evaluation ({error!r}): restore or delete it.") from error
+        if not shared:
             raise UserError(f"{folder} holds the results of other runs ({', '.join(before)}): {elsewhere}")

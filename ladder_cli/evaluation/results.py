@@ -6,6 +6,7 @@ from typing import Any
 
 from ladder_cli.claim import claimed
 from ladder_cli.data.benchmarks import Problem, problems_digest
+from ladder_cli.errors import UserError
 from ladder_cli.run_dir import RESULT, SUMMARY, read_json, write_json
 
 
@@ -70,11 +71,14 @@ def write_result(folder: Path, benchmark: str, figures: dict[str, Any], about: d
 
     Returns:
         The file that was written.
+
+    Raises:
+        UserError: if there is a `result.json` that no evaluation wrote.
     """
     record = {"benchmark": benchmark, **figures, **about, "extent": extent.record()}
     path, summary = folder / benchmark / RESULT, folder / SUMMARY
     with claimed(folder, wait=True):
-        if path.is_file() and not extent.covers(read_json(path)):
+        if path.is_file() and not _covered(path, extent):
             path = path.with_name(extent.file)
             write_json(path, record)
             return path
@@ -82,3 +86,11 @@ def write_result(folder: Path, benchmark: str, figures: dict[str, Any], about: d
         entry = figures | {"questions": extent.record()["questions"]}
         write_json(summary, (read_json(summary) if summary.is_file() else {}) | {benchmark: entry})
     return path
+
+
+def _covered(path: Path, extent: Extent) -> bool:
+    before = read_json(path)
+    try:
+        return extent.covers(before)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is no result of an evaluation ({error!r}): restore or delete it.") from error

@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+import yaml
 from PIL import Image
 
 from ladder_cli.config import EvaluateConfig
@@ -23,6 +24,7 @@ def write_run(run, benchmark, verdicts, gold="1", settings=None):
                 correct = verdict == "r"
                 sample = dict.fromkeys(FIELDS) | {
                     "id": str(number),
+                    "prompt": f"Compute {number}.",
                     "gold": gold,
                     "verdict": "correct" if correct else "incorrect",
                 }
@@ -78,11 +80,164 @@ def test_holm_corrects_over_the_benchmarks(tmp_path):
     assert [each.p_holm for each in results] == pytest.approx([2 * 2 / 2**12, 2 / 2**9])
 
 
-def test_sides_that_were_not_made_alike_say_so(tmp_path):
-    first = write_run(tmp_path / "first", "made", "rrww", settings={"max_new_tokens": 256, "weights": "a"})
-    second = write_run(tmp_path / "second", "made", "rwrw", settings={"max_new_tokens": 512, "weights": "b"})
-    (result,) = compare(read_side(first), read_side(second))
-    assert result.notes == ["max_new_tokens: 256 against 512"]
+MADE = {
+    "kind": "boxed",
+    "weights": "a",
+    "max_new_tokens": 256,
+    "prompt": "p",
+    "instruction": "Reason.",
+    "tokenizer": "t",
+}
+
+
+def pair(tmp_path, second, first=None, verdicts=("rrww", "rwrw")):
+    """Two sides whose settings are `MADE` with changes."""
+    sides = zip(("first", "second"), verdicts, (first or {}, second), strict=True)
+    return [read_side(write_run(tmp_path / name, "made", each, settings=MADE | own)) for name, each, own in sides]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_new_tokens": 512},
+        {"temperature": 0.6},
+        {"stop": ["x"]},
+        {"kind": "label"},
+        {"rule": "physical"},
+        {"grader.math_verify": "0.8"},
+    ],
+)
+def test_sides_that_were_not_measured_alike_are_refused_unless_that_is_allowed(settings, tmp_path):
+    ((key, value),) = settings.items()
+    first, second = pair(tmp_path, settings, first={key: MADE.get(key, "other")})
+    told = f"{key}: {json.dumps(MADE.get(key, 'other'))} against {json.dumps(value)}"
+    with pytest.raises(UserError, match="not measured alike on made") as raised:
+        compare(first, second)
+    assert told in str(raised.value)
+    (result,) = compare(first, second, allow_settings_mismatch=True)
+    assert result.notes == [told]
+
+
+def test_other_weights_and_seeds_are_what_is_compared_and_need_no_word(tmp_path):
+    (result,) = compare(*pair(tmp_path, {"weights": "b", "seed": 4}))
+    assert result.notes == []
+
+
+def test_another_instruction_or_template_is_named(tmp_path):
+    (result,) = compare(*pair(tmp_path / "a", {"prompt": "q", "instruction": "Hurry."}))
+    assert result.notes == ['instruction: "Reason." against "Hurry."']
+    (result,) = compare(*pair(tmp_path / "b", {"prompt": "q"}))
+    assert result.notes == ['prompt: "p" against "q"']
+
+
+def test_what_follows_from_another_tokenizer_needs_no_word_and_what_does_not_is_named(tmp_path):
+    (result,) = compare(*pair(tmp_path / "a", {"tokenizer": "u", "end_tokens": [1, 2]}, first={"end_tokens": [1]}))
+    assert result.notes == []
+    (result,) = compare(
+        *pair(tmp_path / "b", {"end_tokens": [1, 2], "engine": "y"}, first={"end_tokens": [1], "engine": "x"})
+    )
+    assert result.notes == ["end_tokens: [1] against [1, 2]", 'engine: "x" against "y"']
+
+
+def test_a_setting_that_one_side_does_not_record_is_named(tmp_path):
+    (result,) = compare(*pair(tmp_path, {}, first={"stop": []}))
+    assert result.notes == ["second does not record its stop"]
+
+
+def edit_samples(side, **changes):
+    path = side / "eval" / "made" / "samples.jsonl"
+    rows = [json.loads(line) | changes for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"question_digest": "a"}, {"question_digest": "b"}),
+        # Without a digest, as an earlier version wrote: one rendering, two prompts.
+        ({"prompt": "Compute 1."}, {"prompt": "Compute 2."}),
+    ],
+)
+def test_other_questions_under_the_same_ids_are_refused_whatever_is_allowed(first, second, tmp_path):
+    pair(tmp_path, {})
+    edit_samples(tmp_path / "first", **first)
+    edit_samples(tmp_path / "second", **second)
+    sides = [read_side(str(tmp_path / name)) for name in ("first", "second")]
+    with pytest.raises(UserError, match=r"the questions of made differ \('0'\)"):
+        compare(*sides, allow_settings_mismatch=True)
+
+
+def test_questions_that_are_asked_in_other_words_around_them_are_the_same_questions(tmp_path):
+    pair(tmp_path, {"prompt": "q", "instruction": "Hurry."})
+    edit_samples(tmp_path / "first", question_digest="a", prompt="1 Reason.")
+    edit_samples(tmp_path / "second", question_digest="a", prompt="1 Hurry.")
+    (result,) = compare(*(read_side(str(tmp_path / name)) for name in ("first", "second")))
+    assert result.notes == ['instruction: "Reason." against "Hurry."']
+
+
+def test_questions_that_nobody_recorded_are_said_to_be_unknown(tmp_path):
+    pair(tmp_path, {})
+    edit_samples(tmp_path / "second", prompt=None)
+    (result,) = compare(*(read_side(str(tmp_path / name)) for name in ("first", "second")))
+    assert result.notes == [
+        "whether 4 problem(s) ask the same question is not recorded; they are paired by id and gold answer"
+    ]
+
+
+def run_config(folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"method": {"kind": "m"}, "seed": 0} | changes))
+
+
+def test_a_glob_of_runs_means_neither_runs_set_aside_nor_evaluations_beside_them(tmp_path):
+    for name, seed in {"a,seed=0": 0, "a,seed=1": 1, "a,seed=1.old-1": 1}.items():
+        write_run(tmp_path / name, "made", "rrww")
+        run_config(tmp_path / name, seed=seed)
+    write_run(tmp_path / "a,evaluated", "made", "wwww")
+    write_run(tmp_path / "b", "made", "rwrw")
+    side = read_side(f"{tmp_path}/a*")
+    assert [path.rpartition("/")[2] for path in side.samples["made"]] == ["a,seed=0", "a,seed=1"]
+    assert sorted(path.rpartition("/")[2] for path in side.skipped) == ["a,evaluated", "a,seed=1.old-1"]
+    report_comparison(
+        EvaluateConfig(compare=[f"{tmp_path}/a*", str(tmp_path / "b")], output_dir=str(tmp_path / "out")),
+        make_console(),
+    )
+    assert "a,seed=1.old-1" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_runs_of_several_experiments_are_no_side(tmp_path):
+    for name, kind in {"a": "ladder", "b": "branch"}.items():
+        write_run(tmp_path / name, "made", "rrww")
+        run_config(tmp_path / name, method={"kind": kind})
+    with pytest.raises(UserError, match="runs of several experiments"):
+        read_side(f"{tmp_path}/*")
+
+
+def test_a_run_that_was_not_evaluated_is_not_passed_over(tmp_path):
+    for seed in range(2):
+        run_config(tmp_path / f"a,seed={seed}", seed=seed)
+    write_run(tmp_path / "a,seed=0", "made", "rrww")
+    with pytest.raises(UserError, match=r"a,seed=1 of .* holds no samples"):
+        read_side(f"{tmp_path}/a*")
+    write_run(tmp_path / "a,seed=1", "other", "rrww")
+    write_run(tmp_path / "b", "made", "rwrw")
+    with pytest.raises(UserError, match=r"a,seed=1 has no samples of made"):
+        compare(read_side(f"{tmp_path}/a*"), read_side(str(tmp_path / "b")))
+
+
+def test_runs_of_a_side_that_were_made_differently_are_refused(tmp_path):
+    for seed, tokens in enumerate((256, 512)):
+        write_run(tmp_path / f"a,seed={seed}", "made", "rrww", settings=MADE | {"max_new_tokens": tokens})
+    write_run(tmp_path / "b", "made", "rwrw", settings=MADE)
+    with pytest.raises(UserError, match="were not made alike on made"):
+        compare(read_side(f"{tmp_path}/a*"), read_side(str(tmp_path / "b")), allow_settings_mismatch=True)
+
+
+def test_a_run_on_both_sides_is_refused(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"a,seed={seed}", "made", "rrww")
+    with pytest.raises(UserError, match="stands on both sides"):
+        compare(read_side(f"{tmp_path}/a*"), read_side(str(tmp_path / "a,seed=1")))
 
 
 @pytest.mark.parametrize(

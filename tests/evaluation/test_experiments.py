@@ -11,6 +11,7 @@ import yaml
 from ladder_cli.cli import as_dict, composed
 from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
+from ladder_cli.data.benchmarks import own_name
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation import targets
@@ -131,9 +132,9 @@ def test_repeats_of_one_run_say_what_their_spread_is_over(temperature, label, ti
     if temperature:
         assert first != second != third != first, "every repeat is drawn anew"
     assert f"(3 {label})" in capsys.readouterr().out
-    # Repeats that are there already are kept, and the first one alone is again a single run.
+    # Repeats that are there already are kept, and so is their result when the first one alone is asked for again.
     evaluate(model=tiny_config, decode=decode, output_dir=str(tmp_path))
-    assert read(tmp_path / "summary.json")["arithmetic"]["std"] is None
+    assert read(tmp_path / "summary.json")["arithmetic"]["std"] == figures["std"]
 
 
 def test_samples_whose_gold_answer_is_no_longer_that_of_the_benchmark_are_refused(tiny_config, tmp_path):
@@ -171,9 +172,8 @@ def test_ones_own_jsonl_is_a_benchmark(tiny_config, tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps({"question": f"What is {n} + 1?", "answer": n + 1}) + "\n" for n in range(3)))
     evaluate(model=tiny_config, benchmarks=[str(path)], output_dir=str(tmp_path / "out"))
-    assert [sample["gold"] for sample in sorted(samples_of(tmp_path / "out" / "mine"), key=lambda s: s["id"])] == list(
-        "123"
-    )
+    folder = tmp_path / "out" / own_name(str(path))
+    assert [sample["gold"] for sample in sorted(samples_of(folder), key=lambda s: s["id"])] == list("123")
 
 
 def test_rows_with_a_benchmark_are_graded_by_its_rule_and_reported_apart(tmp_path, capsys):
