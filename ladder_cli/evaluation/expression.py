@@ -31,6 +31,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from ladder_cli.evaluation.normal_form import LONGEST
+
 Node = tuple[Any, ...]
 
 _TOKEN = re.compile(
@@ -87,8 +89,8 @@ def read(text: str) -> Node:
     Raises:
         Unreadable: if any part of it stands for nothing known.
     """
-    if len(text) > 4000:
-        raise Unreadable("longer than 4000 characters")
+    if len(text) > LONGEST:
+        raise Unreadable(f"longer than {LONGEST} characters")
     # What only holds off a brace, as in `{}_5C_2`.
     text = text.replace("{}", "")
     parser = _Parser(tokens(text))
