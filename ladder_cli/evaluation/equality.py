@@ -248,7 +248,9 @@ def _same_relations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return gold[0] == "list" and len(gold[1]) > 1 and _same_collections(gold, answer, tolerance)
     # The gold is a relation, the answer none.
     terms, operators = gold[1], gold[2]
-    if set(operators) <= {"=", "~", "in", "mapsto", "==="} and (is_name(terms[0]) or len(terms) > 2 or not symbols(gold)):
+    if set(operators) <= {"=", "~", "in", "mapsto", "==="} and (
+        is_name(terms[0]) or len(terms) > 2 or not symbols(gold)
+    ):
         for meant in _answers(gold):
             if same(meant, answer, tolerance):
                 return True
@@ -290,7 +292,10 @@ def _same_equations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         renamed = _renamed(one[0], other[0], other[1])
         if renamed is not None and same(one[1], renamed, tolerance):
             return True
-    if any(item[0] in ("tuple", "set", "list", "matrix", "cup", "relation") for item in walk((left, right, other_left, other_right))):
+    if any(
+        item[0] in ("tuple", "set", "list", "matrix", "cup", "relation")
+        for item in walk((left, right, other_left, other_right))
+    ):
         return False
     if not symbols(gold) and not symbols(answer):
         return same(right, other_right, tolerance)
@@ -476,7 +481,9 @@ def _spread(parts: list[Node]) -> list[Node]:
 
 
 def _ordered(gold: Any, answer: Any, tolerance: Tolerance) -> bool:
-    return len(gold) == len(answer) and all(same(one, other, tolerance) for one, other in zip(gold, answer, strict=True))
+    return len(gold) == len(answer) and all(
+        same(one, other, tolerance) for one, other in zip(gold, answer, strict=True)
+    )
 
 
 def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
@@ -489,7 +496,9 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _same_real_sets(gold, answer)
     if other[0] == "matrix" and (len(other[1]) == 1 or len(other[1][0]) == 1):
         flat = tuple(cell for row in other[1] for cell in row)
-        return pair[1:3] == ("(", ")") and (_ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance))
+        return pair[1:3] == ("(", ")") and (
+            _ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance)
+        )
     if other[0] == "list":
         parts = other[1]
         bounds = all(part[0] == "relation" and _is_bounds(part) for part in parts)
@@ -502,7 +511,9 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _ordered(plain, pair[3], tolerance) if flipped else _ordered(pair[3], plain, tolerance)
     if other[0] == "set":
         # One point, in braces.
-        return len(other[1]) == 1 and (_same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance))
+        return len(other[1]) == 1 and (
+            _same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance)
+        )
     return False
 
 
@@ -516,7 +527,9 @@ def _matrix(node: Node, other: Node) -> Node:
 
 def _same_matrices(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     rows, others = gold[1], answer[1]
-    if len(rows) == len(others) and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)):
+    if len(rows) == len(others) and all(
+        _ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)
+    ):
         return True
     return False
 
@@ -717,7 +730,9 @@ def _line(node: Node) -> tuple[Any, Any]:
 
 
 def _merged(pieces: list[_Piece]) -> list[_Piece]:
-    kept = [piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])]
+    kept = [
+        piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])
+    ]
     found: list[_Piece] = []
     for piece in sorted(kept, key=lambda piece: (piece[0], piece[1])):
         if found:
@@ -818,7 +833,11 @@ def _rounds(gold: Node, answer: Node, left: Fraction | None, right: Fraction | N
         return _identical(gold, answer)
     value, digits = written
     counting = len(str(abs(value.numerator * 10**digits // value.denominator)))
-    enough = counting >= FRACTION_DIGITS if (left if other is gold else right) is not None else min(digits, counting) >= DECIMALS
+    enough = (
+        counting >= FRACTION_DIGITS
+        if (left if other is gold else right) is not None
+        else min(digits, counting) >= DECIMALS
+    )
     if not enough:
         return _identical(gold, answer)
     try:
@@ -864,9 +883,7 @@ def _identical(gold: Node, answer: Node) -> bool:
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
     """`(-1)^n` and `\\cos n\\pi`: where the gold only makes sense for whole numbers, those are tried."""
     counting = {
-        item[2][1]
-        for item in walk(gold)
-        if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
+        item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }
     return bool(counting) and names == counting and _equal_at_points(gold, answer, names, negative=False, whole=True)
 

@@ -69,7 +69,10 @@ _STRUCTURE = frozenset(
 _BETWEEN = frozenset(
     "\\cdot \\times \\div \\cup \\cap \\setminus \\pm \\mp \\rfloor \\rceil \\over \\choose \\pmod".split()  # noqa: SIM905
 )
-_NO_UNIT = re.compile(r"(?<![\^a-zA-Z\d-])\d|\b(?:or|more|less|than|least|most|not|no|between|to|only|if|when|where|for|except|about|if)\b", re.IGNORECASE)
+_NO_UNIT = re.compile(
+    r"(?<![\^a-zA-Z\d-])\d|\b(?:or|more|less|than|least|most|not|no|between|to|only|if|when|where|for|except|about|if)\b",
+    re.IGNORECASE,
+)
 _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _DEEPEST = 60
 
@@ -318,10 +321,9 @@ class _Parser:
             node = mixed
         parts = [node]
         while self.starts_factor():
-            factor = self.power()
-            if factor[0] == "number" and parts[-1][0] in ("number", "mixed"):
+            if self.next()[-1].isdigit() and self.found[self.at - 1][-1].isdigit():
                 raise Unreadable("two numbers side by side")
-            parts.append(factor)
+            parts.append(self.power())
         return parts[0] if len(parts) == 1 else ("*", tuple(parts))
 
     def peek_fraction(self) -> Node | None:
@@ -753,7 +755,17 @@ class _Parser:
             node = ("function", "log", (inner, base if base is not None else number(10)))
         elif base is not None:
             raise Unreadable(f"a subscript of {name}")
-        elif exponent == ("-", number(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
+        elif exponent == ("-", number(1)) and name in (
+            "sin",
+            "cos",
+            "tan",
+            "cot",
+            "sec",
+            "csc",
+            "sinh",
+            "cosh",
+            "tanh",
+        ):
             node, exponent = ("function", f"arc{name}", (inner,)), None
         else:
             node = ("function", name, (inner,))
@@ -763,7 +775,9 @@ class _Parser:
         """The argument of a function without parentheses: factors up to the next function, bracket or operator."""
         sign = self.take("-", "+")
         parts = [self.power()]
-        while self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS:
+        while (
+            self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS
+        ):
             parts.append(self.power())
         node: Node = parts[0] if len(parts) == 1 else ("*", tuple(parts))
         return ("-", node) if sign == "-" else node
@@ -846,4 +860,6 @@ def walk(node: Any) -> Any:
 
 def symbols(node: Node) -> set[str]:
     """The names of the symbols and unknown functions in it."""
-    return {item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)}
+    return {
+        item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)
+    }

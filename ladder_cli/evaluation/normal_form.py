@@ -15,7 +15,13 @@ LONGEST = 1500
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
 _GREEK = {
-    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(), strict=True)),  # noqa: E501, SIM905
+    **dict(
+        zip(
+            "αβγδεζηθικλμνξπρστυφχψω",
+            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(),
+            strict=True,
+        )
+    ),  # noqa: E501, SIM905
     **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),  # noqa: SIM905
     "ϕ": "phi",
     "ϵ": "epsilon",
@@ -144,7 +150,9 @@ _COMPOUND = re.compile(
     r"(?<=\d)\s*((?:[kcm]?m|mi|ft|[kmc]?g|N|J|W|V|A|C|L)\s*(?:/|\\cdot)\s*(?:hr?|s|min|sec|m|[kc]?m|kg|K|mol|C)"
     r"(?:\s*\^\s*\{?\d\}?)?)\s*(?=$|[,;])"
 )
-_WORDS_AFTER_NUMBER = re.compile(r"(?<=[\d}])\s+([a-zA-Z]{3,}(?:[ -]+[a-zA-Z]{2,})*)\.?(?=\s*(?:$|[,;]|\\text\{(?:and|or)\}))")
+_WORDS_AFTER_NUMBER = re.compile(
+    r"(?<=[\d}])\s+([a-zA-Z]{3,}(?:[ -]+[a-zA-Z]{2,})*)\.?(?=\s*(?:$|[,;]|\\text\{(?:and|or)\}))"
+)
 _LONG_WORD = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z]{5,}(?:[ '-]+[a-zA-Z]+)*)(?![a-zA-Z])")
 _AND_OR = re.compile(r"(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])")
 
@@ -211,7 +219,9 @@ def rewrite_command(text: str, names: str, rewrite: "re.Pattern[str] | None" = N
 
 def _unicode(text: str) -> str:
     text = _FRACTION_CHARACTER.sub(_fraction_character, text)
-    text = re.sub(f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text)
+    text = re.sub(
+        f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text
+    )
     text = re.sub(f"[{''.join(_SUBSCRIPTS)}]+", lambda m: f"_{{{''.join(map(_SUBSCRIPTS.__getitem__, m[0]))}}}", text)
     text = re.sub(r"([√∛∜])\s*(\(|\d+(?:\.\d+)?|[a-zA-Z]|\{)?", _root, text)
     text = text.translate(_TRANSLATION)
@@ -359,7 +369,9 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     elif "matrix" in text or "array" in text:
         text = re.sub(r"(?<!\\)\\\\(?=(?:d|t|c)?frac|sqrt|boxed|left|right|begin|end|pi\b|cdot|text)", r"\\", text)
     text = re.sub(r"^(?:=|\\approx(?![a-z])|\\therefore(?![a-z])|\\implies|\\Rightarrow)\s*", "", trimmed(text))
-    text = re.sub(r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text)
+    text = re.sub(
+        r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text
+    )
     text = re.sub(r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\color\s+[a-z]+", "", text)
     text = re.sub(r"\\(q?quad|left|right)(?=[a-zA-Z](?![a-zA-Z]))", r"\\\1 ", text)
@@ -370,7 +382,9 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = re.sub(r"\\\\\s*\[[^\]]*(?:pt|em|ex|mm|cm)\]|\\cr(?![a-zA-Z])", r"\\\\ ", text)
     text = re.sub(r"\^\s*\{?\s*\\degree\s*\}?|\\degree(?![a-zA-Z])", r"^\\circ ", text)
     text = re.sub(r"\\Bbb(?![a-zA-Z])", r"\\mathbb", text)
-    text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text)
+    text = re.sub(
+        r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text
+    )
     text = _ROMAN_UNIT.sub(_roman_unit, text)
     if "\\" in text:
         text = rewrite_command(text, f"(?:{_FONTS})")
@@ -416,15 +430,30 @@ _ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
 def _roman_unit(match: re.Match[str]) -> str:
     """`5\\,\\mathrm{m\\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
     words = re.split(r"(?:\\[,;: !.]|~|\s|\\cdot|/)+", match[2].strip())
-    return f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}" if all(map(_ROMAN.fullmatch, words)) else match[0]
+    return (
+        f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}"
+        if all(map(_ROMAN.fullmatch, words))
+        else match[0]
+    )
 
 
 _WHOLE_TEXTS = {
-    **{word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split())},  # noqa: E501, SIM905
+    **{
+        word: str(value)
+        for value, word in enumerate(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split()
+        )
+    },  # noqa: E501, SIM905
     **dict.fromkeys(("empty set", "the empty set"), "\\emptyset "),
-    **dict.fromkeys(("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"), "\\mathbb{R}"),  # noqa: E501
+    **dict.fromkeys(
+        ("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"),
+        "\\mathbb{R}",
+    ),  # noqa: E501
     **dict.fromkeys(("infinity", "infinitely many", "infinite"), "\\infty "),
-    **dict.fromkeys(("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"), "\\text{no solution}"),  # noqa: E501
+    **dict.fromkeys(
+        ("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"),
+        "\\text{no solution}",
+    ),  # noqa: E501
     **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
 }
 _REWRITES = [

@@ -144,7 +144,9 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
         parts = len(nodes[0][1])
     else:
         parts = 1
-    if reason is not None and (letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))):
+    if reason is not None and (
+        letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))
+    ):
         reason = None
     return _Gold(text, tuple(nodes), reason, letter[1] if letter else None, parts)
 
@@ -199,7 +201,11 @@ def _compare(gold: _Gold, answer: Answer, rule: GoldRule) -> tuple[bool, str]:
         for node in nodes:
             if same(meant, node, tolerance) or _once(meant, node, tolerance, rule):
                 return True, "as expressions"
-    if len(answer.boxes) > 1 and gold.parts == 1 and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes):
+    if (
+        len(answer.boxes) > 1
+        and gold.parts == 1
+        and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes)
+    ):
         return True, "every box as expressions"
     if rule.name == PHYSICAL and _natural(gold.nodes[0]) != gold.nodes[0]:
         if any(same(_natural(gold.nodes[0]), node, tolerance) for node in nodes):
@@ -237,7 +243,9 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
             return (wanted[1] or wanted[2]) == (more[1] or more[2])
         value, _ = _readings(more[3], rule, units=True)
         tolerance = _tolerance(gold, rule)
-        if squeezed(gold.text) == squeezed(more[3]) or any(same(meant, node, tolerance) for meant in gold.nodes for node in value):
+        if squeezed(gold.text) == squeezed(more[3]) or any(
+            same(meant, node, tolerance) for meant in gold.nodes for node in value
+        ):
             return True
     return None
 
@@ -265,7 +273,10 @@ def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
     if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
         return False
     value = Fraction(written.replace(",", "."))
-    return any(node[0] == "number" and node[2] is not None and node[1] == value for node in (nodes if written is gold.text else gold.nodes))
+    return any(
+        node[0] == "number" and node[2] is not None and node[1] == value
+        for node in (nodes if written is gold.text else gold.nodes)
+    )
 
 
 def measured_number(gold: str) -> float | None:
