@@ -13,15 +13,17 @@ A completion is read in this order; the first that is there decides:
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ladder_cli.evaluation.expression import Unreadable, read
-from ladder_cli.evaluation.normal_form import closing_brace, normal_form
+from ladder_cli.evaluation.normal_form import closing_brace, mended, normal_form, trimmed
 
 # Longer completions are read from their end, where the answer stands.
 LONGEST_READ = 20_000
 BOX, PHRASE, WHOLE, FORMULA, NUMBER, NONE = "box", "answer is", "whole text", "last formula", "last number", "none"
+
+_MOST_PHRASES, _LONGEST_STATEMENT = 20, 1000
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox|Boxed|bbox)(?![a-zA-Z])\s*(?:\[[^\]]*\]\s*)?")
 _PLACEHOLDER = re.compile(
@@ -50,8 +52,8 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _ANSWER_IS = re.compile(
-    r"(?:\*\*|__)?\s*(?:final\s+|correct\s+)?(?:answer|result|réponse|respuesta|antwort|ответ|答案)(?:\s+is|\s+are|\s+would be|\s+must be|\s+should be|是|为)?"
-    r"\s*:?\s*(?:\*\*|__)?\s*(?:is\b|:|：|=)?|####|(?:option|choice)\s+(?=\(?[A-J]\b)",
+    r"(?:\*\*|__)?\s*(?:final\s+|correct\s+)?(?:answers?|results?|solutions?|réponse|respuesta|antwort|ответ|答案)\s*(?:\*\*|__)?"
+    r"\s*(?:(?:is|are|was|would be|must be|should be|will be|es|est|ist)\b|是|为|:|：|=)+\s*(?:\*\*|__)?\s*(?::|=|is\b)?|(?:^|\n)\s*(?:#+\s*)?(?:\*\*|__)?\s*(?:final )?answer\s*(?:\*\*|__)?\s*\n|####|(?:option|choice)(?:\s+is)?:?\s+(?=\W*[A-J]\b)",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -108,11 +110,6 @@ class _Box:
         )
 
 
-@dataclass
-class _Notes:
-    said: list[str] = field(default_factory=list)
-
-
 def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter: bool = False) -> Answer:
     """The answer of a completion.
 
@@ -126,7 +123,7 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
     if len(text) > LONGEST_READ:
         text = text[-LONGEST_READ:]
         notes.append(f"only the last {LONGEST_READ} of {len(completion)} characters were read")
-    text = _outside_thoughts(text, notes)
+    text = _outside_thoughts(mended(text), notes)
     if text is None:
         return Answer(None, NONE, notes=tuple(notes))
     text = _first_turn(text)
@@ -146,12 +143,12 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
             return Answer(after, PHRASE, notes=(*notes, "an empty box was passed over"))
         notes.append("the box is empty" if found[-1].content is not None else "the box only begins")
         return Answer(None, NONE, notes=tuple(notes))
-    return _unboxed(text, notes)
+    return _unboxed(text, notes, letter)
 
 
 def has_box(completion: str) -> bool:
     """Does the completion hold a complete box with something in it, where an answer may stand?"""
-    text = _outside_thoughts(completion[-LONGEST_READ:], [])
+    text = _outside_thoughts(mended(completion[-LONGEST_READ:]), [])
     return text is not None and any(box.content is not None and not box.empty for box in find_boxes(text))
 
 
@@ -242,14 +239,14 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
         return None
     if len(filled) < len(found):
         notes.append("empty boxes were passed over")
-    group = _together(text, filled, parts)
+    group = _together(text, filled, parts, notes)
     contents = list(dict.fromkeys(box.content.strip() for box in group if box.content is not None))
     if len(group) < len(filled):
         notes.append(
             f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes"
         )
     if not truncated:
-        later = _after_phrase(text[filled[-1].end :], _FINAL)
+        later = _after_phrase(text[filled[-1].end :], _FINAL, alone=True)
         if later is not None:
             notes.append("the final answer was stated after the box")
             return Answer(later, PHRASE, notes=tuple(notes))
@@ -263,16 +260,24 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
     return Answer(", ".join(contents), BOX, tuple(contents), tuple(notes))
 
 
-def _together(text: str, filled: list[_Box], parts: int) -> list[_Box]:
-    """The boxes at the end that belong together."""
+def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> list[_Box]:
+    """The boxes at the end that belong together.
+
+    Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
+    `$\\boxed{2}, \\boxed{3}$` gives two answers. `$\\boxed{2}$ and $\\boxed{3}$` is judged by its last box then, as the
+    MATH set is.
+    """
     group = [filled[-1]]
     for box in reversed(filled[:-1]):
         between = text[box.end : group[0].start]
         if not _joins(between):
             break
+        if parts == 1 and _ends_a_formula(between):
+            notes.append("a box in a formula of its own is another statement: the last one counts")
+            break
         group.insert(0, box)
     distinct = list(dict.fromkeys((box.content or "").strip() for box in group))
-    if parts > 1 and len(distinct) < parts and len(filled) > len(group):
+    if parts > 1 and sum(_holds(content) for content in distinct) < parts and len(filled) > len(group):
         wider = list(group)
         for box in reversed(filled[: -len(group)]):
             between = text[box.end : wider[0].start]
@@ -283,6 +288,20 @@ def _together(text: str, filled: list[_Box], parts: int) -> list[_Box]:
         if len(contents) == parts:
             return wider
     return group
+
+
+def _ends_a_formula(between: str) -> bool:
+    """Does a formula end and another begin between two boxes?"""
+    return re.search(r"\$[^$]*\w[^$]*\$|\\[)\]].*\w.*\\[(\[]", between, re.DOTALL) is not None
+
+
+def _holds(content: str) -> int:
+    """How many answers a box holds."""
+    try:
+        node = read(normal_form(content))
+    except Unreadable:
+        return 1
+    return len(node[1]) if node[0] in ("list", "set", "groups") else 1
 
 
 def _joins(between: str) -> bool:
@@ -303,25 +322,40 @@ def _joins(between: str) -> bool:
     )
 
 
-def _after_phrase(text: str, phrase: re.Pattern[str]) -> str | None:
-    """What is given as the answer after the last such phrase that is followed by one."""
-    for match in reversed(list(phrase.finditer(text))):
-        answer = _stated(text[match.end() :])
+def _after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False, letter: bool = False) -> str | None:
+    """What is given as the answer after the last such phrase that is followed by one.
+
+    Args:
+        alone: the sentence must hold nothing else.
+    """
+    for match in reversed(list(phrase.finditer(text))[-_MOST_PHRASES:]):
+        answer = _stated(text[match.end() : match.end() + _LONGEST_STATEMENT], alone, letter)
         if answer is not None:
-            return answer
+            return trimmed(answer)
     return None
 
 
-def _stated(rest: str) -> str | None:
-    """The answer in the sentence that begins here: a formula, a choice, a number, or a few words."""
+def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
+    """The answer in the sentence that begins here: a formula, a choice, a number, or a few words.
+
+    Args:
+        alone: a formula or choice that is the whole sentence.
+        letter: the letter of a choice is looked for.
+    """
     rest = rest.lstrip(" \t:*_\"'“`>")
     if rest.startswith("\n"):
         rest = rest.lstrip().lstrip("*_ ")
     again = re.match(r"(?:the\s+)?(?:final\s+)?(?:answer|result)\s+(?:is|:)\s*:?\s*", rest, re.IGNORECASE)
     if again:
         rest = rest[again.end() :].lstrip(" *_\"'\n")
-    if not rest:
+    if not rest or re.match(r"(?:not|n't|neither|unknown|unclear)\b", rest):
         return None
+    if letter:
+        chosen = re.match(
+            r"(?:\W|\\(?:text|textbf|mathrm|boxed)\b|option\b|choice\b)*([A-J])(?![\w'])", rest, re.IGNORECASE
+        )
+        if chosen and chosen[1].isupper():
+            return chosen[1]
     display = re.match(r"\s*(?:\$\$|\\\[)", rest)
     if display:
         formula = _MATH.match(rest.lstrip())
@@ -337,6 +371,8 @@ def _stated(rest: str) -> str | None:
         )
     if stripped and len(stripped) <= 120 and _readable(stripped) and not _words(stripped):
         return stripped
+    if alone:
+        return None
     formulas = [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(sentence)]
     formulas = _listed(sentence, formulas)
     numbers = [
@@ -346,16 +382,19 @@ def _stated(rest: str) -> str | None:
         tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", sentence[formulas[-1][1] :])
         return formulas[-1][2].strip() + ("\\%" if tail else "")
     if numbers:
-        return _plain(numbers[-1], sentence)
+        listed = _listed(sentence, [(match.start(), match.end(), _plain(match, sentence)) for match in numbers])
+        return listed[-1][2]
     if stripped and len(stripped.split()) <= 4 and len(stripped) <= 40:
         return stripped
     return None
 
 
 def _words(text: str) -> bool:
-    """Are there words of prose in it?"""
-    bare = re.sub(r"\\[a-zA-Z]+(?:\{[a-zA-Z\s]*\})?", " ", text)
-    return re.search(r"[a-zA-Z]{3,}\s+[a-zA-Z]{2,}", bare) is not None
+    """Are there words of prose in it, other than names of functions, units, and what stands in text commands?"""
+    bare = re.sub(r"\\[a-zA-Z]+(?:\{[a-zA-Z\s]*\})?|\\text\{[^{}]*\}", " ", normal_form(text))
+    return re.search(r"(?<![a-zA-Z_{])[A-Za-z][a-z]+(?![a-zA-Z])", bare) is not None or "\\text{" in re.sub(
+        r"(?<=[\d}])\s*\\text\{[^{}]*\}|\\text\{(?:and|or)\}", "", normal_form(text)
+    )
 
 
 def _first_sentence(text: str) -> str:
@@ -414,11 +453,11 @@ def _readable(text: str) -> bool:
     return True
 
 
-def _unboxed(text: str, notes: list[str]) -> Answer:
+def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
     stripped = text.strip()
     if not stripped:
         return Answer(None, NONE, notes=(*notes, "empty"))
-    stated = _after_phrase(text, _ANSWER_IS)
+    stated = _after_phrase(text, _ANSWER_IS, letter=letter)
     if stated is not None:
         return Answer(stated, PHRASE, notes=tuple(notes))
     if len(stripped) <= 300 and "\n" not in stripped and not _words(stripped) and _readable(stripped.strip("*")):
@@ -436,10 +475,12 @@ def _unboxed(text: str, notes: list[str]) -> Answer:
             return Answer(inner.strip() + ("\\%" if tail else ""), FORMULA, notes=tuple(notes))
         del start
         break
+    if numbers and re.search(r"\b(?:not|isn't)\s*\Z", text[: numbers[-1].start()]):
+        return Answer(None, NONE, notes=(*notes, "the last number is denied"))
     if numbers:
         return Answer(_plain(numbers[-1], text), NUMBER, notes=tuple(notes))
     if formulas:
         return Answer(formulas[-1][2].strip(), FORMULA, notes=tuple(notes))
-    if len(stripped.split()) <= 3 and len(stripped) <= 40:
+    if len(stripped.split()) == 1 and len(stripped) <= 40:
         return Answer(stripped, WHOLE, notes=tuple(notes))
     return Answer(None, NONE, notes=(*notes, "no box, formula or number"))

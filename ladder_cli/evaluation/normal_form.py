@@ -7,6 +7,10 @@ drops a letter that could be a variable, and never makes a number out of a tuple
 
 import re
 import unicodedata
+from functools import lru_cache
+
+# Longer strings are no answers that anybody could read: only their blanks are taken out.
+LONGEST = 1500
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
@@ -123,7 +127,7 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 # Words that are commands without their backslash.
 _NAMES = (
     "arcsin|arccos|arctan|arccot|arcsec|arccsc|asin|acos|atan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm"
-    "|sqrt|infinity|infty|inf|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi|psi|rho|tau|pi|pm|max|min"
+    "|sqrt|infinity|infty|inf|alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|omega|phi|psi|rho|tau|pi|max|min"
 )
 _RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _BARE_NAME = re.compile(rf"(?<![a-zA-Z\\])({_NAMES})(?![a-zA-Z])")
@@ -154,7 +158,7 @@ _AND_OR = re.compile(r"(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])")
 
 _FRACTION_CHARACTER = re.compile("[¼-¾⅐-⅞↉]")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot|overbar)\s*\{?\s*(\d+)\s*\}?(?:\s*\\dot\s*\{?(\d)\}?)?")
-_DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{1,6}?)(?:\2){2,}\2*\s*(?:\\ldots|\.\.\.+)")
+_DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{2,6}(?=(?:\d+))|\d)(?:(?<=\d\d)\2|\2\2)\2*\s*(?:\\ldots|\.\.\.+)")
 _SCIENTIFIC = re.compile(r"(?<![a-zA-Z\\\d.])(\d+\.?\d*|\.\d+)\s*[eE]\s*([+-]?\d+)(?![\d.a-zA-Z])")
 _GROUPED = r"\d{{1,3}}(?:{0}\d{{3}})+(?![\d])"
 _BRACED_GROUPS = re.compile(r"(?<![\d.])" + _GROUPED.format(r"(?:\s*\{\s*,\s*\}\s*|,\s*\\!\s*|\\!\s*,?\s*|\\,)"))
@@ -167,6 +171,18 @@ _DIGITS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "ei
            "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}  # fmt: skip
 _BASE_WORD = re.compile(rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|_({'|'.join(_DIGITS)})(?![a-z])")  # fmt: skip # noqa: E501
 _IN_BASE = re.compile(rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)")  # fmt: skip # noqa: E501
+
+
+# What `\frac`, `\boxed`, `\alpha`, `\vec`, `\text` become where a string was unescaped once too often.
+_UNESCAPED = str.maketrans({"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"})
+
+
+def mended(text: str) -> str:
+    """With the commands whose backslash and first letter have become a control character."""
+    if text.isprintable():
+        return text
+    text = text.translate(_UNESCAPED)
+    return re.sub(r"\t(?=ext(?:bf|it|rm)?\{|imes(?![a-z])|heta(?![a-z])|frac(?![a-z])|an(?![a-z]))", r"\\t", text)
 
 
 def closing_brace(text: str, opened: int) -> int:
@@ -263,6 +279,8 @@ def _text(content: str) -> str:
         return f"{unit[1]}\\text{{{unit[2]}}}"
     if re.search(r"\\(?:frac|sqrt|pi|times|cdot)", bare):
         return f" {inner} "
+    if "\\" not in inner:
+        inner = inner.replace("{", "").replace("}", "")
     return f"\\text{{{inner}}}"
 
 
@@ -279,7 +297,7 @@ def _texts(text: str) -> str:
         name = match[0][1:].rstrip("{ ").rstrip("*")
         content = text[match.end() : end]
         out.append(text[position : match.start()])
-        if name == "operatorname" or re.fullmatch(rf"\s*(?:{_NAMES})\s*", content):
+        if name == "operatorname" or re.fullmatch(rf"\s*(?!max|min|sec|inf)(?:{_NAMES})\s*", content):
             stripped = content.strip()
             out.append(f"\\{_RENAMED.get(stripped, stripped)} " if stripped.isalpha() else f"\\text{{{content}}}")
         elif re.search(rf"\\(?:{_TEXTS})\s*\{{", content):
@@ -334,6 +352,7 @@ def trimmed(text: str) -> str:
             return text
 
 
+@lru_cache(maxsize=8192)
 def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     """The normal form of an answer.
 
@@ -342,12 +361,14 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
             otherwise it separates the parts of a list.
         units: read `m/s` after a number as a unit, though it could be variables.
     """
-    text = _unicode(text)
+    if len(text) > LONGEST:
+        return "".join(text.split())
+    text = _unicode(mended(text))
     if "\\" in text and not re.search(r"\\begin|\\substack", text):
         text = re.sub(r"\\\\(?=[a-zA-Z{}%$,;:!])", r"\\", text)
     elif "matrix" in text or "array" in text:
-        text = re.sub(r"\\\\(?=(?:d|t|c)?frac|sqrt|boxed|left|right|begin|end|pi\b|cdot|text)", r"\\", text)
-    text = trimmed(text)
+        text = re.sub(r"(?<!\\)\\\\(?=(?:d|t|c)?frac|sqrt|boxed|left|right|begin|end|pi\b|cdot|text)", r"\\", text)
+    text = re.sub(r"^(?:=|\\approx(?![a-z])|\\therefore(?![a-z])|\\implies|\\Rightarrow)\s*", "", trimmed(text))
     text = re.sub(
         r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text
     )
@@ -357,7 +378,14 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = _SIZES.sub("", text) if "\\" in text else text
     text = _BRACED_GROUPS.sub(_without_separators, text)
     text = re.sub(r"\\!|\\/", "", text)
-    text = re.sub(r"\{\s*,\s*\}", ",", text)
+    text = re.sub(r"\{\s*([,:;])\s*\}", r"\1", text)
+    text = re.sub(r"\\\\\s*\[[^\]]*(?:pt|em|ex|mm|cm)\]|\\cr(?![a-zA-Z])", r"\\\\ ", text)
+    text = re.sub(r"\^\s*\{?\s*\\degree\s*\}?|\\degree(?![a-zA-Z])", r"^\\circ ", text)
+    text = re.sub(r"\\Bbb(?![a-zA-Z])", r"\\mathbb", text)
+    text = re.sub(
+        r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text
+    )
+    text = _ROMAN_UNIT.sub(_roman_unit, text)
     if "\\" in text:
         text = rewrite_command(text, f"(?:{_FONTS})")
         text = re.sub(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}", r"\1", text)
@@ -366,6 +394,7 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
         text = _COMMAND.sub(_synonym, text)
         text = _texts(text)
     text = re.sub(r"\\\$|\$", "", text)
+    text = _rewritten(text)
     text = _BASE_WORD.sub(_base, text)
     text = _IN_BASE.sub(_base, text)
     text = _SPACES.sub(" ", text).strip()
@@ -373,7 +402,8 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = _MAGNITUDE.sub(_magnitude, text)
     text = re.sub(r"\\text\{\s*\}", "", text)
     text = _REPEATING.sub(_repeating, text)
-    text = _DOTTED.sub(lambda m: f"\\repeating{{{m[1] if m[1][0] != '.' else '0' + m[1]}}}{{{m[2]}}}", text)
+    if "..." in text or "\\ldots" in text:
+        text = _DOTTED.sub(lambda m: f"\\repeating{{{m[1] if m[1][0] != '.' else '0' + m[1]}}}{{{m[2]}}}", text)
     text = _SCIENTIFIC.sub(lambda m: f"{m[1]}\\times10^{{{m[2].lstrip('+')}}}", text)
     if thousands:
         text = _COMMA_GROUPS.sub(_without_separators, text) if _one_number(text) else text
@@ -393,6 +423,77 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     return trimmed(text)
 
 
+_ROMAN_UNIT = re.compile(r"(?<=[\d}])((?:\\[,;: !]|~|\s)*)\\(?:mathrm|rm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
+
+
+def _roman_unit(match: re.Match[str]) -> str:
+    """`5\\,\\mathrm{m\\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
+    words = re.split(r"(?:\\[,;: !.]|~|\s|\\cdot|/)+", match[2].strip())
+    return (
+        f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}"
+        if all(map(_ROMAN.fullmatch, words))
+        else match[0]
+    )
+
+
+_WHOLE_TEXTS = {
+    **{
+        word: str(value)
+        for value, word in enumerate(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split()
+        )
+    },  # noqa: E501, SIM905
+    **dict.fromkeys(("empty set", "the empty set"), "\\emptyset "),
+    **dict.fromkeys(
+        ("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"),
+        "\\mathbb{R}",
+    ),  # noqa: E501
+    **dict.fromkeys(("infinity", "infinitely many", "infinite"), "\\infty "),
+    **dict.fromkeys(
+        ("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"),
+        "\\text{no solution}",
+    ),  # noqa: E501
+    **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
+}
+_REWRITES = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"^\\text\{\s*(?i:(?:the |my )?(?:final |correct )?(?:answer|result)(?: is)?)\s*[:=]?\s*\}\s*[:=]?", ""),
+        (r"^(?i:(?:the |my )?(?:final |correct )?answer(?: is)?)\s*[:=]?\s*(?![a-zA-Z])", ""),
+        (r"^(?:USD|US|Rs\.?|EUR|INR|CAD|HK|NT)\s*(?=\d)", ""),
+        (r"(?<=[\w)}])\*\*\s*(-?\d+)", r"^{\1}"),
+        (r"(?<=[\w)}])\*\*\s*(?=[a-zA-Z({])", "^"),
+        (r"(?<=[\w)}])\^\s*(-\d+)", r"^{\1}"),
+        (r"(?<=[)\]}])\s*U\s*(?=[(\[\\])", r"\\cup "),
+        (r"(\\mathbb\{R\})\s*(?:-|\\setminus|/)\s*(?=\\?\{)", r"\1\\setminus "),
+        (r"\(\s*(?:\\bmod|\\mod|\\pmod|\\text\{\s*mod\s*\}|mod)\s*\{?(\d+|[a-z])\}?\s*\)", r"\\pmod{\1}"),
+        (r"\\pmod\s*(\d+|[a-z])", r"\\pmod{\1}"),
+        (r"(?:\\mod|\\bmod|\bmod|\\text\{\s*mod\s*\})\s*\{?(\d+)\}?\s*$", r"\\pmod{\1}"),
+        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
+        (r"(\d*\.\d*)\((\d{1,8})\)(?:\.\.\.)?$", r"\1\\overline{\2}"),
+        (r"(?<=\d)\s*_\s*\{?\s*\((\d+)\)\s*\}?", r"_{\1}"),
+        (r"(?<=\d)\s*\\text\{\s*(?:in )?base\s*\}\s*(\d+)", r"_{\1}"),
+        (r"(?:,|\s)*\\text\{\s*for (?:all|any|every|each)\b[^{}]*\}.*$", ""),
+        (r"(?<=[\w)}])(?:,|\s|\\quad)*\\forall.*$", ""),
+        (r"^([a-zA-Z])\s*:\s*([a-zA-Z])\s*\\(?:mapsto|rightarrow)", r"\1(\2)="),
+        (r"^\]([^\[\]]+,[^\[\]]+)\[$", r"(\1)"),
+        (r"^\]([^\[\]]+,[^\[\]]+)\]$", r"(\1]"),
+        (r"^\[([^\[\]]+,[^\[\]]+)\[$", r"[\1)"),
+    )
+]
+
+
+def _rewritten(text: str) -> str:
+    """Spellings of one thing that are no LaTeX, or LaTeX of another kind."""
+    words = re.sub(r"^\\text\{\s*([^{}]*?)\s*\}$", r"\1", text).strip(" .").lower()
+    if words in _WHOLE_TEXTS:
+        return _WHOLE_TEXTS[words]
+    for pattern, by in _REWRITES:
+        text = pattern.sub(by, text)
+    return text
+
+
 def _one_number(text: str) -> bool:
     """Is there no list or tuple in which `1,234` could be two parts?"""
     without = _COMMA_GROUPS.sub("0", text)
@@ -402,6 +503,8 @@ def _one_number(text: str) -> bool:
 def squeezed(text: str) -> str:
     """The string that is compared where an answer cannot be read: its normal form without blanks and braces' variants."""
     text = normal_form(text)
+    if len(text) > LONGEST:
+        return text
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"\{(\w)\}", r"\1", text)
     text = re.sub(r"(?<=[a-zA-Z])\s+(?=[a-zA-Z])", "\x00", text)

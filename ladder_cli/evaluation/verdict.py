@@ -25,7 +25,7 @@ from typing import Any
 from ladder_cli.data.gold import PHYSICAL, GoldRule
 from ladder_cli.evaluation.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
 from ladder_cli.evaluation.equality import EXACT, Tolerance, is_name, same, unnamed
-from ladder_cli.evaluation.expression import Node, Unreadable, read, walk
+from ladder_cli.evaluation.expression import Node, Unreadable, read, symbols, walk
 from ladder_cli.evaluation.normal_form import normal_form, squeezed
 
 CORRECT, INCORRECT, NO_ANSWER = "correct", "incorrect", "no_answer"
@@ -35,6 +35,7 @@ VERDICTS = (CORRECT, INCORRECT, NO_ANSWER, GOLD_UNPARSED, TIMEOUT, CRASH)
 RELATIVE_TOLERANCE = 0.01
 LONGEST_GRADED = LONGEST_READ
 _LONGEST_KEPT = 200
+_LONGEST_GOLD, _WORDS_OF_PROSE = 200, 20
 __all__ = ["boxes", "has_box", "judge", "measured_number", "unread"]
 
 _DECIMAL_COMMA = re.compile(r"-?(?:\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+)")
@@ -130,6 +131,9 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
             text = re.sub(r"^.*\\(?:boxed|fbox)\s*\{", "", text, flags=re.DOTALL)
         else:
             text = read_answer(text, parts=2).text or ""
+    elif len(text) > _LONGEST_GOLD and len(re.findall(r"[a-z]{2,}[.,]?\s", text)) > _WORDS_OF_PROSE:
+        # A worked solution without a box.
+        text = read_answer(text, parts=2).text or ""
     measured = measured_number(text) if rule.name == PHYSICAL else None
     if measured is not None:
         return _Gold(text, (("number", Fraction(measured), 6),), None, None, 1)
@@ -149,7 +153,8 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
 
 def _flat(text: str) -> str:
     """The normal form with the content of its text commands in place."""
-    return re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
+    flat = re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
+    return re.sub(r"^(?i:option|choice|answer)\s*:?\s*(?=[(\[]?[A-J]\b)", "", flat)
 
 
 def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node], str | None]:
@@ -196,6 +201,12 @@ def _compare(gold: _Gold, answer: Answer, rule: GoldRule) -> tuple[bool, str]:
         for node in nodes:
             if same(meant, node, tolerance) or _once(meant, node, tolerance, rule):
                 return True, "as expressions"
+    if (
+        len(answer.boxes) > 1
+        and gold.parts == 1
+        and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes)
+    ):
+        return True, "every box as expressions"
     if rule.name == PHYSICAL and _natural(gold.nodes[0]) != gold.nodes[0]:
         if any(same(_natural(gold.nodes[0]), node, tolerance) for node in nodes):
             return True, "as expressions, with the natural logarithm"
