@@ -103,7 +103,9 @@ class _Box:
 
     @property
     def empty(self) -> bool:
-        return self.content is not None and (not self.content.strip() or _PLACEHOLDER.fullmatch(self.content) is not None)
+        return self.content is not None and (
+            not self.content.strip() or _PLACEHOLDER.fullmatch(self.content) is not None
+        )
 
 
 @dataclass
@@ -188,11 +190,16 @@ def find_boxes(text: str) -> list[_Box]:
             position = end + 1
         elif following == "(":
             end = text.find(")", opened)
-            found.append(_Box(match.start(), end + 1 if end > 0 else len(text), text[opened + 1 : end] if end > 0 else None))
+            found.append(
+                _Box(match.start(), end + 1 if end > 0 else len(text), text[opened + 1 : end] if end > 0 else None)
+            )
             position = max(end, opened)
         elif following and not following.isspace() and following not in "}$,.;:)\"'`":
             # \boxed 4, \boxed12, \boxed\frac12: one number, letter or command.
-            token = re.match(r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\[a-zA-Z]+(?:\{[^{}]*\})*", text[opened:])
+            token = re.match(
+                r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\[a-zA-Z]+(?:\{[^{}]*\})*",
+                text[opened:],
+            )
             if token is None:
                 position = opened
                 continue
@@ -238,7 +245,9 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
     group = _together(text, filled, parts)
     contents = list(dict.fromkeys(box.content.strip() for box in group if box.content is not None))
     if len(group) < len(filled):
-        notes.append(f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes")
+        notes.append(
+            f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes"
+        )
     if not truncated:
         later = _after_phrase(text[filled[-1].end :], _FINAL)
         if later is not None:
@@ -288,7 +297,10 @@ def _joins(between: str) -> bool:
     if not re.search(r"[a-zA-Z0-9=]", words):
         return len(words) <= 10
     # "and", "papers and", "for part (a) and", "and y_2 =".
-    return re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words) is not None
+    return (
+        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
+        is not None
+    )
 
 
 def _after_phrase(text: str, phrase: re.Pattern[str]) -> str | None:
@@ -318,12 +330,18 @@ def _stated(rest: str) -> str | None:
     stripped = sentence.strip().strip("*_\"'”` ").rstrip(".,;:!")
     choice = re.fullmatch(r"\(?([A-J])\)?(?:[.):]\s*.*|\s*)", stripped)
     if choice and len(stripped) < 60:
-        return stripped if re.fullmatch(r"\(?[A-J]\)?", stripped) else f"({choice[1]}) {stripped.split(choice[1], 1)[1].lstrip('.): ')}"
+        return (
+            stripped
+            if re.fullmatch(r"\(?[A-J]\)?", stripped)
+            else f"({choice[1]}) {stripped.split(choice[1], 1)[1].lstrip('.): ')}"
+        )
     if stripped and len(stripped) <= 120 and _readable(stripped) and not _words(stripped):
         return stripped
     formulas = [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(sentence)]
     formulas = _listed(sentence, formulas)
-    numbers = [match for match in _PLAIN_NUMBER.finditer(sentence) if not _inside(match.start(), _MATH.finditer(sentence))]
+    numbers = [
+        match for match in _PLAIN_NUMBER.finditer(sentence) if not _inside(match.start(), _MATH.finditer(sentence))
+    ]
     if formulas and (not numbers or formulas[-1][1] > numbers[-1].end()):
         tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", sentence[formulas[-1][1] :])
         return formulas[-1][2].strip() + ("\\%" if tail else "")
@@ -377,9 +395,15 @@ def _plain(match: re.Match[str], text: str) -> str:
     if decimal and len(decimal[2]) != 3:
         value = f"{decimal[1]}.{decimal[2]}"
     sign = "-" if (match["sign"] or "").strip() in ("-", "−", "–") else ""
-    if sign and re.search(r"[\w)]\s*\Z", text[: match.start()]) and not re.search(r"\b(?:is|are|be|or|and|to|get)\s*\Z", text[: match.start()]):
+    if (
+        sign
+        and re.search(r"[\w)]\s*\Z", text[: match.start()])
+        and not re.search(r"\b(?:is|are|be|or|and|to|get)\s*\Z", text[: match.start()])
+    ):
         sign = ""
-    return f"{sign}{value}{match['exponent'] or ''}{match['bottom'] or ''}{'%' if match['percent'] else ''}".replace("%", "\\%")
+    return f"{sign}{value}{match['exponent'] or ''}{match['bottom'] or ''}{'%' if match['percent'] else ''}".replace(
+        "%", "\\%"
+    )
 
 
 def _readable(text: str) -> bool:

@@ -282,7 +282,10 @@ def _same_equations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         renamed = _renamed(one[0], other[0], other[1])
         if renamed is not None and same(one[1], renamed, tolerance):
             return True
-    if any(item[0] in ("tuple", "set", "list", "matrix", "cup", "relation") for item in walk((left, right, other_left, other_right))):
+    if any(
+        item[0] in ("tuple", "set", "list", "matrix", "cup", "relation")
+        for item in walk((left, right, other_left, other_right))
+    ):
         return False
     if not symbols(gold) and not symbols(answer):
         return same(right, other_right, tolerance)
@@ -465,7 +468,9 @@ def _spread(parts: list[Node]) -> list[Node]:
 
 
 def _ordered(gold: Any, answer: Any, tolerance: Tolerance) -> bool:
-    return len(gold) == len(answer) and all(same(one, other, tolerance) for one, other in zip(gold, answer, strict=True))
+    return len(gold) == len(answer) and all(
+        same(one, other, tolerance) for one, other in zip(gold, answer, strict=True)
+    )
 
 
 def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
@@ -478,7 +483,9 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _same_real_sets(gold, answer)
     if other[0] == "matrix" and (len(other[1]) == 1 or len(other[1][0]) == 1):
         flat = tuple(cell for row in other[1] for cell in row)
-        return pair[1:3] == ("(", ")") and (_ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance))
+        return pair[1:3] == ("(", ")") and (
+            _ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance)
+        )
     if other[0] == "list":
         parts = other[1]
         bounds = all(part[0] == "relation" and _is_bounds(part) for part in parts)
@@ -491,13 +498,17 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _ordered(plain, pair[3], tolerance) if flipped else _ordered(pair[3], plain, tolerance)
     if other[0] == "set":
         # One point, in braces.
-        return len(other[1]) == 1 and (_same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance))
+        return len(other[1]) == 1 and (
+            _same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance)
+        )
     return False
 
 
 def _same_matrices(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     rows, others = gold[1], answer[1]
-    if len(rows) == len(others) and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)):
+    if len(rows) == len(others) and all(
+        _ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)
+    ):
         return True
     return False
 
@@ -660,7 +671,9 @@ def _line(node: Node) -> tuple[Any, Any]:
 
 
 def _merged(pieces: list[_Piece]) -> list[_Piece]:
-    kept = [piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])]
+    kept = [
+        piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])
+    ]
     found: list[_Piece] = []
     for piece in sorted(kept, key=lambda piece: (piece[0], piece[1])):
         if found:
@@ -803,9 +816,7 @@ def _identical(gold: Node, answer: Node) -> bool:
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
     """`(-1)^n` and `\\cos n\\pi`: where the gold only makes sense for whole numbers, those are tried."""
     counting = {
-        item[2][1]
-        for item in walk(gold)
-        if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
+        item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }
     return bool(counting) and names == counting and _equal_at_points(gold, answer, names, negative=False, whole=True)
 

@@ -710,7 +710,17 @@ class _Parser:
             node = ("function", "log", (inner, base if base is not None else number(10)))
         elif base is not None:
             raise Unreadable(f"a subscript of {name}")
-        elif exponent == ("-", number(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
+        elif exponent == ("-", number(1)) and name in (
+            "sin",
+            "cos",
+            "tan",
+            "cot",
+            "sec",
+            "csc",
+            "sinh",
+            "cosh",
+            "tanh",
+        ):
             node, exponent = ("function", f"arc{name}", (inner,)), None
         else:
             node = ("function", name, (inner,))
@@ -720,7 +730,9 @@ class _Parser:
         """The argument of a function without parentheses: factors up to the next function, bracket or operator."""
         sign = self.take("-", "+")
         parts = [self.power()]
-        while self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS:
+        while (
+            self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS
+        ):
             parts.append(self.power())
         node: Node = parts[0] if len(parts) == 1 else ("*", tuple(parts))
         return ("-", node) if sign == "-" else node
@@ -803,4 +815,6 @@ def walk(node: Any) -> Any:
 
 def symbols(node: Node) -> set[str]:
     """The names of the symbols and unknown functions in it."""
-    return {item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)}
+    return {
+        item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)
+    }

@@ -11,7 +11,13 @@ import unicodedata
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
 _GREEK = {
-    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(), strict=True)),  # noqa: E501, SIM905
+    **dict(
+        zip(
+            "αβγδεζηθικλμνξπρστυφχψω",
+            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(),
+            strict=True,
+        )
+    ),  # noqa: E501, SIM905
     **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),  # noqa: SIM905
     "ϕ": "phi",
     "ϵ": "epsilon",
@@ -140,7 +146,9 @@ _COMPOUND = re.compile(
     r"(?<=\d)\s*((?:[kcm]?m|mi|ft|[kmc]?g|N|J|W|V|A|C|L)\s*(?:/|\\cdot)\s*(?:hr?|s|min|sec|m|[kc]?m|kg|K|mol|C)"
     r"(?:\s*\^\s*\{?\d\}?)?)\s*(?=$|[,;])"
 )
-_WORDS_AFTER_NUMBER = re.compile(r"(?<=[\d}])\s+([a-zA-Z]{3,}(?:[ -]+[a-zA-Z]{2,})*)\.?(?=\s*(?:$|[,;]|\\text\{(?:and|or)\}))")
+_WORDS_AFTER_NUMBER = re.compile(
+    r"(?<=[\d}])\s+([a-zA-Z]{3,}(?:[ -]+[a-zA-Z]{2,})*)\.?(?=\s*(?:$|[,;]|\\text\{(?:and|or)\}))"
+)
 _LONG_WORD = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z]{5,}(?:[ '-]+[a-zA-Z]+)*)(?![a-zA-Z])")
 _AND_OR = re.compile(r"(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])")
 
@@ -195,7 +203,9 @@ def rewrite_command(text: str, names: str, rewrite: "re.Pattern[str] | None" = N
 
 def _unicode(text: str) -> str:
     text = _FRACTION_CHARACTER.sub(_fraction_character, text)
-    text = re.sub(f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text)
+    text = re.sub(
+        f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text
+    )
     text = re.sub(f"[{''.join(_SUBSCRIPTS)}]+", lambda m: f"_{{{''.join(map(_SUBSCRIPTS.__getitem__, m[0]))}}}", text)
     text = re.sub(r"([√∛∜])\s*(\(|\d+(?:\.\d+)?|[a-zA-Z]|\{)?", _root, text)
     text = text.translate(_TRANSLATION)
@@ -338,7 +348,9 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     elif "matrix" in text or "array" in text:
         text = re.sub(r"\\\\(?=(?:d|t|c)?frac|sqrt|boxed|left|right|begin|end|pi\b|cdot|text)", r"\\", text)
     text = trimmed(text)
-    text = re.sub(r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text)
+    text = re.sub(
+        r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text
+    )
     text = re.sub(r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\color\s+[a-z]+", "", text)
     text = re.sub(r"\\(q?quad|left|right)(?=[a-zA-Z](?![a-zA-Z]))", r"\\\1 ", text)

@@ -140,7 +140,9 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
         parts = len(nodes[0][1])
     else:
         parts = 1
-    if reason is not None and (letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))):
+    if reason is not None and (
+        letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))
+    ):
         reason = None
     return _Gold(text, tuple(nodes), reason, letter[1] if letter else None, parts)
 
@@ -230,7 +232,9 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
             return (wanted[1] or wanted[2]) == (more[1] or more[2])
         value, _ = _readings(more[3], rule, units=True)
         tolerance = _tolerance(gold, rule)
-        if squeezed(gold.text) == squeezed(more[3]) or any(same(meant, node, tolerance) for meant in gold.nodes for node in value):
+        if squeezed(gold.text) == squeezed(more[3]) or any(
+            same(meant, node, tolerance) for meant in gold.nodes for node in value
+        ):
             return True
     return None
 
@@ -258,7 +262,10 @@ def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
     if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
         return False
     value = Fraction(written.replace(",", "."))
-    return any(node[0] == "number" and node[2] is not None and node[1] == value for node in (nodes if written is gold.text else gold.nodes))
+    return any(
+        node[0] == "number" and node[2] is not None and node[1] == value
+        for node in (nodes if written is gold.text else gold.nodes)
+    )
 
 
 def measured_number(gold: str) -> float | None:
