@@ -87,7 +87,7 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
 
 def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Problem:
     if benchmark.kind == "label":
-        example = classification.TASKS[benchmark.name].example(row, name, where)
+        example = classification.label_task(benchmark.name).example(row, name, where)
         return Problem(name, example.question, example.completion)
     gold = gold_column(row, benchmark.gold, where)
     if benchmark.gold_after is not None:

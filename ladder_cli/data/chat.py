@@ -2,24 +2,61 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
+from ladder_cli.config import DEFAULT_DATE, Learn
+from ladder_cli.data.template_clock import line_in_source, with_fixed_clock
+from ladder_cli.errors import UserError
+
 DEFAULT_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-_PLAIN_PROMPT = "Question: {question}\nAnswer:\n"
-_PLAIN_TURN = "{role}: {content}\n"
+# Where the tokenizer has no chat template. A turn of the assistant looks the same in the middle of a chat as where it
+# is generated, so that all of them can be learned.
+_PLAIN_TURNS = {"user": "Question: {text}\n", "assistant": "Answer:\n{text}{end}\n"}
+_PLAIN_OTHER = "{role}: {text}\n"
+_PLAIN_GENERATION = "Answer:\n"
 _PROBE = "PROBE"
 Messages = tuple[tuple[str, str], ...]
+# Conversations whose rendering tells two templates or tokenizers apart: white space at the ends, composed and
+# decomposed letters, template marks and other models' special tokens as text, thoughts in an earlier turn, tools.
+_ODD = (
+    " \t{{ x }} {% y %} <|im_start|> [INST] </s> e\u0301 \u00e9 \u6f22\u5b57 \U0001f600 1234567 \\boxed{1}\r\n\n  z \n"
+)
+_THOUGHT = "<think>\nfirst\n</think>\n\nthen"
+_PROBES: tuple[Messages, ...] = (
+    (("user", _PROBE),),
+    (("user", _ODD),),
+    (("system", _PROBE), ("user", _PROBE)),
+    (("user", _PROBE), ("assistant", _PROBE), ("user", _ODD)),
+    (("system", _ODD), ("user", _PROBE), ("assistant", _ODD), ("user", _PROBE), ("assistant", _PROBE), ("user", "q")),
+    (("user", _PROBE), ("assistant", _THOUGHT), ("user", _PROBE)),
+    (("user", _PROBE), ("assistant", _PROBE), ("tool", _PROBE)),
+    (("user", _PROBE), ("user", _PROBE)),
+    (("assistant", _PROBE), ("user", _PROBE)),
+)
 
 
 @dataclass(frozen=True)
 class RenderedExample:
-    """Token ids of prompt and completion; the first `prompt_length` of them do not count for the loss."""
+    """Token ids of prompt and completion.
+
+    Attributes:
+        prompt_length: where the completion begins, which counts for the loss up to the end.
+        earlier: (start, stop) of earlier turns of the assistant that count too.
+    """
 
     ids: list[int]
     prompt_length: int
+    earlier: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """(start, stop) of all tokens that count, ascending."""
+        return [*self.earlier, (self.prompt_length, len(self.ids))]
 
 
 class PromptRenderer:
@@ -30,29 +67,78 @@ class PromptRenderer:
     exactly what generation continues from.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str) -> None:
-        """`instruction` stands after every question, on a line of its own; empty for none."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str, date: str = DEFAULT_DATE) -> None:
+        """`instruction` stands after every question, on a line of its own; empty for none.
+
+        Args:
+            date: the day, as `2026-01-01`, that a template prints which asks for the present one.
+
+        Raises:
+            UserError: if the template is broken, or there are several and none is the default.
+        """
         self.tokenizer = tokenizer
         self.instruction = instruction
+        self.date = date
+        self._template = _chat_template(tokenizer, date)
         self.end_id = self._end_token()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that shapes a prompt; an adapter is evaluated under the rendering it was trained with."""
-        parts = [self.tokenizer.chat_template or _PLAIN_PROMPT, self.instruction, self.end_id]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of what is rendered; an adapter is evaluated under the rendering it was trained with.
 
-    @property
+        It covers conversations of every shape, and not the template's source: templates that render alike are alike,
+        and one that prints something else (another date) is another.
+        """
+        first, *others = _PROBES
+        texts = [self._attempt(lambda: self.prompt_text(first[0][1]))]
+        texts += [self._attempt(lambda m=messages: self.prompt_text("", m)) for messages in others]
+        parts = [texts, self._ids(texts), self.instruction, self.end_id, self.stop_ids]
+        return _hash(json.dumps(parts))
+
+    @cached_property
+    def source_fingerprint(self) -> str:
+        """A hash of everything that decides which tokens a row becomes, for caches.
+
+        Also of the template's source, whose branches the probes of `fingerprint` may not all have seen.
+        """
+        return _hash(json.dumps([self.fingerprint, self.tokenizer_fingerprint, self._template, _PLAIN_TURNS]))
+
+    @cached_property
     def tokenizer_fingerprint(self) -> str:
         """A hash of the tokenizer itself: equal texts become equal tokens under equal ones."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        content = backend.to_str() if backend is not None else json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        if backend is not None:
+            # What stands before it is truncation and padding: what the last call asked for, no part of the tokenizer.
+            written = backend.to_str()
+            content = written[written.index('"added_tokens"') :]
+        else:
+            added = {str(token): number for number, token in self.tokenizer.added_tokens_decoder.items()}
+            content = json.dumps([type(self.tokenizer).__name__, self.tokenizer.get_vocab(), added], sort_keys=True)
+        probes = self._ids([text for messages in _PROBES for _, text in messages])
+        return _hash(content + json.dumps(probes))
+
+    def as_dict(self) -> dict[str, str]:
+        """What `prompt.json` holds beside an adapter, and an evaluation renders by."""
+        return {"instruction": self.instruction, "date": self.date, "fingerprint": self.fingerprint}
 
     @property
     def stop_ids(self) -> list[int]:
         """Tokens that end a completion: the template's end of turn, and the tokenizer's end of text."""
         return sorted({self.end_id, self.tokenizer.eos_token_id} - {None})
+
+    @cached_property
+    def end_texts(self) -> tuple[str, ...]:
+        """The tokens of `stop_ids` as they are written."""
+        return tuple(str(self.tokenizer.convert_ids_to_tokens(number)) for number in self.stop_ids)
+
+    def without_end(self, completion: str) -> str:
+        """The completion without end tokens that it brings itself, and the white space behind them."""
+        while True:
+            text = completion.rstrip()
+            mark = next((mark for mark in self.end_texts if text.endswith(mark)), None)
+            if mark is None:
+                return completion
+            completion = text.removesuffix(mark)
 
     def prompt_text(self, question: str, messages: Messages = ()) -> str:
         """The prompt that a completion follows, special tokens and all.
@@ -60,33 +146,129 @@ class PromptRenderer:
         Args:
             question: what the user asks; the instruction is put under it.
             messages: a whole chat in its place, taken as it is.
+
+        Raises:
+            UserError: if the chat template refuses such a conversation.
         """
         if not messages:
             messages = (("user", f"{question}\n{self.instruction}" if self.instruction else question),)
-        if self.tokenizer.chat_template:
-            turns = [{"role": role, "content": content} for role, content in messages]
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        *earlier, (_, asked) = messages
-        history = "".join(_PLAIN_TURN.format(role=role.capitalize(), content=content) for role, content in earlier)
-        return (self.tokenizer.bos_token or "") + history + _PLAIN_PROMPT.format(question=asked)
+        messages = tuple((role, self.without_end(text) if role == "assistant" else text) for role, text in messages)
+        if self._template is not None:
+            return self._apply(messages, generation_prompt=True)
+        return (self.tokenizer.bos_token or "") + "".join(map(self._plain_turn, messages)) + _PLAIN_GENERATION
 
     def prompt_ids(self, question: str, messages: Messages = ()) -> list[int]:
         """Token ids of `prompt_text`."""
         return self._ids([self.prompt_text(question, messages)])[0]
 
-    def render(self, question: str, completion: str, messages: Messages = ()) -> RenderedExample:
-        """Prompt, completion and end token."""
-        (rendered,) = self.render_all([(question, completion, messages)])
+    def render(
+        self, question: str, completion: str, messages: Messages = (), learn: Learn = Learn.LAST
+    ) -> RenderedExample:
+        """Prompt, completion and end token.
+
+        Raises:
+            UserError: as `render_all`.
+        """
+        (rendered,) = self.render_all([(question, completion, messages)], learn)
         return rendered
 
-    def render_all(self, examples: Sequence[tuple[str, str, Messages]]) -> list[RenderedExample]:
-        """`render` for many at a time, which tokenizers do several times faster."""
-        prompts = self._ids([self.prompt_text(question, messages) for question, _, messages in examples])
-        completions = self._ids([completion for _, completion, _ in examples])
-        return [
-            RenderedExample([*prompt, *completion, self.end_id], len(prompt))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+    def render_all(
+        self, examples: Sequence[tuple[str, str, Messages]], learn: Learn = Learn.LAST
+    ) -> list[RenderedExample]:
+        """`render` for many at a time, which tokenizers do several times faster.
+
+        Args:
+            examples: question, completion and, in place of the question, the messages of a chat up to the completion.
+            learn: which of the assistant's turns of a chat count.
+
+        Raises:
+            UserError: if the chat template refuses a conversation; if earlier turns shall count and cannot be found in
+                what the template makes of them; or if a completion is nothing but an end token.
+        """
+        texts = [self.prompt_text(question, messages) for question, _, messages in examples]
+        completions = [self.without_end(completion) for _, completion, _ in examples]
+        if "" in completions:
+            raise UserError("the completion is nothing but an end token: mend or delete it.")
+        rendered = []
+        for text, prompt, completion, (_, _, messages) in zip(
+            texts, self._ids(texts), self._ids(completions), examples, strict=True
+        ):
+            earlier = self._earlier_turns(messages, text, prompt) if learn is Learn.ALL else ()
+            rendered.append(RenderedExample([*prompt, *completion, self.end_id], len(prompt), earlier))
+        return rendered
+
+    def _earlier_turns(self, messages: Messages, text: str, ids: list[int]) -> tuple[tuple[int, int], ...]:
+        """(start, stop) of the assistant's turns in `text`, the rendered `messages`, and in its token `ids`.
+
+        A turn is what generation would have made there: it begins where the conversation before it, rendered with the
+        generation prompt, ends, and it ends with the end token. Both must be true prefixes, of the text and of the
+        tokens: where a template writes earlier turns otherwise (Qwen3 leaves their thoughts out), they are refused.
+        """
+        end = str(self.tokenizer.convert_ids_to_tokens(self.end_id))
+        spans = []
+        for number, (role, content) in enumerate(messages):
+            if role != "assistant":
+                continue
+            where = f"turn {number + 1}, the assistant's,"
+            content = self.without_end(content)
+            if not content.strip():
+                raise UserError(f"{where} is empty, and would be learned so: leave it out, or say data.learn=last.")
+            if number == 0:
+                raise UserError(f"{where} answers nothing: leave it out, or say data.learn=last, which shows it only.")
+            before = self.prompt_text("", messages[:number])
+            # Templates trim content, each in its way.
+            written = (before + form + end for form in (content, content.strip(), content.lstrip(), content.rstrip()))
+            through = next((candidate for candidate in written if text.startswith(candidate)), None)
+            if through is None:
+                raise UserError(
+                    f"{where} is written otherwise by this chat template once the chat goes on (thoughts left out, "
+                    "say), so it cannot be learned there: say data.learn=last, which counts the last turn alone."
+                )
+            start, stop = self._ids([before, through])
+            if ids[: len(start)] != start or ids[: len(stop)] != stop:
+                raise UserError(
+                    f"{where} begins or ends inside a token (white space at its ends?), so its tokens are not those of "
+                    "generation: trim it, or say data.learn=last, which counts the last turn alone."
+                )
+            spans.append((len(start), len(stop)))
+        return tuple(spans)
+
+    def _apply(self, messages: Messages, generation_prompt: bool) -> str:
+        turns = [{"role": role, "content": content} for role, content in messages]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    turns, chat_template=self._template, tokenize=False, add_generation_prompt=generation_prompt
+                )
+            )
+        except TemplateSyntaxError as error:
+            line = line_in_source(str(self._template), error.lineno)
+            raise UserError(
+                f"the tokenizer's chat template is broken (line {line}: {_reason(error)}): mend its "
+                "chat_template.jinja, or take the tokenizer from where it came."
+            ) from error
+        except TemplateError as error:
+            roles = ", ".join(role for role, _ in messages)
+            raise UserError(
+                f"the model's chat template refuses this conversation ({roles}): {_reason(error)}. Change or leave out "
+                "the turns that it does not take."
+            ) from error
+        except Exception as error:  # a template is a stranger's program and may fail in any way
+            raise UserError(
+                f"the tokenizer's chat template fails on this conversation ({type(error).__name__}: {_reason(error)})."
+            ) from error
+
+    def _plain_turn(self, turn: tuple[str, str]) -> str:
+        role, text = turn
+        form = _PLAIN_TURNS.get(role, _PLAIN_OTHER)
+        return form.format(role=role.capitalize(), text=text, end=self.tokenizer.eos_token or "")
+
+    def _attempt(self, render: Callable[[], str]) -> str:
+        """What is rendered, or how the template refuses."""
+        try:
+            return render()
+        except UserError as error:
+            return f"refused: {error}"
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -94,13 +276,40 @@ class PromptRenderer:
     def _end_token(self) -> int:
         """The first token after the assistant's words, or the end of text where there is no template."""
         end = self.tokenizer.eos_token_id
-        if self.tokenizer.chat_template:
-            messages = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
-            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        if self._template is not None:
+            text = self._apply((("user", _PROBE), ("assistant", _PROBE)), generation_prompt=False)
             (tail,) = self._ids([text.rpartition(_PROBE)[2]])
             marks = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
             if tail and tail[0] in marks:
                 return tail[0]
         if end is None:
-            raise ValueError(f"{type(self.tokenizer).__name__} has neither a chat template nor an end token")
+            raise UserError(
+                "the tokenizer has neither a chat template that ends a turn nor an end token: nothing would end a "
+                "completion. Set eos_token in its tokenizer_config.json."
+            )
         return int(end)
+
+
+def _chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> str | None:
+    """The tokenizer's chat template with its clock stopped, or None where it has none.
+
+    Raises:
+        UserError: if it has several and none is the default.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        if template and "default" not in template:
+            raise UserError(
+                f"the tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named "
+                "'default': name one so in its tokenizer_config.json, or keep a single chat_template."
+            )
+        template = template.get("default")
+    return with_fixed_clock(template, date) if template else None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160].rstrip(".")
+
+
+def _hash(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,66 +1,94 @@
-"""Tasks with two answers, put to a language model as a question that one label word answers.
+"""Tasks with few answers, put to a language model as a question that one label word answers.
 
 The completion to learn is the label word; a prediction compares the logits of the label words (no generation). Used
-for the paper's binary tasks: CoLA (table 6), QQP, and the critic of maths solutions (section 5.3, appendix A.1).
+for the paper's binary tasks: CoLA (table 6), QQP, and the critic of maths solutions (section 5.3, appendix A.1). What
+is asked stands in `conf/data/<name>.yaml`, for training and for the benchmark of that name alike.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 
-from ladder_cli.config import DataConfig
+from omegaconf import OmegaConf
+
+from ladder_cli.cli import CONFIG_MODULE, choices, merge_strictly
+from ladder_cli.config import DataConfig, RowFormat
+from ladder_cli.data.columns import source_rows
 from ladder_cli.data.examples import Example, Splits, hold_out
-from ladder_cli.data.sources import Row, load_rows, text_column
+from ladder_cli.data.formats import format_of
+from ladder_cli.data.sources import Row, column_of
+from ladder_cli.data.templates import ColumnTemplate
 from ladder_cli.errors import UserError
 
-LABELS = ("No", "Yes")  # of label 0 and label 1
+LABELS = ("No", "Yes")  # of label 0 and label 1, in the tasks of the paper
 
 
 @dataclass(frozen=True)
 class LabelTask:
-    """How a row becomes a question that `LABELS` answer."""
+    """How a row becomes a question that a label word answers.
 
-    ask: Callable[[Row, str], str]
+    Attributes:
+        ask: the question, a template over columns.
+        column: of the label, a whole number from 0 on.
+        words: the word of each label.
+    """
+
+    ask: ColumnTemplate
+    column: str
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: DataConfig) -> "LabelTask":
+        """The task that a set describes.
+
+        Raises:
+            UserError: if its template, its column or its words are missing.
+        """
+        if data.prompt is None or data.label is None or len(set(data.labels)) < 2:
+            raise UserError(
+                f"data={data.name} (format label) needs data.prompt='TEMPLATE', data.label=COLUMN and "
+                "data.labels=[No,Yes], a word for each label from 0 on."
+            )
+        return cls(ColumnTemplate("data.prompt", data.prompt), data.label, tuple(data.labels))
 
     def example(self, row: Row, name: str, where: str) -> Example:
         """The row as a question and its label word.
 
         Raises:
-            UserError: if a column is missing, or the label is neither 0 nor 1.
+            UserError: if a column is missing, or the label is none of those that have a word.
         """
-        label = row.get("label")
-        if label not in (0, 1) or isinstance(label, float):
-            raise UserError(f"{where}: column 'label' must be 0 or 1, not {label!r}.")
-        return Example(name, self.ask(row, where), LABELS[int(label)])
+        label = column_of(row, self.column, where)
+        if not isinstance(label, int) or not 0 <= label < len(self.words):
+            known = " or ".join(map(str, range(len(self.words))))
+            raise UserError(f"{where}: column '{self.column}' must be {known}, not {label!r}.")
+        return Example(name, self.ask.text(row, where), self.words[int(label)])
 
 
-def _cola(row: Row, where: str) -> str:
-    sentence = text_column(row, "sentence", where)
-    return f"Sentence: {sentence}\nIs this sentence grammatically acceptable English? Answer Yes or No."
+def label_task(name: str) -> LabelTask:
+    """The task of `conf/data/<name>.yaml`, by which the benchmark of that name is asked as training was.
 
-
-def _qqp(row: Row, where: str) -> str:
-    first, second = text_column(row, "question1", where), text_column(row, "question2", where)
-    return f"Question 1: {first}\nQuestion 2: {second}\nDo both questions ask the same? Answer Yes or No."
-
-
-def _critic(row: Row, where: str) -> str:
-    question, solution = text_column(row, "question", where), text_column(row, "completion", where)
-    asked = "Is the final answer of this solution correct? Answer Yes or No."
-    return f"Problem: {question}\n\nSolution: {solution}\n\n{asked}"
-
-
-TASKS = {"cola": LabelTask(_cola), "qqp": LabelTask(_qqp), "critic": LabelTask(_critic)}
+    Raises:
+        UserError: if there is no such set, or it is of another format.
+    """
+    if name not in choices("data"):
+        raise UserError(f"benchmark '{name}' asks as conf/data/{name}.yaml does, and there is no such file.")
+    text = (files(CONFIG_MODULE) / "data" / f"{name}.yaml").read_text()
+    data: DataConfig = merge_strictly(DataConfig, OmegaConf.create(text), "data.")
+    if format_of(data) is not RowFormat.LABEL:
+        raise UserError(f"conf/data/{name}.yaml is no set of labels (format {format_of(data).value}).")
+    return LabelTask.of(data)
 
 
 def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
-    """The training split of a label task. Rows for the validation loss are held out of it by question; the set's own
-    validation (or test) split is for testing alone.
+    """The training split of a label task. Rows for the validation loss are held out of it by question (or by the column
+    `data.group`, where one question has many rows); the set's own validation (or test) split is for testing alone.
 
     Raises:
         UserError: if the set is missing or a row is broken.
     """
-    rows = load_rows(data.name, data.split, data.hub_id, data.hub_config, data_dir)
-    task = TASKS[data.name]
-    examples = [task.example(row, str(number), f"{data.name} row {number}") for number, row in enumerate(rows, start=1)]
-    groups = [str(row.get("question", number)) for number, row in enumerate(rows)] if data.name == "critic" else None
+    task = LabelTask.of(data)
+    rows, where = source_rows(data, data_dir)
+    examples = [task.example(row, str(number), f"{where} row {number}") for number, row in enumerate(rows, start=1)]
+    groups = None
+    if data.group is not None:
+        groups = [str(column_of(row, data.group, f"{where} row {number}")) for number, row in enumerate(rows, start=1)]
     return hold_out(examples, data.validation_samples, data.train_samples, groups)

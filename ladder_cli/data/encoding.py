@@ -1,16 +1,19 @@
-"""From examples to tokens, kept on disk: labels cover the completion and its end token, and nothing else."""
+"""From examples to tokens, kept on disk: labels cover what the assistant says and its end token, and nothing else."""
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute
 import torch
 
-from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.config import Learn
+from ladder_cli.data.chat import Messages, PromptRenderer, RenderedExample
 from ladder_cli.data.examples import Example, fingerprint
 from ladder_cli.errors import UserError
 
@@ -18,10 +21,11 @@ IGNORED_LABEL = -100
 Row = dict[str, list[int]]
 # Below this many rows tokenising is over before a bar could be read.
 _WORTH_A_BAR = 5_000
+_VERSION = 2  # of what is made of a rendered row; cached rows of another are not read
 _FEATURES = datasets.Features(
     {
         "input_ids": datasets.List(datasets.Value("int32")),
-        "counted_from": datasets.Value("int32"),
+        "counted": datasets.List(datasets.Value("int32")),  # start, stop, start, stop ... of the tokens that count
         "length": datasets.Value("int32"),
         "whole_length": datasets.Value("int32"),
         "too_long": datasets.Value("bool"),
@@ -40,6 +44,8 @@ class EncodedSet(torch.utils.data.Dataset):
         too_long: rows longer than the limit.
         dropped: how many of those were left out; the others were cut.
         longest: tokens of the longest row before cutting.
+        largest_id: the largest token id of all rows.
+        counted_tokens: tokens that count for the loss in all rows.
         kept: for each row, the number of its example.
     """
 
@@ -48,18 +54,25 @@ class EncodedSet(torch.utils.data.Dataset):
         whole = np.asarray(table["whole_length"])
         self.kept: list[int] = np.flatnonzero(np.asarray(table["kept"])).tolist()
         self._table = table.select(self.kept)
-        self._counted_from = np.asarray(self._table["counted_from"])
         self.lengths: list[int] = self._table["length"][:]
         self.too_long = int(np.sum(np.asarray(table["too_long"])))
         self.dropped = len(whole) - len(self._table)
         self.longest = int(whole.max())
+        ids = pyarrow.compute.list_flatten(table.data.column("input_ids"))
+        self.largest_id = int(pyarrow.compute.max(ids).as_py() or 0)
+        bounds = pyarrow.compute.list_flatten(table.data.column("counted")).to_numpy()
+        self.counted_tokens = int((bounds[1::2].astype(np.int64) - bounds[::2]).sum())
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Row:
-        ids, counted_from = self._table[int(index)]["input_ids"], int(self._counted_from[index])
-        return {"input_ids": ids, "labels": [IGNORED_LABEL] * counted_from + ids[counted_from:]}
+        row = self._table[int(index)]
+        ids, bounds = row["input_ids"], row["counted"]
+        labels = [IGNORED_LABEL] * len(ids)
+        for start, stop in zip(bounds[::2], bounds[1::2], strict=True):
+            labels[start:stop] = ids[start:stop]
+        return {"input_ids": ids, "labels": labels}
 
     def __iter__(self) -> Iterator[Row]:
         return (self[index] for index in range(len(self)))
@@ -69,11 +82,6 @@ class EncodedSet(torch.utils.data.Dataset):
         """Tokens in all rows."""
         return sum(self.lengths)
 
-    @property
-    def counted_tokens(self) -> int:
-        """Tokens that count for the loss in all rows."""
-        return self.tokens - int(self._counted_from.sum())
-
 
 def encode(
     examples: list[Example],
@@ -82,6 +90,7 @@ def encode(
     truncation: str,
     cache: Path | None = None,
     workers: int = 0,
+    learn: Learn = Learn.LAST,
 ) -> EncodedSet:
     """Tokenise examples and apply the truncation policy.
 
@@ -90,22 +99,23 @@ def encode(
         truncation: `drop` leaves a longer row out, `left` keeps its last tokens, `error` refuses it.
         cache: folder for tokenised rows; a second call with the same examples, rendering and policy reads them there.
         workers: processes; 0 leaves it to the tokenizer's own threads.
+        learn: which of the assistant's turns of a chat count.
 
     Raises:
-        UserError: if a row is too long under `error`, if nothing of a row is left to learn, or if no row is left.
+        UserError: if a row cannot be rendered, is too long under `error`, or if no row is left.
     """
     parts = [
         fingerprint(examples),
-        renderer.fingerprint,
-        renderer.tokenizer_fingerprint,
+        renderer.source_fingerprint,
         max_length,
         truncation,
+        learn.value,
         str(_FEATURES),
+        _VERSION,
     ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     file = None
     if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
         file = str(cache / f"{key}.arrow")
     names = ("id", "question", "completion")
     columns: dict[str, list[Any]] = {name: [getattr(example, name) for example in examples] for name in names}
@@ -120,7 +130,7 @@ def encode(
             batch_size=1000,
             num_proc=workers or None,
             remove_columns=list(columns),
-            fn_kwargs={"renderer": renderer, "max_length": max_length, "truncation": truncation},
+            fn_kwargs={"renderer": renderer, "max_length": max_length, "truncation": truncation, "learn": learn},
             features=_FEATURES,
             keep_in_memory=file is None,
             cache_file_name=file,
@@ -138,26 +148,55 @@ def encode(
     return EncodedSet(table)
 
 
+def writable_cache(folder: Path) -> tuple[Path | None, str]:
+    """The folder if tokenised rows can be kept there, else None and a line that says why not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder, ""
+    except OSError as error:
+        return None, (
+            f"tokenised rows are not kept: {folder.absolute()} cannot be written ({error.strerror}); data.cache=false "
+            "is this on purpose"
+        )
+
+
 def _encode_rows(
-    batch: dict[str, list[Any]], renderer: PromptRenderer, max_length: int, truncation: str
+    batch: dict[str, list[Any]], renderer: PromptRenderer, max_length: int, truncation: str, learn: Learn
 ) -> dict[str, list[Any]]:
     chats = [tuple((role, text) for role, text in json.loads(messages)) for messages in batch["messages"]]
-    rendered = renderer.render_all(list(zip(batch["question"], batch["completion"], chats, strict=True)))
-    made: dict[str, list[Any]] = {
-        name: [] for name in ("input_ids", "counted_from", "length", "whole_length", "too_long", "kept")
-    }
-    for name, example in zip(batch["id"], rendered, strict=True):
-        ids, counted_from, whole = example.ids, example.prompt_length, len(example.ids)
+    examples = list(zip(batch["question"], batch["completion"], chats, strict=True))
+    made: dict[str, list[Any]] = {name: [] for name in _FEATURES}
+    for name, example in zip(batch["id"], _rendered(batch["id"], examples, renderer, learn), strict=True):
+        ids, whole = example.ids, len(example.ids)
         too_long = whole > max_length
         if too_long and truncation == "error":
             raise UserError(
                 f"row '{name}' has {whole} tokens, more than data.max_length={max_length}: raise it, or set "
                 "data.truncation to drop or left."
             )
+        cut = whole - max_length if too_long else 0
         if too_long:
-            counted_from = max(0, counted_from - (whole - max_length))
             ids = [] if truncation == "drop" else ids[-max_length:]
-        values = (ids, counted_from, len(ids), whole, too_long, bool(ids))
+        # From 1: a first token has nothing before it to be predicted from, and no method could count it.
+        spans = [(max(1, start - cut), stop - cut) for start, stop in example.spans]
+        counted = [bound for start, stop in spans if ids and stop > start for bound in (start, stop)]
+        values = (ids, counted, len(ids), whole, too_long, bool(ids))
         for column, value in zip(made.values(), values, strict=True):
             column.append(value)
     return made
+
+
+def _rendered(
+    names: list[str], examples: list[tuple[str, str, Messages]], renderer: PromptRenderer, learn: Learn
+) -> list[RenderedExample]:
+    """All rows at once; and where that fails one by one, for the name of the row that is at fault."""
+    try:
+        return renderer.render_all(examples, learn)
+    except UserError:
+        for name, example in zip(names, examples, strict=True):
+            try:
+                renderer.render(*example, learn)
+            except UserError as error:
+                raise UserError(f"row '{name}': {error}") from error
+        raise

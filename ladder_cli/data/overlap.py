@@ -19,7 +19,7 @@ def normalised(question: str) -> str:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Training examples (by id) whose question stands in a benchmark."""
+    """Training examples (by id) of which a question (of a chat: any) stands in a benchmark."""
 
     exact: list[str]
     normalised: list[str]  # the exact ones among them
@@ -31,8 +31,8 @@ def overlap(examples: Iterable[Example], questions: Iterable[str]) -> Overlap:
     loose = {normalised(question) for question in exact} - {""}
     examples = list(examples)
     return Overlap(
-        [example.id for example in examples if " ".join(example.question.split()) in exact],
-        [example.id for example in examples if normalised(example.question) in loose],
+        [example.id for example in examples if any(" ".join(asked.split()) in exact for asked in example.questions)],
+        [example.id for example in examples if any(normalised(asked) in loose for asked in example.questions)],
     )
 
 
@@ -41,7 +41,7 @@ def without(splits: Splits, questions: Iterable[str]) -> tuple[Splits, int]:
     loose = {normalised(question) for question in questions} - {""}
 
     def clean(examples: list[Example]) -> list[Example]:
-        return [example for example in examples if normalised(example.question) not in loose]
+        return [e for e in examples if not any(normalised(asked) in loose for asked in e.questions)]
 
     cleaned = replace(splits, train=clean(splits.train), validation=clean(splits.validation))
     before = len(splits.train) + len(splits.validation)

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.config import TrainConfig
+from ladder_cli.config import Learn, ModelConfig, RowFormat, TrainConfig
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.benchmarks import all_questions
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.data.encoding import EncodedSet, encode
+from ladder_cli.data.encoding import EncodedSet, encode, writable_cache
 from ladder_cli.data.examples import Splits
+from ladder_cli.data.formats import format_of
 from ladder_cli.data.overlap import without
 from ladder_cli.data.registry import load_examples
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import load_tokenizer
+from ladder_cli.models.backbone import architecture, load_tokenizer
 from ladder_cli.run_dir import TOKEN_CACHE
 
 
@@ -27,6 +28,8 @@ class PreparedData:
         train_rows: what the trainer reads: `train`, or packed rows of it.
         lengths: tokens of each of `train_rows`.
         decontaminated: examples that were left out because a benchmark asks them too.
+        notes: what a reader of the plan must know: a split that leaks, fewer rows than were asked for, end tokens that
+            rows brought themselves, a cache that is not kept.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -36,6 +39,7 @@ class PreparedData:
     validation: EncodedSet
     train_rows: EncodedSet | PackedRows
     decontaminated: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -77,14 +81,55 @@ def prepare_data(config: TrainConfig) -> PreparedData:
         splits, removed = without(splits, (q for asked in questions.values() for q in asked))
         if not splits.train or not splits.validation:
             raise UserError(f"data.decontaminate leaves no rows of data={data.name}: every question is a benchmark's.")
-    if not splits.train or not splits.validation:
-        raise UserError(f"data={data.name} has too few rows: one at least to train on, and one to validate with.")
     tokenizer = load_tokenizer(config.model)
-    renderer = PromptRenderer(tokenizer, data.instruction)
-    cache = TOKEN_CACHE if data.cache else None
+    renderer = PromptRenderer(tokenizer, data.instruction, data.date)
+    notes = [*splits.notes, *_end_tokens_brought(splits, renderer)]
+    cache = None
+    if data.cache:
+        cache, note = writable_cache(TOKEN_CACHE)
+        notes += [note] if note else []
+    learn = Learn(data.learn) if format_of(data) is RowFormat.CHAT else Learn.LAST
     train, validation = (
-        encode(examples, renderer, data.max_length, data.truncation, cache, config.hardware.workers)
+        encode(examples, renderer, data.max_length, data.truncation, cache, config.hardware.workers, learn)
         for examples in (splits.train, splits.validation)
     )
+    refuse_unknown_ids(config.model, renderer, max(train.largest_id, validation.largest_id))
     rows = PackedRows(train, train.lengths, data.max_length) if data.packing else train
-    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed)
+    return PreparedData(tokenizer, renderer, splits, train, validation, rows, removed, tuple(notes))
+
+
+def _end_tokens_brought(splits: Splits, renderer: PromptRenderer) -> list[str]:
+    """A note where completions end with an end token already: it is written once."""
+    examples = [*splits.train, *splits.validation]
+    brought = sum(
+        renderer.without_end(text) != text
+        for example in examples
+        for text in (example.completion, *(text for role, text in example.messages if role == "assistant"))
+    )
+    if not brought:
+        return []
+    marks = " or ".join(renderer.end_texts)
+    return [f"{brought:,} of the assistant's texts bring their own end token ({marks}): it is written once"]
+
+
+def refuse_unknown_ids(model: ModelConfig, renderer: PromptRenderer, largest: int) -> None:
+    """Refuse tokens that the backbone has no embedding for, before its weights are read.
+
+    Args:
+        largest: the largest token id of the rows; the padding token and those that end a completion are added here.
+
+    Raises:
+        UserError: naming the token and how many rows the embeddings have.
+    """
+    rows = int(architecture(model).get_text_config().vocab_size)
+    tokenizer = renderer.tokenizer
+    used = {"a token of the rows": largest, "the end token": max(renderer.stop_ids)}
+    if tokenizer.pad_token_id is not None:
+        used["the padding token"] = int(tokenizer.pad_token_id)
+    for what, number in used.items():
+        if number >= rows:
+            raise UserError(
+                f"{what}, {tokenizer.convert_ids_to_tokens(number)!r}, has the number {number}, and the backbone's "
+                f"embeddings have {rows:,} rows (0 to {rows - 1}): the tokenizer belongs to another model, or a token "
+                "was added to it and the model not resized (resize_token_embeddings)."
+            )

@@ -1,12 +1,13 @@
 """Rows of a data set, from the hub or from a local mirror laid out `DIR/<name>/<split>.jsonl`."""
 
-import json
 from pathlib import Path
-from typing import Any
 
+from ladder_cli.data.row_files import Row, read_file, read_jsonl
 from ladder_cli.errors import NotReachable, UserError
+from ladder_cli.validation import suggest
 
-Row = dict[str, Any]
+__all__ = ["Row", "load_rows", "read_file", "read_jsonl", "read_mirror", "text_column"]
+_SUFFIXES = tuple(f".{kind}{packed}" for kind in ("jsonl", "parquet", "json", "csv") for packed in ("", ".gz"))
 
 
 def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None, data_dir: str | None) -> list[Row]:
@@ -39,68 +40,23 @@ def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None,
 
 
 def read_mirror(folder: Path, name: str, split: str) -> list[Row]:
-    """Rows of `folder/<name>/<split>.jsonl` or `.parquet`.
+    """Rows of `folder/<name>/<split>`, in any of the file formats that `read_file` knows.
 
     Raises:
-        UserError: if neither file exists, or a row is broken.
+        UserError: if there is no such file, if there are several, or if a row is broken.
     """
     if not folder.is_dir():
         raise UserError(f"data_dir={folder} is not a folder.")
-    jsonl = folder / name / f"{split}.jsonl"
-    if jsonl.is_file():
-        return read_jsonl(jsonl)
-    parquet = jsonl.with_suffix(".parquet")
-    if parquet.is_file():
-        return read_file(parquet)
-    there = sorted(path.parent.name for path in folder.glob(f"*/{split}.*"))
+    found = [file for suffix in _SUFFIXES if (file := folder / name / f"{split}{suffix}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"{folder / name} holds {' and '.join(file.name for file in found)}: keep the one that counts.")
+    if found:
+        return read_file(found[0])
+    there = sorted({path.parent.name for path in folder.glob(f"*/{split}.*")})
     raise UserError(
-        f"no data set '{name}' in data_dir={folder}: {jsonl} is missing. "
+        f"no data set '{name}' in data_dir={folder}: {folder / name / split}.jsonl is missing. "
         f"Sets with a split '{split}' there: {', '.join(there) or 'none'}."
     )
-
-
-def read_file(path: Path) -> list[Row]:
-    """Rows of a `.parquet` file, or of any other as JSONL.
-
-    Raises:
-        UserError: if the file is missing or broken.
-    """
-    if path.suffix != ".parquet":
-        return read_jsonl(path)
-    import pyarrow
-    from pyarrow.parquet import read_table
-
-    try:
-        return read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}.") from error
-
-
-def read_jsonl(path: Path) -> list[Row]:
-    """Rows of a JSONL file, one JSON object a line; empty lines are skipped.
-
-    Raises:
-        UserError: with file and line, if a line is no JSON object; or if the file holds no row at all.
-    """
-    rows: list[Row] = []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line.decode("utf-8-sig"))
-                except (ValueError, RecursionError) as error:
-                    reason = getattr(error, "msg", None) or "not UTF-8"
-                    raise UserError(f"{path}, line {number}: not valid JSON ({reason}): mend or delete it.") from error
-                if not isinstance(row, dict):
-                    raise UserError(f"{path}, line {number}: a row must be a JSON object, not {type(row).__name__}.")
-                rows.append(row)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    if not rows:
-        raise UserError(f"{path} holds no rows.")
-    return rows
 
 
 def text_column(row: Row, column: str, where: str) -> str:
@@ -109,9 +65,19 @@ def text_column(row: Row, column: str, where: str) -> str:
     Raises:
         UserError: if the column is missing, no text, or empty.
     """
-    if column not in row:
-        raise UserError(f"{where} has no column '{column}'; it has: {', '.join(map(str, row))}.")
-    value = row[column]
+    value = column_of(row, column, where)
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{where}: column '{column}' holds no text.")
     return value
+
+
+def column_of(row: Row, column: str, where: str) -> object:
+    """A row's value, whatever it is.
+
+    Raises:
+        UserError: if the column is missing, naming the nearest that is there.
+    """
+    if column not in row:
+        names = [str(name) for name in row]
+        raise UserError(f"{where} has no column '{column}'; it has: {', '.join(names)}.{suggest(column, names)}")
+    return row[column]

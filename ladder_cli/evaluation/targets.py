@@ -52,7 +52,7 @@ class Target:
     def renderer_for(self, benchmark: BenchmarkConfig) -> PromptRenderer:
         """Label tasks bring their own instruction with the question (conf/data: `instruction: ''`)."""
         if benchmark.kind == "label" and not self.asks_as_told:
-            return PromptRenderer(self.renderer.tokenizer, "")
+            return PromptRenderer(self.renderer.tokenizer, "", self.renderer.date)
         return self.renderer
 
 
@@ -122,14 +122,14 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
         raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
     read_config(run.adapter)  # what is damaged shall be refused before anything is loaded or written
     prompt = read_json(run.prompt)
-    if not isinstance(prompt.get("instruction"), str) or not isinstance(prompt.get("fingerprint"), str):
-        raise UserError(f"{run.prompt} names no instruction and fingerprint: restore it, or train again.")
+    if not all(isinstance(prompt.get(name), str) for name in ("instruction", "date", "fingerprint")):
+        raise UserError(f"{run.prompt} names no instruction, date and fingerprint: restore it, or train again.")
     instruction = config.instruction if _given(overrides, "instruction") else prompt["instruction"]
-    renderer = PromptRenderer(load_tokenizer(model_config), instruction)
+    renderer = PromptRenderer(load_tokenizer(model_config), instruction, prompt["date"])
     if renderer.fingerprint != prompt["fingerprint"] and not config.allow_prompt_mismatch:
         raise UserError(
-            f"{run.path} was trained under another prompt (template, instruction or end token) than this one: drop "
-            "instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
+            f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: "
+            "drop instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
         )
     device = resolve_device(config.hardware.device)
     folder = run.evaluation

@@ -96,6 +96,12 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         )
     except (OSError, ValueError) as error:
         raise _unreadable(model, location, error) from error
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        # Transformers makes an empty one where the folder holds none.
+        raise UserError(
+            f"{location} has no tokenizer: put tokenizer.json and tokenizer_config.json beside its config.json "
+            "(`tokenizer.save_pretrained` writes them)."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

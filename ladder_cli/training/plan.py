@@ -49,7 +49,11 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """For `plan.json`."""
-        rows = {"rows": None, "packed_rows": None, "tokens": None} if self.data is None else _rows(self.data)
+        rows = (
+            {"rows": None, "notes": None, "packed_rows": None, "tokens": None}
+            if self.data is None
+            else _rows(self.data)
+        )
         return {
             **rows,
             "steps": self.steps,
@@ -96,6 +100,7 @@ def _rows(data: PreparedData) -> dict[str, Any]:
     train = data.train
     return {
         "rows": {"train": len(train), "validation": len(data.validation)},
+        "notes": list(data.notes),
         "packed_rows": len(data.train_rows) if isinstance(data.train_rows, PackedRows) else None,
         "tokens": {
             "train": train.tokens,
@@ -125,6 +130,7 @@ def _row_lines(data: PreparedData) -> list[tuple[str, str]]:
         lines.append(("packed", f"into {len(data.train_rows):,} rows"))
     if data.decontaminated:
         lines.append(("decontaminated", f"{data.decontaminated:,} rows that a benchmark asks left out"))
+    lines += [("note", note) for note in data.notes]
     return lines
 
 

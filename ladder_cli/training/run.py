@@ -225,8 +225,7 @@ def _train(
     if is_main_process():
         with run.new_adapter() as folder:
             trainer.save_model(str(folder))
-            prompt = {"instruction": config.data.instruction, "fingerprint": data.renderer.fingerprint}
-            write_json(folder / PROMPT, prompt)
+            write_json(folder / PROMPT, data.renderer.as_dict())
         write_json(run.metrics, figures)
         write_json(run.run, record | {"status": DONE, "finished": _now()})
     if stop.received is not None:

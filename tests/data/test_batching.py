@@ -47,7 +47,9 @@ def test_left_keeps_the_end_of_the_row(renderer):
     long = encoded[1]
     assert len(long["input_ids"]) == 40
     assert long["input_ids"][-1] == renderer.end_id
-    assert long["labels"] == long["input_ids"]
+    # A first token has nothing before it to be predicted from: no method could count it.
+    assert long["labels"] == [IGNORED_LABEL, *long["input_ids"][1:]]
+    assert encoded.counted_tokens == sum(label != IGNORED_LABEL for row in encoded for label in row["labels"])
 
 
 def test_left_never_counts_the_prompt(renderer):

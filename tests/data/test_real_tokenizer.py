@@ -6,10 +6,10 @@ import unicodedata
 import pytest
 from transformers import AutoTokenizer
 
-from ladder_cli.config import DataConfig
 from ladder_cli.data.chat import DEFAULT_INSTRUCTION, PromptRenderer
 from ladder_cli.data.encoding import IGNORED_LABEL, encode
 from ladder_cli.data.registry import load_examples
+from tests.data.sets import described
 
 FOLDER = os.environ.get("LADDER_REAL_TOKENIZER")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs a tokenizer: LADDER_REAL_TOKENIZER=DIR")
@@ -18,8 +18,7 @@ pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs a tokenizer: LADDE
 def test_prompt_and_mask_on_a_thousand_real_rows(shared, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     renderer = PromptRenderer(tokenizer, DEFAULT_INSTRUCTION)
-    config = DataConfig(name="s1k", instruction=DEFAULT_INSTRUCTION, validation_samples=1)
-    splits = load_examples(config, str(shared / "data"), 0)
+    splits = load_examples(described("s1k", validation_samples=1), str(shared / "data"), 0)
     examples = [*splits.train, *splits.validation]
     assert len(examples) == 1000
     rows = encode(examples, renderer, 100_000, "error", cache=tmp_path)

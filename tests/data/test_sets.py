@@ -4,16 +4,12 @@ import json
 
 import pytest
 
-from ladder_cli.config import DataConfig
 from ladder_cli.data.critic import Candidate, build, write
 from ladder_cli.data.examples import Example, Splits
 from ladder_cli.data.overlap import normalised, overlap, without
 from ladder_cli.data.registry import load_examples
 from ladder_cli.errors import UserError
-
-
-def config(name: str, **values) -> DataConfig:
-    return DataConfig(name=name, instruction="", **{"validation_samples": 2, **values})
+from tests.data.sets import described as config
 
 
 def mirror(folder, name, rows, split="train"):
@@ -66,10 +62,10 @@ def test_chats_keep_their_history_as_the_prompt(tmp_path):
     ("rows", "options", "message"),
     [
         ([{"q": "a", "a": "b"}], {}, "Give data.prompt=COLUMN and data.completion=COLUMN"),
-        ([{"q": "a", "a": "b"}], {"prompt": "x", "completion": "a"}, "row 1 has no column 'x'; it has: q, a"),
+        ([{"q": "a", "a": "b"}], {"prompt": "x", "completion": "a"}, "row 1 has no column 'x'; it has: q, a."),
         ([{"chat": "hello"}], {"messages": "chat"}, "row 1: column 'chat' holds no list of messages"),
         ([{"chat": [{"role": "user", "content": "a"}]}], {"messages": "chat"}, "the last message must be the assist"),
-        ([{"chat": [{"role": "robot", "content": "a"}]}], {"messages": "chat"}, "a message needs a role"),
+        ([{"chat": [{"role": "robot", "content": "a"}]}], {"messages": "chat"}, "turn 1: a message needs a role"),
         ([{"chat": [{"role": "assistant", "content": "a"}]}], {"messages": "chat"}, "no user's message"),
     ],
 )

@@ -2,12 +2,11 @@ import json
 
 import pytest
 
-from ladder_cli.config import DataConfig
-from ladder_cli.data import s1k
 from ladder_cli.data.examples import Example, hold_out
 from ladder_cli.data.registry import load_examples
 from ladder_cli.data.sources import load_rows, read_jsonl
 from ladder_cli.errors import UserError
+from tests.data.sets import described
 
 
 def write(path, rows):
@@ -51,7 +50,7 @@ def test_a_broken_line_is_named(tmp_path, lines, message):
 
 def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n\xff\xfe\n')
-    with pytest.raises(UserError, match="line 2: not valid JSON"):
+    with pytest.raises(UserError, match="line 2: not valid UTF-8"):
         read_jsonl(tmp_path / "rows.jsonl")
 
 
@@ -64,15 +63,21 @@ ROW = {"question": "Q?", "solution": "S", "deepseek_attempt": "A", "deepseek_thi
 
 
 @pytest.mark.parametrize(("target", "completion"), [("solution", "S"), ("attempt", "A"), ("trace", "T\n\nA")])
-def test_s1k_takes_the_completion_that_the_target_names(target, completion):
-    assert s1k.completion(ROW, target, "row 1") == completion
+def test_s1k_takes_the_completion_that_the_target_names(tmp_path, target, completion):
+    write(tmp_path / "s1k" / "train.jsonl", [ROW, {**ROW, "question": "R?"}])
+    splits = load_examples(described("s1k", target=target), str(tmp_path), seed=0)
+    assert splits.train[0].completion == completion
+
+
+def test_an_unknown_target_names_those_that_there_are():
+    with pytest.raises(UserError, match=r"data.target=traces is not a choice. Did you mean 'trace'"):
+        described("s1k", target="traces")
 
 
 def test_a_missing_column_names_the_row_and_what_is_there(tmp_path):
     write(tmp_path / "s1k" / "train.jsonl", [{"question": "Q?", "answer": "A"}])
-    data = DataConfig(name="s1k", instruction="", validation_samples=1)
-    with pytest.raises(UserError, match="s1k row 1 has no column 'solution'; it has: question, answer"):
-        load_examples(data, str(tmp_path), seed=0)
+    with pytest.raises(UserError, match="s1k, row 1 has no column 'solution'; it has: question, answer"):
+        load_examples(described("s1k"), str(tmp_path), seed=0)
 
 
 def test_held_out_questions_are_never_trained_on_and_subsets_nest():
@@ -92,8 +97,7 @@ def test_the_fingerprint_follows_the_rows():
 
 
 def test_shared_s1k_has_a_thousand_rows_with_solutions(shared):
-    data = DataConfig(name="s1k", instruction="", validation_samples=50)
-    splits = load_examples(data, str(shared / "data"), seed=0)
+    splits = load_examples(described("s1k", validation_samples=50), str(shared / "data"), seed=0)
     assert len(splits.train) + len(splits.validation) == 1000
     with pytest.raises(UserError, match="deepseek_attempt"):
-        load_examples(DataConfig(name="s1k", instruction="", target="attempt"), str(shared / "data"), seed=0)
+        load_examples(described("s1k", target="attempt"), str(shared / "data"), seed=0)
