@@ -13,15 +13,17 @@ A completion is read in this order; the first that is there decides:
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ladder_cli.evaluation.expression import Unreadable, read
-from ladder_cli.evaluation.normal_form import closing_brace, normal_form
+from ladder_cli.evaluation.normal_form import closing_brace, mended, normal_form
 
 # Longer completions are read from their end, where the answer stands.
 LONGEST_READ = 20_000
 BOX, PHRASE, WHOLE, FORMULA, NUMBER, NONE = "box", "answer is", "whole text", "last formula", "last number", "none"
+
+_MOST_PHRASES, _LONGEST_STATEMENT = 20, 1000
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox|Boxed|bbox)(?![a-zA-Z])\s*(?:\[[^\]]*\]\s*)?")
 _PLACEHOLDER = re.compile(
@@ -103,14 +105,7 @@ class _Box:
 
     @property
     def empty(self) -> bool:
-        return self.content is not None and (
-            not self.content.strip() or _PLACEHOLDER.fullmatch(self.content) is not None
-        )
-
-
-@dataclass
-class _Notes:
-    said: list[str] = field(default_factory=list)
+        return self.content is not None and (not self.content.strip() or _PLACEHOLDER.fullmatch(self.content) is not None)
 
 
 def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter: bool = False) -> Answer:
@@ -126,7 +121,7 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
     if len(text) > LONGEST_READ:
         text = text[-LONGEST_READ:]
         notes.append(f"only the last {LONGEST_READ} of {len(completion)} characters were read")
-    text = _outside_thoughts(text, notes)
+    text = _outside_thoughts(mended(text), notes)
     if text is None:
         return Answer(None, NONE, notes=tuple(notes))
     text = _first_turn(text)
@@ -151,7 +146,7 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
 
 def has_box(completion: str) -> bool:
     """Does the completion hold a complete box with something in it, where an answer may stand?"""
-    text = _outside_thoughts(completion[-LONGEST_READ:], [])
+    text = _outside_thoughts(mended(completion[-LONGEST_READ:]), [])
     return text is not None and any(box.content is not None and not box.empty for box in find_boxes(text))
 
 
@@ -190,16 +185,11 @@ def find_boxes(text: str) -> list[_Box]:
             position = end + 1
         elif following == "(":
             end = text.find(")", opened)
-            found.append(
-                _Box(match.start(), end + 1 if end > 0 else len(text), text[opened + 1 : end] if end > 0 else None)
-            )
+            found.append(_Box(match.start(), end + 1 if end > 0 else len(text), text[opened + 1 : end] if end > 0 else None))
             position = max(end, opened)
         elif following and not following.isspace() and following not in "}$,.;:)\"'`":
             # \boxed 4, \boxed12, \boxed\frac12: one number, letter or command.
-            token = re.match(
-                r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\[a-zA-Z]+(?:\{[^{}]*\})*",
-                text[opened:],
-            )
+            token = re.match(r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\[a-zA-Z]+(?:\{[^{}]*\})*", text[opened:])
             if token is None:
                 position = opened
                 continue
@@ -242,14 +232,12 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
         return None
     if len(filled) < len(found):
         notes.append("empty boxes were passed over")
-    group = _together(text, filled, parts)
+    group = _together(text, filled, parts, notes)
     contents = list(dict.fromkeys(box.content.strip() for box in group if box.content is not None))
     if len(group) < len(filled):
-        notes.append(
-            f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes"
-        )
+        notes.append(f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes")
     if not truncated:
-        later = _after_phrase(text[filled[-1].end :], _FINAL)
+        later = _after_phrase(text[filled[-1].end :], _FINAL, alone=True)
         if later is not None:
             notes.append("the final answer was stated after the box")
             return Answer(later, PHRASE, notes=tuple(notes))
@@ -263,16 +251,24 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
     return Answer(", ".join(contents), BOX, tuple(contents), tuple(notes))
 
 
-def _together(text: str, filled: list[_Box], parts: int) -> list[_Box]:
-    """The boxes at the end that belong together."""
+def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> list[_Box]:
+    """The boxes at the end that belong together.
+
+    Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
+    `$\\boxed{2}, \\boxed{3}$` gives two answers. `$\\boxed{2}$ and $\\boxed{3}$` is judged by its last box then, as the
+    MATH set is.
+    """
     group = [filled[-1]]
     for box in reversed(filled[:-1]):
         between = text[box.end : group[0].start]
         if not _joins(between):
             break
+        if parts == 1 and _ends_a_formula(between):
+            notes.append("a box in a formula of its own is another statement: the last one counts")
+            break
         group.insert(0, box)
     distinct = list(dict.fromkeys((box.content or "").strip() for box in group))
-    if parts > 1 and len(distinct) < parts and len(filled) > len(group):
+    if parts > 1 and sum(_holds(content) for content in distinct) < parts and len(filled) > len(group):
         wider = list(group)
         for box in reversed(filled[: -len(group)]):
             between = text[box.end : wider[0].start]
@@ -283,6 +279,20 @@ def _together(text: str, filled: list[_Box], parts: int) -> list[_Box]:
         if len(contents) == parts:
             return wider
     return group
+
+
+def _ends_a_formula(between: str) -> bool:
+    """Does a formula end and another begin between two boxes?"""
+    return re.search(r"\$[^$]*\w[^$]*\$|\\[)\]].*\w.*\\[(\[]", between, re.DOTALL) is not None
+
+
+def _holds(content: str) -> int:
+    """How many answers a box holds."""
+    try:
+        node = read(normal_form(content))
+    except Unreadable:
+        return 1
+    return len(node[1]) if node[0] in ("list", "set", "groups") else 1
 
 
 def _joins(between: str) -> bool:
@@ -297,23 +307,28 @@ def _joins(between: str) -> bool:
     if not re.search(r"[a-zA-Z0-9=]", words):
         return len(words) <= 10
     # "and", "papers and", "for part (a) and", "and y_2 =".
-    return (
-        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
-        is not None
-    )
+    return re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words) is not None
 
 
-def _after_phrase(text: str, phrase: re.Pattern[str]) -> str | None:
-    """What is given as the answer after the last such phrase that is followed by one."""
-    for match in reversed(list(phrase.finditer(text))):
-        answer = _stated(text[match.end() :])
+def _after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False) -> str | None:
+    """What is given as the answer after the last such phrase that is followed by one.
+
+    Args:
+        alone: the sentence must hold nothing else.
+    """
+    for match in reversed(list(phrase.finditer(text))[-_MOST_PHRASES:]):
+        answer = _stated(text[match.end() : match.end() + _LONGEST_STATEMENT], alone)
         if answer is not None:
             return answer
     return None
 
 
-def _stated(rest: str) -> str | None:
-    """The answer in the sentence that begins here: a formula, a choice, a number, or a few words."""
+def _stated(rest: str, alone: bool = False) -> str | None:
+    """The answer in the sentence that begins here: a formula, a choice, a number, or a few words.
+
+    Args:
+        alone: a formula or choice that is the whole sentence.
+    """
     rest = rest.lstrip(" \t:*_\"'“`>")
     if rest.startswith("\n"):
         rest = rest.lstrip().lstrip("*_ ")
@@ -330,18 +345,14 @@ def _stated(rest: str) -> str | None:
     stripped = sentence.strip().strip("*_\"'”` ").rstrip(".,;:!")
     choice = re.fullmatch(r"\(?([A-J])\)?(?:[.):]\s*.*|\s*)", stripped)
     if choice and len(stripped) < 60:
-        return (
-            stripped
-            if re.fullmatch(r"\(?[A-J]\)?", stripped)
-            else f"({choice[1]}) {stripped.split(choice[1], 1)[1].lstrip('.): ')}"
-        )
+        return stripped if re.fullmatch(r"\(?[A-J]\)?", stripped) else f"({choice[1]}) {stripped.split(choice[1], 1)[1].lstrip('.): ')}"
     if stripped and len(stripped) <= 120 and _readable(stripped) and not _words(stripped):
         return stripped
+    if alone:
+        return None
     formulas = [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(sentence)]
     formulas = _listed(sentence, formulas)
-    numbers = [
-        match for match in _PLAIN_NUMBER.finditer(sentence) if not _inside(match.start(), _MATH.finditer(sentence))
-    ]
+    numbers = [match for match in _PLAIN_NUMBER.finditer(sentence) if not _inside(match.start(), _MATH.finditer(sentence))]
     if formulas and (not numbers or formulas[-1][1] > numbers[-1].end()):
         tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", sentence[formulas[-1][1] :])
         return formulas[-1][2].strip() + ("\\%" if tail else "")
@@ -353,9 +364,11 @@ def _stated(rest: str) -> str | None:
 
 
 def _words(text: str) -> bool:
-    """Are there words of prose in it?"""
-    bare = re.sub(r"\\[a-zA-Z]+(?:\{[a-zA-Z\s]*\})?", " ", text)
-    return re.search(r"[a-zA-Z]{3,}\s+[a-zA-Z]{2,}", bare) is not None
+    """Are there words of prose in it, other than names of functions, units, and what stands in text commands?"""
+    bare = re.sub(r"\\[a-zA-Z]+(?:\{[a-zA-Z\s]*\})?|\\text\{[^{}]*\}", " ", normal_form(text))
+    return re.search(r"(?<![a-zA-Z_{])[a-z]{2,}(?![a-zA-Z])", bare) is not None or "\\text{" in re.sub(
+        r"(?<=[\d}])\s*\\text\{[^{}]*\}|\\text\{(?:and|or)\}", "", normal_form(text)
+    )
 
 
 def _first_sentence(text: str) -> str:
@@ -395,15 +408,9 @@ def _plain(match: re.Match[str], text: str) -> str:
     if decimal and len(decimal[2]) != 3:
         value = f"{decimal[1]}.{decimal[2]}"
     sign = "-" if (match["sign"] or "").strip() in ("-", "−", "–") else ""
-    if (
-        sign
-        and re.search(r"[\w)]\s*\Z", text[: match.start()])
-        and not re.search(r"\b(?:is|are|be|or|and|to|get)\s*\Z", text[: match.start()])
-    ):
+    if sign and re.search(r"[\w)]\s*\Z", text[: match.start()]) and not re.search(r"\b(?:is|are|be|or|and|to|get)\s*\Z", text[: match.start()]):
         sign = ""
-    return f"{sign}{value}{match['exponent'] or ''}{match['bottom'] or ''}{'%' if match['percent'] else ''}".replace(
-        "%", "\\%"
-    )
+    return f"{sign}{value}{match['exponent'] or ''}{match['bottom'] or ''}{'%' if match['percent'] else ''}".replace("%", "\\%")
 
 
 def _readable(text: str) -> bool:
@@ -440,6 +447,6 @@ def _unboxed(text: str, notes: list[str]) -> Answer:
         return Answer(_plain(numbers[-1], text), NUMBER, notes=tuple(notes))
     if formulas:
         return Answer(formulas[-1][2].strip(), FORMULA, notes=tuple(notes))
-    if len(stripped.split()) <= 3 and len(stripped) <= 40:
+    if len(stripped.split()) == 1 and len(stripped) <= 40:
         return Answer(stripped, WHOLE, notes=tuple(notes))
     return Answer(None, NONE, notes=(*notes, "no box, formula or number"))

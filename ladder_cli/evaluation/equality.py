@@ -1,8 +1,8 @@
 r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
 
 Numbers: fractions are compared as fractions; what is irrational is computed to 50 and to 110 digits. A decimal is
-equal to an exact value which rounds to it at its last digit, if it gives at least six digits after the point (and six
-that count); below that it is another number. Expressions in symbols: equal at several points, drawn from the symbols'
+equal to an exact value which rounds to it at its last digit, if it gives at least five digits that count (of a
+fraction) or six places (of an irrational number, which is asked for as it is); below that it is another number. Expressions in symbols: equal at several points, drawn from the symbols'
 names, positive (so that `\sqrt{x^2}` is x); if either has an absolute value, at negative points too.
 """
 
@@ -20,7 +20,9 @@ from ladder_cli.evaluation.units import same_quantity
 
 _DIGITS, _MORE_DIGITS = 50, 110
 _POINTS, _TRIES = 3, 9
-DECIMALS = 6
+# What a rounded decimal must give to stand for an exact value: digits that count for a fraction, decimal places (and as
+# many digits that count) for an irrational number.
+FRACTION_DIGITS, DECIMALS = 5, 6
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "~": "~"}
 _INEQUALITIES = ("<", ">", "<=", ">=")
 
@@ -99,16 +101,16 @@ def _same(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return True
     if gold[0] == "groups" or answer[0] == "groups":
         return _same_groups(gold, answer, tolerance)
-    if "unit" in (gold[0], answer[0]):
-        return same_quantity(gold, answer, tolerance.unit, lambda one, other: _same(one, other, tolerance))
     if "relation" in (gold[0], answer[0]):
         return _same_relations(gold, answer, tolerance)
+    if "clock" in (gold[0], answer[0], *(node[1][0] for node in (gold, answer) if node[0] == "unit")):
+        return _same_time(gold, answer, tolerance)
+    if "unit" in (gold[0], answer[0]):
+        return same_quantity(gold, answer, tolerance.unit, lambda one, other: _same(one, other, tolerance))
     if "list" in (gold[0], answer[0]) or "tuple" in (gold[0], answer[0]) or "set" in (gold[0], answer[0]):
         return _same_collections(gold, answer, tolerance)
     if gold[0] in ("cup", "cap", "setminus", "numbers") or answer[0] in ("cup", "cap", "setminus", "numbers"):
         return _same_real_sets(gold, answer)
-    if "clock" in (gold[0], answer[0]):
-        return _same_ratio(gold, answer, tolerance)
     if "ratio" in (gold[0], answer[0]):
         return _same_ratio(gold, answer, tolerance)
     if "matrix" in (gold[0], answer[0]) and gold[0] == answer[0]:
@@ -282,10 +284,7 @@ def _same_equations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         renamed = _renamed(one[0], other[0], other[1])
         if renamed is not None and same(one[1], renamed, tolerance):
             return True
-    if any(
-        item[0] in ("tuple", "set", "list", "matrix", "cup", "relation")
-        for item in walk((left, right, other_left, other_right))
-    ):
+    if any(item[0] in ("tuple", "set", "list", "matrix", "cup", "relation") for item in walk((left, right, other_left, other_right))):
         return False
     if not symbols(gold) and not symbols(answer):
         return same(right, other_right, tolerance)
@@ -468,9 +467,7 @@ def _spread(parts: list[Node]) -> list[Node]:
 
 
 def _ordered(gold: Any, answer: Any, tolerance: Tolerance) -> bool:
-    return len(gold) == len(answer) and all(
-        same(one, other, tolerance) for one, other in zip(gold, answer, strict=True)
-    )
+    return len(gold) == len(answer) and all(same(one, other, tolerance) for one, other in zip(gold, answer, strict=True))
 
 
 def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
@@ -483,9 +480,7 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _same_real_sets(gold, answer)
     if other[0] == "matrix" and (len(other[1]) == 1 or len(other[1][0]) == 1):
         flat = tuple(cell for row in other[1] for cell in row)
-        return pair[1:3] == ("(", ")") and (
-            _ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance)
-        )
+        return pair[1:3] == ("(", ")") and (_ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance))
     if other[0] == "list":
         parts = other[1]
         bounds = all(part[0] == "relation" and _is_bounds(part) for part in parts)
@@ -498,19 +493,43 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _ordered(plain, pair[3], tolerance) if flipped else _ordered(pair[3], plain, tolerance)
     if other[0] == "set":
         # One point, in braces.
-        return len(other[1]) == 1 and (
-            _same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance)
-        )
+        return len(other[1]) == 1 and (_same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance))
     return False
 
 
 def _same_matrices(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     rows, others = gold[1], answer[1]
-    if len(rows) == len(others) and all(
-        _ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)
-    ):
+    if len(rows) == len(others) and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)):
         return True
     return False
+
+
+def _same_time(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
+    """Times of day, with or without a.m. and p.m.; where one side is no time, `4:30` is a ratio."""
+    left, right = _clock(gold), _clock(answer)
+    if left is None or right is None:
+        return _same_ratio(gold, answer, tolerance)
+    (hour, minute, half), (other_hour, other_minute, other_half) = left, right
+    if minute != other_minute or (half and other_half and half != other_half):
+        return False
+    if half == other_half or (hour == other_hour and hour <= 12):
+        return bool(hour == other_hour)
+    # 20:34 is 8:34 p.m.
+    return bool(_of_day(hour, half) == _of_day(other_hour, other_half))
+
+
+def _of_day(hour: int, half: str) -> int:
+    return hour % 12 + (12 if half == "pm" else 0) if half else hour
+
+
+def _clock(node: Node) -> tuple[int, int, str] | None:
+    half = ""
+    if node[0] == "unit":
+        half = "".join(character for character in node[2].lower() if character.isalpha())
+        if half not in ("am", "pm"):
+            return None
+        node = node[1]
+    return (node[1], node[2], half) if node[0] == "clock" else None
 
 
 def _same_ratio(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
@@ -671,9 +690,7 @@ def _line(node: Node) -> tuple[Any, Any]:
 
 
 def _merged(pieces: list[_Piece]) -> list[_Piece]:
-    kept = [
-        piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])
-    ]
+    kept = [piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])]
     found: list[_Piece] = []
     for piece in sorted(kept, key=lambda piece: (piece[0], piece[1])):
         if found:
@@ -774,7 +791,8 @@ def _rounds(gold: Node, answer: Node, left: Fraction | None, right: Fraction | N
         return _identical(gold, answer)
     value, digits = written
     counting = len(str(abs(value.numerator * 10**digits // value.denominator)))
-    if digits < DECIMALS or counting < DECIMALS:
+    enough = counting >= FRACTION_DIGITS if (left if other is gold else right) is not None else min(digits, counting) >= DECIMALS
+    if not enough:
         return _identical(gold, answer)
     try:
         with mp.workdps(max(_DIGITS, digits + 10)):
@@ -816,7 +834,9 @@ def _identical(gold: Node, answer: Node) -> bool:
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
     """`(-1)^n` and `\\cos n\\pi`: where the gold only makes sense for whole numbers, those are tried."""
     counting = {
-        item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
+        item[2][1]
+        for item in walk(gold)
+        if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }
     return bool(counting) and names == counting and _equal_at_points(gold, answer, names, negative=False, whole=True)
 

@@ -31,6 +31,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from ladder_cli.evaluation.normal_form import LONGEST
+
 Node = tuple[Any, ...]
 
 _TOKEN = re.compile(
@@ -87,8 +89,8 @@ def read(text: str) -> Node:
     Raises:
         Unreadable: if any part of it stands for nothing known.
     """
-    if len(text) > 4000:
-        raise Unreadable("longer than 4000 characters")
+    if len(text) > LONGEST:
+        raise Unreadable(f"longer than {LONGEST} characters")
     # What only holds off a brace, as in `{}_5C_2`.
     text = text.replace("{}", "")
     parser = _Parser(tokens(text))
@@ -710,17 +712,7 @@ class _Parser:
             node = ("function", "log", (inner, base if base is not None else number(10)))
         elif base is not None:
             raise Unreadable(f"a subscript of {name}")
-        elif exponent == ("-", number(1)) and name in (
-            "sin",
-            "cos",
-            "tan",
-            "cot",
-            "sec",
-            "csc",
-            "sinh",
-            "cosh",
-            "tanh",
-        ):
+        elif exponent == ("-", number(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
             node, exponent = ("function", f"arc{name}", (inner,)), None
         else:
             node = ("function", name, (inner,))
@@ -730,9 +722,7 @@ class _Parser:
         """The argument of a function without parentheses: factors up to the next function, bracket or operator."""
         sign = self.take("-", "+")
         parts = [self.power()]
-        while (
-            self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS
-        ):
+        while self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS:
             parts.append(self.power())
         node: Node = parts[0] if len(parts) == 1 else ("*", tuple(parts))
         return ("-", node) if sign == "-" else node
@@ -815,6 +805,4 @@ def walk(node: Any) -> Any:
 
 def symbols(node: Node) -> set[str]:
     """The names of the symbols and unknown functions in it."""
-    return {
-        item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)
-    }
+    return {item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)}

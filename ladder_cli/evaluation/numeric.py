@@ -160,15 +160,7 @@ def evaluate(node: Node, env: Env) -> Any:
     """
     try:
         return _evaluate(node, env)
-    except (
-        ZeroDivisionError,
-        OverflowError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        NotImplementedError,
-    ) as error:
+    except (ZeroDivisionError, OverflowError, ValueError, TypeError, KeyError, IndexError, NotImplementedError) as error:
         raise Undefined(str(error)) from error
 
 
@@ -336,14 +328,8 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "ceil": mp.ceil,
     "sgn": mp.sign,
     "sign": mp.sign,
-    **{
-        name: getattr(mp, name)
-        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "erf")
-    },
-    **{
-        f"arc{name}": getattr(mp, f"a{name}")
-        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
-    },
+    **{name: getattr(mp, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "erf")},
+    **{f"arc{name}": getattr(mp, f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     "arsinh": mp.asinh,
     "arcosh": mp.acosh,
     "artanh": mp.atanh,

@@ -36,15 +36,7 @@ _define("pound money", GBP="1")
 _define("temperature C", C__Celsius__celsius="1")
 _define("temperature F", F__Fahrenheit__fahrenheit="1")
 _define("temperature K", K__kelvin__Kelvin="1")
-_define(
-    "energy",
-    J__joule__Joule="1",
-    kJ="1000",
-    eV="1.602176634e-19",
-    keV="1.602176634e-16",
-    MeV="1.602176634e-13",
-    erg="1e-7",
-)
+_define("energy", J__joule__Joule="1", kJ="1000", eV="1.602176634e-19", keV="1.602176634e-16", MeV="1.602176634e-13", erg="1e-7")
 _define("force", N__newton__Newton="1", kN="1000", dyne="0.00001")
 _define("power", W__watt__Watt="1", kW="1000", MW="1000000")
 _define("pressure", Pa__pascal="1", kPa="1000", atm="101325", bar="100000")

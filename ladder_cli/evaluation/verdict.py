@@ -35,6 +35,7 @@ VERDICTS = (CORRECT, INCORRECT, NO_ANSWER, GOLD_UNPARSED, TIMEOUT, CRASH)
 RELATIVE_TOLERANCE = 0.01
 LONGEST_GRADED = LONGEST_READ
 _LONGEST_KEPT = 200
+_LONGEST_GOLD, _WORDS_OF_PROSE = 200, 20
 __all__ = ["boxes", "has_box", "judge", "measured_number", "unread"]
 
 _DECIMAL_COMMA = re.compile(r"-?(?:\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+)")
@@ -130,6 +131,9 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
             text = re.sub(r"^.*\\(?:boxed|fbox)\s*\{", "", text, flags=re.DOTALL)
         else:
             text = read_answer(text, parts=2).text or ""
+    elif len(text) > _LONGEST_GOLD and len(re.findall(r"[a-z]{2,}[.,]?\s", text)) > _WORDS_OF_PROSE:
+        # A worked solution without a box.
+        text = read_answer(text, parts=2).text or ""
     measured = measured_number(text) if rule.name == PHYSICAL else None
     if measured is not None:
         return _Gold(text, (("number", Fraction(measured), 6),), None, None, 1)
@@ -140,9 +144,7 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
         parts = len(nodes[0][1])
     else:
         parts = 1
-    if reason is not None and (
-        letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))
-    ):
+    if reason is not None and (letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))):
         reason = None
     return _Gold(text, tuple(nodes), reason, letter[1] if letter else None, parts)
 
@@ -196,6 +198,8 @@ def _compare(gold: _Gold, answer: Answer, rule: GoldRule) -> tuple[bool, str]:
         for node in nodes:
             if same(meant, node, tolerance) or _once(meant, node, tolerance, rule):
                 return True, "as expressions"
+    if len(answer.boxes) > 1 and gold.parts == 1 and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes):
+        return True, "every box as expressions"
     if rule.name == PHYSICAL and _natural(gold.nodes[0]) != gold.nodes[0]:
         if any(same(_natural(gold.nodes[0]), node, tolerance) for node in nodes):
             return True, "as expressions, with the natural logarithm"
@@ -232,9 +236,7 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
             return (wanted[1] or wanted[2]) == (more[1] or more[2])
         value, _ = _readings(more[3], rule, units=True)
         tolerance = _tolerance(gold, rule)
-        if squeezed(gold.text) == squeezed(more[3]) or any(
-            same(meant, node, tolerance) for meant in gold.nodes for node in value
-        ):
+        if squeezed(gold.text) == squeezed(more[3]) or any(same(meant, node, tolerance) for meant in gold.nodes for node in value):
             return True
     return None
 
@@ -262,10 +264,7 @@ def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
     if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
         return False
     value = Fraction(written.replace(",", "."))
-    return any(
-        node[0] == "number" and node[2] is not None and node[1] == value
-        for node in (nodes if written is gold.text else gold.nodes)
-    )
+    return any(node[0] == "number" and node[2] is not None and node[1] == value for node in (nodes if written is gold.text else gold.nodes))
 
 
 def measured_number(gold: str) -> float | None:
