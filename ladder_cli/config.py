@@ -315,6 +315,7 @@ class EvaluateConfig:
     output_dir: str | None = None  # None: <run>/eval, outputs/eval-<model>; of several runs outputs/eval-<pattern>
     data_dir: str | None = None
     allow_prompt_mismatch: bool = False  # evaluate an adapter under another prompt than it was trained with
+    allow_settings_mismatch: bool = False  # compare= sides that were decoded or graded differently
 
     def __post_init__(self) -> None:
         at_least("limit", self.limit, 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ladder_cli import cli
 from ladder_cli.config import EvaluateConfig
+from ladder_cli.evaluation.modes import AUDIT, BACKBONE, COMPARE, COMPLETIONS, mode_of, refuse_unread
 from ladder_cli.run_dir import OUTPUTS, RunDir
 
 HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions on mathematical benchmarks.
@@ -18,6 +19,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
   ladder-eval audit=true benchmarks=all data_dir=MIRROR              are the gold answers themselves in order?
 
 Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
+An option that is not read by what is asked for is refused.
 `ladder-eval --cfg job` prints every option with its value.
 
 """
@@ -31,8 +33,14 @@ def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
 
 
 def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
-    """Evaluate whatever the config names."""
-    if config.run is None and config.completions is None and config.compare is None:
+    """Evaluate whatever the config names.
+
+    Raises:
+        UserError: for whatever is wrong with it; among it an option that is not read by what is asked for.
+    """
+    refuse_unread(config, overrides)
+    mode = mode_of(config)
+    if mode in (AUDIT, BACKBONE):
         cli.check_folders(config.model, config.data_dir)
     cli.quiet_libraries(config.model)
     from ladder_cli.console import make_console
@@ -42,11 +50,11 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     from ladder_cli.evaluation.run import evaluate_models
 
     console = make_console()
-    if config.audit:
+    if mode == AUDIT:
         audit(config, console)
-    elif config.completions is not None:
+    elif mode == COMPLETIONS:
         grade_completions(config, console)
-    elif config.compare is not None:
+    elif mode == COMPARE:
         report_comparison(config, console)
     else:
         evaluate_models(config, overrides, console)

@@ -14,6 +14,7 @@ eval/           <benchmark>/samples.jsonl, settings.json and result.json, with r
 """
 
 import contextlib
+import glob
 import json
 import re
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ INCIDENTAL = (
     *("hardware.name", "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size"),
     "hardware.shard_backbone",
 )
+_SET_ASIDE = re.compile(r"\.old-\d+$")
 _LARGEST_CONFIG = 2**20  # characters
 _GROUPS = ("method", "model", "data", "experiment", "hardware")
 
@@ -167,6 +169,24 @@ class RunDir:
         while (target := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
             number += 1
         return self.path.rename(target)
+
+
+def is_set_aside(path: Path | str) -> bool:
+    """Whether `RunDir.set_aside` gave this folder its name: an earlier run, which no pattern means."""
+    return _SET_ASIDE.search(Path(path).name) is not None
+
+
+def match_folders(pattern: str) -> tuple[list[str], list[str]]:
+    """The folders that a path or glob names, in order, and those of them that are left out as set aside.
+
+    A pattern that itself says `.old-` means the ones that were set aside.
+    """
+    if Path(pattern).is_dir():
+        return [pattern], []
+    found = sorted(path for path in glob.glob(pattern) if Path(path).is_dir())
+    if ".old-" in pattern:
+        return found, []
+    return [path for path in found if not is_set_aside(path)], [path for path in found if is_set_aside(path)]
 
 
 def repeat_folder(benchmark: Path, repeat: int) -> Path:

@@ -1,6 +1,10 @@
 """Benchmarks: which problems, and which of their columns hold question and gold answer."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -14,10 +18,16 @@ from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
 from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.data.sources import Row, load_rows, read_file, text_column
 from ladder_cli.errors import UserError
+from ladder_cli.run_dir import safe_name
 from ladder_cli.validation import suggest
 
 # The test problems of `arithmetic` are the same for every training seed.
 _ARITHMETIC_SEED = 0
+_FILE = r"\.(jsonl|json|csv|parquet)(\.gz)?"
+_OWN_FILE = re.compile(_FILE + "$", re.IGNORECASE)
+# What `own_name` makes: no config in conf/benchmark can have such a name.
+_OWN_NAME = re.compile(_FILE + "@[0-9a-f]{8}$", re.IGNORECASE)
+_DIGEST = 16  # hex digits
 
 
 @dataclass(frozen=True)
@@ -29,16 +39,46 @@ class Problem:
     gold: str
     rule: GoldRule = AS_EXPRESSION
 
+    @property
+    def question_digest(self) -> str:
+        """A hash of the question alone, whatever instruction and template are put around it."""
+        return hashlib.sha256(self.question.encode()).hexdigest()[:_DIGEST]
+
+
+def problems_digest(problems: Sequence[Problem]) -> str:
+    """A hash of ids, questions, golds and their rules, in whatever order: equal digests mean the same problems."""
+    each = sorted(json.dumps([p.id, p.question, p.gold, astuple(p.rule)], default=str) for p in problems)
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()[:_DIGEST]
+
+
+def own_name(path: str) -> str:
+    """The name of one's own file as a benchmark: its file name and a hash of its content, `mine.jsonl@3fa9c1d2`.
+
+    It is never that of a benchmark in `conf/benchmark`, nor that of another file or of another version of this one.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        content = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise UserError(f"benchmark {path} cannot be read: {error.strerror}.") from error
+    return f"{safe_name(Path(path).name)}@{hashlib.sha256(content).hexdigest()[:8]}"
+
 
 def benchmark_config(name: str) -> BenchmarkConfig:
-    """The config file of a benchmark; or one's own JSONL file with the columns question, answer and perhaps id.
+    """The config file of a benchmark; or one's own file with the columns question, answer and perhaps id.
+
+    The name that such a file has in results (`own_name`) gives a config too, by which its samples are graded again.
 
     Raises:
         UserError: if there is none of that name.
     """
     known = choices("benchmark")
-    if name.endswith(".jsonl"):
-        return BenchmarkConfig(name=Path(name).stem, path=name, question="question", id="id")
+    if _OWN_NAME.search(name):
+        return BenchmarkConfig(name=name, question="question", id="id")
+    if _OWN_FILE.search(name):
+        return BenchmarkConfig(name=own_name(name), path=name, question="question", id="id")
     if name not in known:
         raise UserError(f"no benchmark '{name}'.{suggest(name, known)} Choose from: {', '.join(known)}, all.")
     text = (files(CONFIG_MODULE) / "benchmark" / f"{name}.yaml").read_text()
@@ -46,13 +86,19 @@ def benchmark_config(name: str) -> BenchmarkConfig:
 
 
 def benchmark_names(wanted: list[str]) -> list[str]:
-    """Checked names, with `all` (those graded by a boxed answer) spelled out."""
-    names = wanted
-    if "all" in wanted:
-        names = [name for name in choices("benchmark") if benchmark_config(name).kind == "boxed"]
+    """Checked names, with `all` (those graded by a boxed answer) spelled out and what is named twice left out.
+
+    Raises:
+        UserError: if there is none of a name, or two files hold the same.
+    """
+    everything = [name for name in choices("benchmark") if benchmark_config(name).kind == "boxed"]
+    names = dict.fromkeys(each for name in wanted for each in (everything if name == "all" else [name]))
+    asked: dict[str, str] = {}
     for name in names:
-        benchmark_config(name)
-    return list(dict.fromkeys(names))
+        before = asked.setdefault(benchmark_config(name).name, name)
+        if before != name:
+            raise UserError(f"benchmarks: {before} and {name} hold the same: name one of them.")
+    return list(names)
 
 
 def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int | None = None) -> list[Problem]:
@@ -61,6 +107,9 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
     Raises:
         UserError: if the set is missing or broken, has another number of rows than it must, or names a problem twice.
     """
+    if benchmark.path is None and _OWN_NAME.search(benchmark.name):
+        file, _, _ = benchmark.name.rpartition("@")
+        raise UserError(f"{benchmark.name} is the name of results: give the file itself, benchmarks=[DIR/{file}].")
     if benchmark.name == "arithmetic" and benchmark.hub_id is None:
         drawn = islice(arithmetic.problems("test", _ARITHMETIC_SEED), benchmark.rows)
         problems = [Problem(problem.expression, problem.question, problem.answer) for problem in drawn]
@@ -81,7 +130,9 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
             "this is another version of the data."
         )
     if len({problem.id for problem in problems}) < len(problems):
-        raise UserError(f"benchmark '{benchmark.name}' names a problem twice in its column '{benchmark.id}'.")
+        names = [problem.id for problem in problems]
+        twice = next(name for position, name in enumerate(names) if name in names[:position])
+        raise UserError(f"benchmark '{benchmark.name}' names problem '{twice}' twice in its column '{benchmark.id}'.")
     return problems[:limit]
 
 

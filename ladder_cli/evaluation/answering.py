@@ -3,9 +3,8 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,17 +13,18 @@ from ladder_cli.claim import claimed
 from ladder_cli.config import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
-from ladder_cli.errors import UserError
+from ladder_cli.evaluation.binding import LABEL, graded_under, made_under, refuse_other_problems
 from ladder_cli.evaluation.classification import classify
 from ladder_cli.evaluation.generation import (
     Prompt,
     batches,
+    check_positions,
     computing_device,
     fitting_batch_size,
     generate,
     render_prompt,
 )
-from ladder_cli.evaluation.grading import Grader, Task, grader_identity
+from ladder_cli.evaluation.grading import Grader, Task
 from ladder_cli.evaluation.regrade import other_grader_alone, regrade_folder
 from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_settings
 from ladder_cli.evaluation.shards import merged, own_path, write_in_order
@@ -59,25 +59,26 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
         UserError: if the folder holds samples of other settings, weights, or another version of the benchmark.
     """
     renderer = target.renderer_for(sheet.benchmark)
+    prompts = {problem.id: render_prompt(problem.id, problem.question, renderer) for problem in sheet.problems}
     path = sheet.folder / SAMPLES
     with claimed(sheet.folder) if is_main_process() else nullcontext():
         samples: dict[str, Sample] = {}
         if is_main_process():
-            settings = _settings(target, sheet, renderer.fingerprint, decode, seed)
+            made = made_under(target, sheet.benchmark, decode, seed, sheet.repeat)
+            settings = made | graded_under(sheet.benchmark, decode.grade_seconds)
             # Samples of another grader are graded anew, from their completions; a label task has none to grade.
-            if sheet.benchmark.kind != "label" and other_grader_alone(sheet.folder / SETTINGS, settings):
-                regrade_folder(sheet.folder, merged(path), sheet.problems, settings, decode.grade_seconds, console)
+            if sheet.benchmark.kind != LABEL and other_grader_alone(sheet.folder / SETTINGS, settings):
+                samples = merged(path)
+                refuse_other_problems(sheet.folder, sheet.benchmark, sheet.problems, prompts, samples)
+                regrade_folder(sheet.folder, samples, sheet.problems, settings, decode.grade_seconds, console)
             same_settings(sheet.folder / SETTINGS, settings)
             samples = merged(path)
         samples = decided_by_main(samples)
-        for problem in sheet.problems:
-            if problem.id in samples and samples[problem.id]["gold"] != problem.gold:
-                raise UserError(
-                    f"{sheet.folder} holds samples of another version of {sheet.benchmark.name} (the gold answer of "
-                    f"'{problem.id}' differs): give another output_dir, or delete that folder."
-                )
+        refuse_other_problems(sheet.folder, sheet.benchmark, sheet.problems, prompts, samples)
         if any(problem.id not in samples for problem in sheet.problems):
-            _answer_missing(target, sheet, set(samples), decode, seed, console)
+            new_tokens = 0 if sheet.benchmark.kind == LABEL else decode.max_new_tokens
+            check_positions(list(prompts.values()), new_tokens, target.limits.positions, target.name)
+            _answer_missing(target, sheet, list(prompts.values()), set(samples), decode, seed, console)
         wait_for_everyone()
         if is_main_process():
             samples = merged(path)
@@ -86,32 +87,23 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
     return [samples[problem.id] for problem in sheet.problems]
 
 
-def _settings(target: Target, sheet: Sheet, prompt: str, decode: DecodeConfig, seed: int) -> dict[str, Any]:
-    """What samples are made under; those made under others are never mixed in."""
-    return {
-        "weights": target.identity,
-        "prompt": prompt,
-        "seed": seed,
-        "repeat": sheet.repeat,
-        **{key: value for key, value in asdict(decode).items() if key not in ("batch_size", "grade_seconds")},
-        "rule": sheet.benchmark.rule,
-        **{f"grader.{key}": value for key, value in grader_identity(decode.grade_seconds).items()},
-    }
-
-
 def _answer_missing(
-    target: Target, sheet: Sheet, finished: set[str], decode: DecodeConfig, seed: int, console: Console
+    target: Target,
+    sheet: Sheet,
+    prompts: list[Prompt],
+    finished: set[str],
+    decode: DecodeConfig,
+    seed: int,
+    console: Console,
 ) -> None:
     """Make what has no sample yet; of several processes, each its share."""
-    renderer = target.renderer_for(sheet.benchmark)
-    prompts = [render_prompt(problem.id, problem.question, renderer) for problem in sheet.problems]
     size = decode.batch_size
     if size is None:
         most = _MOST_ON_CPU if computing_device(target.model).type == "cpu" else _MOST_ON_GPU
         size = fitting_batch_size(target.model, prompts, decode.max_new_tokens, most)
     todo = batches(prompts, finished, decided_by_main(size), sheet.repeat)
     missing = sum(prompt.id not in finished for batch in todo for prompt in batch)
-    work = _by_label if sheet.benchmark.kind == "label" else _by_completion
+    work = _by_label if sheet.benchmark.kind == LABEL else _by_completion
     repeated = f", repeat {sheet.repeat + 1}" if sheet.repeat else ""
     with _Watch(f"{target.name} on {sheet.benchmark.name}{repeated}", missing, console) as watch:
         for samples in work(target, sheet, todo, decode, seed):
@@ -128,7 +120,8 @@ def _by_completion(
     # Greedy repeats differ in their batches alone.
     seed += 0 if decode.temperature == 0 else sheet.repeat
     with Grader(seconds=decode.grade_seconds) as grader:
-        for batch in generate(target.model, target.renderer_for(sheet.benchmark), todo, decode, seed):
+        renderer = target.renderer_for(sheet.benchmark)
+        for batch in generate(target.model, renderer, todo, decode, seed, target.limits, target.name):
             completions = {completion.prompt.id: completion for completion in batch}
             tasks = [
                 Task(name, problems[name].gold, c.text, c.stop_reason == LENGTH, problems[name].rule)
@@ -138,6 +131,7 @@ def _by_completion(
                 {
                     "id": grade.key,
                     "benchmark": sheet.benchmark.name,
+                    "question_digest": problems[grade.key].question_digest,
                     "prompt": completions[grade.key].prompt.text,
                     "completion": completions[grade.key].text,
                     "tokens": completions[grade.key].tokens,
@@ -156,19 +150,20 @@ def _by_label(
     target: Target, sheet: Sheet, todo: list[list[Prompt]], decode: DecodeConfig, seed: int
 ) -> Iterator[list[Sample]]:
     """Compare the logits of the label words, a batch at a time."""
-    golds = {problem.id: problem.gold for problem in sheet.problems}
-    for batch in classify(target.model, target.renderer_for(sheet.benchmark), todo, LABELS):
+    problems = {problem.id: problem for problem in sheet.problems}
+    for batch in classify(target.model, target.renderer_for(sheet.benchmark), todo, LABELS, target.name):
         yield [
             {
                 "id": prediction.prompt.id,
                 "benchmark": sheet.benchmark.name,
+                "question_digest": problems[prediction.prompt.id].question_digest,
                 "prompt": prediction.prompt.text,
                 "completion": prediction.label,
                 "tokens": 1,
                 "stop_reason": None,
-                "gold": golds[prediction.prompt.id],
+                "gold": problems[prediction.prompt.id].gold,
                 "answer": prediction.label,
-                "verdict": CORRECT if prediction.label == golds[prediction.prompt.id] else INCORRECT,
+                "verdict": CORRECT if prediction.label == problems[prediction.prompt.id].gold else INCORRECT,
                 "logits": prediction.logits,
             }
             for prediction in batch

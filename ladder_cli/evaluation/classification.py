@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.errors import UserError
-from ladder_cli.evaluation.generation import Prompt, computing_device, left_padded
+from ladder_cli.errors import RunFailed, UserError
+from ladder_cli.evaluation.generation import Prompt, computing_device, left_padded, not_finite
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,17 @@ def label_tokens(renderer: PromptRenderer, labels: Sequence[str]) -> list[int]:
 
 
 def classify(
-    model: nn.Module, renderer: PromptRenderer, batches: list[list[Prompt]], labels: Sequence[str]
+    model: nn.Module,
+    renderer: PromptRenderer,
+    batches: list[list[Prompt]],
+    labels: Sequence[str],
+    name: str = "the model",
 ) -> Iterator[list[Prediction]]:
-    """Predict a label for every prompt, a batch at a time."""
+    """Predict a label for every prompt, a batch at a time.
+
+    Raises:
+        RunFailed: if the largest logit of a prompt's label words is not finite; `name` is the model's in the message.
+    """
     tokens = label_tokens(renderer, labels)
     device = computing_device(model)
     for batch in batches:
@@ -50,7 +58,11 @@ def classify(
                 position_ids=(mask.cumsum(1) - 1).clamp_min(0),
                 logits_to_keep=1,
             ).logits[:, -1, tokens]
+        rows = logits.float().cpu()
+        for prompt, finite in zip(batch, rows.amax(-1).isfinite().tolist(), strict=True):
+            if not finite:
+                raise RunFailed(not_finite(name, prompt.id, "the label words"))
         yield [
             Prediction(prompt, labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True)))
-            for prompt, row in zip(batch, logits.float().cpu(), strict=True)
+            for prompt, row in zip(batch, rows, strict=True)
         ]

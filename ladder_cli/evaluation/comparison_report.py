@@ -27,10 +27,10 @@ def report_comparison(config: EvaluateConfig, console: Console) -> None:
     first, second = (read_side(pattern) for pattern in config.compare)
     if first.name == second.name:
         first, second = (
-            Side(pattern, side.samples, side.settings)
+            Side(pattern, side.samples, side.settings, side.skipped)
             for pattern, side in zip(config.compare, (first, second), strict=True)
         )
-    compared = compare(first, second)
+    compared = compare(first, second, config.allow_settings_mismatch)
     named = "-".join(side.name.replace("/", "_").replace(" ", "_") for side in (first, second))
     folder = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"compare-{named}"
     heads, rows = _cells(first, second, compared)
@@ -80,6 +80,9 @@ def _notes(first: Side, second: Side, compared: list[Compared]) -> list[str]:
     ]
     if any(each.only_first is not None for each in compared):
         notes.append(f"(m : n): problems that {first.name} alone, and {second.name} alone, has right.")
+    for side in (first, second):
+        if side.skipped:
+            notes.append(f"{side.name}: left out, as no run of it or set aside: {', '.join(side.skipped)}.")
     for each in compared:
         for side, figures in ((first, each.first), (second, each.second)):
             notes.append(f"{side.name} on {each.benchmark}: {interval(figures['ci95'])}, {spread(figures)}.")

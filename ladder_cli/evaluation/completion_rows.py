@@ -10,7 +10,7 @@
     error           absolute difference that a numerical answer may have
     finish_reason, stop_reason   why the completion ended, in the words of the tools that are listed below
     tokens          how many it has
-    prompt          kept with the sample
+    prompt, question_digest      kept with the sample
 
 Null and empty text are the same as no column. Other columns are left alone. A sample of ours is such a row, too.
 """
@@ -47,6 +47,7 @@ class Completion:
         problem: the id.
         number: of this completion among those of its problem, from 1.
         stop_reason: `stop`, `length` or None: not known.
+        question_digest: of a sample of ours, a hash of its question.
         before: of a sample, the verdict and answer it had.
         row: where it stands in the file, from 1.
     """
@@ -60,6 +61,7 @@ class Completion:
     stop_reason: str | None
     tokens: int | None
     prompt: Any
+    question_digest: str | None
     before: tuple[str, str | None] | None
     row: int
 
@@ -106,6 +108,7 @@ def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: s
     texts = _texts(row, where)
     benchmark, rule, gold = _gold(row, where, rule_of_folder)
     prompt, before = row.get("prompt"), _before(row)
+    digest = _optional_text(row, "question_digest", where)
     stop_reason, tokens = _stop_reason(row, where), _tokens(row, where)
     if len(texts) > 1 and (stop_reason is not None or tokens is not None):
         raise UserError(
@@ -113,7 +116,8 @@ def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: s
             "row to each, with the same id."
         )
     return [
-        Completion(name, 0, benchmark, gold, rule, text, stop_reason, tokens, prompt, before, number) for text in texts
+        Completion(name, 0, benchmark, gold, rule, text, stop_reason, tokens, prompt, digest, before, number)
+        for text in texts
     ]
 
 

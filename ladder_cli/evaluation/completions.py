@@ -11,6 +11,7 @@ from rich.console import Console
 from ladder_cli.claim import claimed
 from ladder_cli.config import EvaluateConfig
 from ladder_cli.errors import UserError
+from ladder_cli.evaluation.binding import refuse_model_results
 from ladder_cli.evaluation.completion_rows import Completion, read_completions
 from ladder_cli.evaluation.grading import Grade, Grader, Task, grader_identity
 from ladder_cli.evaluation.pass_at_k import problem_lines, summarise_problems
@@ -61,6 +62,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     wanted = {completion.key: completion for completion in completions if completion.problem in set(asked)}
     if source.resolve() == (folder / SAMPLES).resolve():
         raise UserError(f"{source} would be graded into itself: give another output_dir.")
+    refuse_model_results(folder)
     seconds = config.decode.grade_seconds
     with claimed(folder):
         _settle(folder, hashlib.sha256(source.read_bytes()).hexdigest()[:16], seconds)
@@ -124,6 +126,7 @@ def _sample(completion: Completion, grade: Grade) -> Sample:
         "sample": completion.number,
         "benchmark": completion.benchmark,
         "rule": completion.rule.name,
+        "question_digest": completion.question_digest,
         "prompt": completion.prompt,
         "completion": completion.text,
         "tokens": completion.tokens,

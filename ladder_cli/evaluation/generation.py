@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import LogitsProcessorList
 
 from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.errors import UserError
+from ladder_cli.errors import RunFailed, UserError
+from ladder_cli.evaluation.decoding import Decoding, FiniteLogits, ModelLimits, NotFiniteAtOnce, clean, limits_of
 from ladder_cli.evaluation.samples import LENGTH, STOP
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.training.out_of_memory import free_memory, is_out_of_memory
@@ -77,23 +79,57 @@ def batches(prompts: list[Prompt], finished: set[str], size: int, repeat: int = 
     return [batch for batch in mine if any(prompt.id not in finished for prompt in batch)]
 
 
+def check_positions(prompts: list[Prompt], new_tokens: int, positions: int | None, model: str) -> None:
+    """Refuse prompts that leave no room for a completion of `new_tokens` (0 for a label task).
+
+    Raises:
+        UserError: with the longest prompt, and the largest `decode.max_new_tokens` that it leaves room for.
+    """
+    if positions is None or not prompts:
+        return
+    longest = max(prompts, key=lambda prompt: len(prompt.ids))
+    room = positions - len(longest.ids)
+    if room >= new_tokens:
+        return
+    told = f"the prompt of '{longest.id}' has {len(longest.ids)} tokens, and {model} has positions for {positions}"
+    if room < 1:
+        raise UserError(f"{told}: leave that problem out, or take a model with a longer context.")
+    raise UserError(
+        f"{told}, which leaves {room} and not decode.max_new_tokens={new_tokens}: give decode.max_new_tokens={room} "
+        "or less, or take a model with a longer context."
+    )
+
+
 def generate(
-    model: nn.Module, renderer: PromptRenderer, batches: list[list[Prompt]], decode: DecodeConfig, seed: int
+    model: nn.Module,
+    renderer: PromptRenderer,
+    batches: list[list[Prompt]],
+    decode: DecodeConfig,
+    seed: int,
+    limits: ModelLimits | None = None,
+    name: str = "the model",
 ) -> Iterator[list[Completion]]:
     """Complete all prompts, a batch at a time. A batch that the memory does not hold is halved, and so are those after.
 
-    Greedy unless `decode.temperature` is set. A batch's sampling seed follows from `seed` and its first problem, so
-    that a resumed run does not repeat the draws of the batches before.
+    Greedy unless `decode.temperature` is set: the token with the largest logit at every step. Nothing of the model's
+    own generation config acts but its end tokens. A batch's sampling seed follows from `seed` and its first problem,
+    so that a resumed run does not repeat the draws of the batches before.
+
+    Args:
+        limits: of the model, which are asked of it if they are not given.
+        name: of the model, for messages.
 
     Raises:
         UserError: if the memory does not hold one completion.
+        RunFailed: if a logit is not finite where a token is chosen.
     """
     waiting = deque(batches)
+    decoding = Decoding.of(decode, renderer, limits if limits is not None else limits_of(model))
     largest = max(map(len, batches), default=1)
     while waiting:
         batch = waiting.popleft()
         if len(batch) <= largest:
-            completions = _complete(model, renderer, batch, decode, seed)
+            completions = _complete(model, renderer, batch, decoding, seed, name)
             if completions is not None:
                 yield completions
                 continue
@@ -107,28 +143,25 @@ def generate(
 
 
 def _complete(
-    model: nn.Module, renderer: PromptRenderer, batch: list[Prompt], decode: DecodeConfig, seed: int
+    model: nn.Module, renderer: PromptRenderer, batch: list[Prompt], decoding: Decoding, seed: int, name: str
 ) -> list[Completion] | None:
     """The completions of one batch, or None where the memory ended."""
-    tokenizer = renderer.tokenizer
-    # What a model's own generation_config may hold beside (Qwen's holds a repetition penalty) is not to join in.
-    options: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0}
-    if decode.temperature > 0:
-        options |= {"do_sample": True, "temperature": decode.temperature, "top_p": decode.top_p, "top_k": 0}
-    if decode.stop:
-        options |= {"stop_strings": decode.stop, "tokenizer": tokenizer}
-    ids, mask = left_padded(batch, tokenizer.pad_token_id, computing_device(model))
+    finite = FiniteLogits(sampling=not decoding.greedy)
+    options: dict[str, Any] = {"tokenizer": renderer.tokenizer} if decoding.stop else {}
+    ids, mask = left_padded(batch, decoding.pad_token, computing_device(model))
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed} {batch[0].id}".encode()).digest()[:7]))
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), clean(model):
             output = model.generate(  # type: ignore[operator]
                 input_ids=ids,
                 attention_mask=mask,
-                max_new_tokens=decode.max_new_tokens,
-                eos_token_id=renderer.stop_ids,
-                pad_token_id=tokenizer.pad_token_id,
+                generation_config=decoding.generation_config(),
+                logits_processor=LogitsProcessorList([finite]),
                 **options,
             )
+    except NotFiniteAtOnce:
+        _refuse_not_finite(finite, batch, [1] * len(batch), name)
+        raise
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -138,7 +171,26 @@ def _complete(
         free_memory()
         return None
     new = output[:, ids.shape[1] :].tolist()
-    return [_completion(p, row, renderer, decode.stop) for p, row in zip(batch, new, strict=True)]
+    completions = [_completion(p, row, renderer, decoding) for p, row in zip(batch, new, strict=True)]
+    _refuse_not_finite(finite, batch, [completion.tokens for completion in completions], name)
+    return completions
+
+
+def _refuse_not_finite(finite: FiniteLogits, batch: list[Prompt], tokens: list[int], name: str) -> None:
+    """Raise if a row had such a logit before its end; what is computed for a row that has ended does not count."""
+    assert finite.first is not None
+    for prompt, first, count in zip(batch, finite.first.tolist(), tokens, strict=True):
+        if first < count:
+            raise RunFailed(not_finite(name, prompt.id, f"token {first + 1} of its completion"))
+
+
+def not_finite(model: str, problem: str, where: str) -> str:
+    """The message for a logit that is NaN or infinite."""
+    return (
+        f"{model} has logits that are not finite (NaN or infinite) on the prompt of '{problem}', at {where}: its "
+        "weights are damaged, or overflow in this model.dtype (try model.dtype=float32). No score is made of that; "
+        "what was finished before is kept."
+    )
 
 
 def fitting_batch_size(model: nn.Module, prompts: list[Prompt], new_tokens: int, most: int) -> int:
@@ -167,25 +219,42 @@ def _free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _completion(prompt: Prompt, row: list[int], renderer: PromptRenderer, stop: list[str]) -> Completion:
-    stops = set(renderer.stop_ids)
+def _completion(prompt: Prompt, row: list[int], renderer: PromptRenderer, decoding: Decoding) -> Completion:
+    tokenizer, stops = renderer.tokenizer, set(decoding.end_tokens)
     end = next((position for position, token in enumerate(row) if token in stops), None)
     kept = row if end is None else row[:end]
-    text = str(renderer.tokenizer.decode(kept, skip_special_tokens=True))
-    found = min((position for position in map(text.find, stop) if position >= 0), default=None)
+    text = str(tokenizer.decode(kept, skip_special_tokens=True))
+    found = _first(decoding.stop, text)
     if found is not None:
-        reached = next(mark for mark in stop if text.startswith(mark, found))
-        tokens = _tokens_until(kept, text[: found + len(reached)], renderer)
-        return Completion(prompt, text[:found], tokens, STOP)
+        position, mark = found
+        tokens = _tokens_until(kept, position + len(mark), renderer, skip_special_tokens=True)
+        return Completion(prompt, text[:position], tokens, STOP)
+    whole = str(tokenizer.decode(kept, skip_special_tokens=False)) if decoding.stop else ""
+    found = _first(decoding.stop, whole)
+    if found is not None:
+        # The string holds a special token, which the text above is without.
+        position, mark = found
+        tokens = _tokens_until(kept, position + len(mark), renderer, skip_special_tokens=False)
+        text = whole[:position]
+        for special in (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special):
+            text = text.replace(special, "")
+        return Completion(prompt, text, tokens, STOP)
     return Completion(prompt, text, len(row) if end is None else end + 1, LENGTH if end is None else STOP)
 
 
-def _tokens_until(tokens: list[int], text: str, renderer: PromptRenderer) -> int:
-    """The fewest tokens whose text begins with `text`."""
+def _first(marks: tuple[str, ...], text: str) -> tuple[int, str] | None:
+    """The stop string that comes first in a text, and where it begins."""
+    found = [(position, mark) for mark in marks if (position := text.find(mark)) >= 0]
+    return min(found, key=lambda each: each[0], default=None)
+
+
+def _tokens_until(tokens: list[int], length: int, renderer: PromptRenderer, skip_special_tokens: bool) -> int:
+    """The fewest tokens whose text has at least `length` characters."""
     low, high = 1, len(tokens)
     while low < high:
         middle = (low + high) // 2
-        if len(renderer.tokenizer.decode(tokens[:middle], skip_special_tokens=True)) >= len(text):
+        text = renderer.tokenizer.decode(tokens[:middle], skip_special_tokens=skip_special_tokens)
+        if len(text) >= length:
             high = middle
         else:
             low = middle + 1

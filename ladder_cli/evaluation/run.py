@@ -5,19 +5,21 @@ from typing import Any
 
 from rich.console import Console
 
-from ladder_cli.claim import claimed
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.classification import LABELS
+from ladder_cli.errors import UserError
 from ladder_cli.evaluation.answering import Sheet, answer
+from ladder_cli.evaluation.binding import LABEL, refuse_other_runs, refuse_other_use
 from ladder_cli.evaluation.grading import grader_identity
 from ladder_cli.evaluation.report import table
+from ladder_cli.evaluation.results import Extent, write_result
 from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.summary import Answers, summarise, summarise_labels
 from ladder_cli.evaluation.targets import Experiment, Target, find_experiments
 from ladder_cli.models.backbone import resolve_device
 from ladder_cli.ranks import is_main_process
-from ladder_cli.run_dir import RESULT, SUMMARY, read_json, repeat_folder, write_json
+from ladder_cli.run_dir import RESULT, SUMMARY, match_folders, repeat_folder
 from ladder_cli.training.processes import join
 
 
@@ -27,24 +29,64 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
     Raises:
         UserError: for whatever is wrong with run, benchmark or data.
     """
-    names = benchmark_names(config.benchmarks)
-    benchmarks = {benchmark_config(name).name: benchmark_config(name) for name in names}
+    configs = [benchmark_config(name) for name in benchmark_names(config.benchmarks)]
+    benchmarks = {each.name: each for each in configs}
     problems = {name: load_problems(each, config.data_dir, config.limit) for name, each in benchmarks.items()}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     join(resolve_device(config.hardware.device))
-    for experiment in find_experiments(config, overrides):
+    experiments = find_experiments(config, overrides)
+    if is_main_process():
+        _check_folders(experiments)
+        for line in _hints(config, experiments):
+            console.print(line, soft_wrap=True)
+    for experiment in experiments:
         answers: dict[str, Answers] = {name: {} for name in benchmarks}
         for target in experiment.targets:
             for name, benchmark in benchmarks.items():
                 given = _answers(target, benchmark, problems[name], config, console)
                 answers[name][target.name] = given
-                rows[target.name, name] = _write(target.folder, benchmark, target.name, {target.name: given}, config)
+                extent = Extent({target.name: target.identity}, config.repeats, problems[name])
+                written = _write(target.folder, benchmark, target.name, {target.name: given}, extent, config, console)
+                rows[target.name, name] = written
             target.release()
         if len(experiment.targets) > 1:
-            rows |= _over_runs(experiment, benchmarks, answers, config)
-            console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
+            runs = {target.name: target.identity for target in experiment.targets}
+            for name, benchmark in benchmarks.items():
+                extent = Extent(runs, config.repeats, problems[name])
+                rows[experiment.name, name] = _write(
+                    experiment.folder, benchmark, experiment.name, answers[name], extent, config, console
+                )
+            if is_main_process():
+                console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
     if is_main_process():
         console.print(table(rows, greedy=config.decode.temperature == 0))
+
+
+def _check_folders(experiments: list[Experiment]) -> None:
+    """Refuse folders that hold another evaluation, before anything is answered."""
+    for experiment in experiments:
+        for target in experiment.targets:
+            refuse_other_use(target.folder, target.identity)
+        if len(experiment.targets) > 1:
+            refuse_other_runs(experiment.folder, {target.name: target.identity for target in experiment.targets})
+    folders = [target.folder.resolve() for experiment in experiments for target in experiment.targets]
+    if len(set(folders)) < len(folders):
+        raise UserError("run= names a run twice, by different ways to it: name each once.")
+
+
+def _hints(config: EvaluateConfig, experiments: list[Experiment]) -> list[str]:
+    """What the choice of runs should be known to have done."""
+    lines = []
+    _, aside = match_folders(config.run) if config.run is not None else ([], [])
+    if aside:
+        lines.append(f"left out, as they were set aside: {', '.join(Path(path).name for path in aside)}")
+    for experiment in experiments:
+        holders: dict[str, str] = {}
+        for target in experiment.targets:
+            first = holders.setdefault(target.identity, target.name)
+            if first != target.name:
+                lines.append(f"{first} and {target.name} hold the same weights: their spread counts one run twice")
+    return lines
 
 
 def _answers(
@@ -56,28 +98,31 @@ def _answers(
     return [answer(target, sheet, config.decode, config.seed, console) for sheet in sheets]
 
 
-def _over_runs(
-    experiment: Experiment, benchmarks: dict[str, BenchmarkConfig], answers: dict[str, Answers], config: EvaluateConfig
-) -> dict[tuple[str, str], dict[str, Any]]:
-    return {
-        (experiment.name, name): _write(experiment.folder, benchmark, experiment.name, answers[name], config)
-        for name, benchmark in benchmarks.items()
-    }
-
-
 def _write(
-    folder: Path, benchmark: BenchmarkConfig, evaluated: str, answers: Answers, config: EvaluateConfig
+    folder: Path,
+    benchmark: BenchmarkConfig,
+    evaluated: str,
+    answers: Answers,
+    extent: Extent,
+    config: EvaluateConfig,
+    console: Console,
 ) -> dict[str, Any]:
-    """Write a benchmark's `result.json` and add it to `summary.json`."""
-    if benchmark.kind == "label":
+    """Write a benchmark's figures, into `result.json` and `summary.json` unless larger ones stand there."""
+    about: dict[str, Any] = {"evaluated": evaluated}
+    if benchmark.path is not None:
+        about["file"] = benchmark.path
+    if benchmark.kind == LABEL:
         figures = summarise_labels(answers, positive=LABELS[1])
     else:
         figures = summarise(answers, greedy=config.decode.temperature == 0)
-    record = {"benchmark": benchmark.name, "evaluated": evaluated, **figures, "decode": vars(config.decode)}
-    record |= {"rule": benchmark.rule, "grader": grader_identity(config.decode.grade_seconds)}
+        about |= {"decode": vars(config.decode), "rule": benchmark.rule}
+        about["grader"] = grader_identity(config.decode.grade_seconds)
     if is_main_process():
-        write_json(folder / benchmark.name / RESULT, record)
-        summary = folder / SUMMARY
-        with claimed(folder, wait=True):
-            write_json(summary, (read_json(summary) if summary.is_file() else {}) | {benchmark.name: figures})
+        path = write_result(folder, benchmark.name, figures, about, extent)
+        if path.name != RESULT:
+            console.print(
+                f"{evaluated} on {benchmark.name}: {path.with_name(RESULT)} is over more than this and stays as it "
+                f"is; these figures are in {path.name}",
+                soft_wrap=True,
+            )
     return figures

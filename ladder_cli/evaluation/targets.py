@@ -1,6 +1,5 @@
 """What is evaluated: a backbone alone, or trained runs, of one experiment or of several."""
 
-import glob
 import hashlib
 import os
 import re
@@ -14,10 +13,11 @@ from ladder_cli.cli import parse
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
+from ladder_cli.evaluation.decoding import ModelLimits, read_limits
 from ladder_cli.models.adapter import WEIGHTS_FILE, read_config
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.models.method import load_adapter
-from ladder_cli.run_dir import OUTPUTS, RunDir, pattern_name, read_json, safe_name
+from ladder_cli.run_dir import OUTPUTS, RunDir, match_folders, pattern_name, read_json, safe_name
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Target:
 
     Attributes:
         identity: of the weights; samples of other weights are never mixed in.
+        limits: of the backbone: its own end tokens and how many positions it has.
         load: loads them, which is left until there is something to answer.
         asks_as_told: the instruction was given on the command line, so that it also stands under label tasks.
     """
@@ -34,6 +35,7 @@ class Target:
     renderer: PromptRenderer
     identity: str
     folder: Path
+    limits: ModelLimits
     load: Callable[[], nn.Module]
     asks_as_told: bool = True
     _model: nn.Module | None = None
@@ -75,13 +77,14 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
         target = _backbone_alone(config, overrides)
         return [Experiment(target.name, target.folder, [target])]
     runs = find_runs(config.run)
+    names = _names(runs)
     groups: dict[str, list[RunDir]] = {}
     for run in runs:
         groups.setdefault(run.experiment(), []).append(run)
     base = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"eval-{pattern_name(config.run)}"
     experiments = []
     for members in groups.values():
-        targets = [_trained(config, overrides, run, several=len(runs) > 1) for run in members]
+        targets = [_trained(config, overrides, run, names[run.path], several=len(runs) > 1) for run in members]
         alike = os.path.commonprefix([run.path.name for run in members])  # noqa: RUF071  (characters are meant)
         name = re.sub(r"[,_-]?(seed=?)?\d*$", "", alike) or members[0].path.name
         folder = base if len(groups) == 1 else base / f"{name},runs={len(members)}"
@@ -90,16 +93,26 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
 
 
 def find_runs(pattern: str) -> list[RunDir]:
-    """Run directories by path or glob.
+    """Run directories by path or glob, without those that were set aside (`NAME.old-1`).
 
     Raises:
         UserError: if there is none.
     """
-    found = [pattern] if Path(pattern).is_dir() else sorted(path for path in glob.glob(pattern) if Path(path).is_dir())
+    found, _ = match_folders(pattern)
     runs = [RunDir(path) for path in found if RunDir(path).config.is_file()]
     if not runs:
         raise UserError(f"run={pattern} names no run directory (a folder with config.yaml).")
     return runs
+
+
+def _names(runs: list[RunDir]) -> dict[Path, str]:
+    """A name for each run: that of its folder, and as many of those above it as tell the runs apart."""
+    paths = [run.path.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return {run.path: name for run, name in zip(runs, names, strict=True)}
 
 
 def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
@@ -110,12 +123,13 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
         renderer=PromptRenderer(load_tokenizer(config.model), config.instruction),
         identity=f"{location} {_precision(config.model, device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
+        limits=read_limits(config.model),
         load=lambda: load_backbone(config.model, device),
         asks_as_told=_given(overrides, "instruction"),
     )
 
 
-def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several: bool) -> Target:
+def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: str, several: bool) -> Target:
     trained: TrainConfig = parse(run.read_config(), TrainConfig)
     model_config = _with_overrides(trained.model, config.model, overrides)
     if not (run.adapter / WEIGHTS_FILE).is_file():
@@ -134,13 +148,14 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, several:
     device = resolve_device(config.hardware.device)
     folder = run.evaluation
     if config.output_dir is not None:
-        folder = Path(config.output_dir) / run.path.name if several else Path(config.output_dir)
+        folder = Path(config.output_dir) / safe_name(name) if several else Path(config.output_dir)
     weights = hashlib.sha256((run.adapter / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
     return Target(
-        name=run.path.name,
+        name=name,
         renderer=renderer,
         identity=f"{weights} {_precision(model_config, device.type)}",
         folder=folder,
+        limits=read_limits(model_config),
         load=lambda: load_adapter(run.adapter, load_backbone(model_config, device)),
     )
 
