@@ -52,8 +52,8 @@ _FINAL = re.compile(
     re.IGNORECASE,
 )
 _ANSWER_IS = re.compile(
-    r"(?:\*\*|__)?\s*(?:final\s+|correct\s+)?(?:answer|result|réponse|respuesta|antwort|ответ|答案)(?:\s+is|\s+are|\s+would be|\s+must be|\s+should be|是|为)?"
-    r"\s*:?\s*(?:\*\*|__)?\s*(?:is\b|:|：|=)?|####|(?:option|choice)\s+(?=\(?[A-J]\b)",
+    r"(?:\*\*|__)?\s*(?:final\s+|correct\s+)?(?:answers?|results?|solutions?|réponse|respuesta|antwort|ответ|答案)\s*(?:\*\*|__)?"
+    r"\s*(?:(?:is|are|was|would be|must be|should be|will be|es|est|ist)\b|是|为|:|：|=)+\s*(?:\*\*|__)?\s*(?::|=|is\b)?|(?:^|\n)\s*(?:#+\s*)?(?:\*\*|__)?\s*(?:final )?answer\s*(?:\*\*|__)?\s*\n|####|(?:option|choice)(?:\s+is)?:?\s+(?=\W*[A-J]\b)",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -141,7 +141,7 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
             return Answer(after, PHRASE, notes=(*notes, "an empty box was passed over"))
         notes.append("the box is empty" if found[-1].content is not None else "the box only begins")
         return Answer(None, NONE, notes=tuple(notes))
-    return _unboxed(text, notes)
+    return _unboxed(text, notes, letter)
 
 
 def has_box(completion: str) -> bool:
@@ -310,24 +310,25 @@ def _joins(between: str) -> bool:
     return re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words) is not None
 
 
-def _after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False) -> str | None:
+def _after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False, letter: bool = False) -> str | None:
     """What is given as the answer after the last such phrase that is followed by one.
 
     Args:
         alone: the sentence must hold nothing else.
     """
     for match in reversed(list(phrase.finditer(text))[-_MOST_PHRASES:]):
-        answer = _stated(text[match.end() : match.end() + _LONGEST_STATEMENT], alone)
+        answer = _stated(text[match.end() : match.end() + _LONGEST_STATEMENT], alone, letter)
         if answer is not None:
             return answer
     return None
 
 
-def _stated(rest: str, alone: bool = False) -> str | None:
+def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
     """The answer in the sentence that begins here: a formula, a choice, a number, or a few words.
 
     Args:
         alone: a formula or choice that is the whole sentence.
+        letter: the letter of a choice is looked for.
     """
     rest = rest.lstrip(" \t:*_\"'“`>")
     if rest.startswith("\n"):
@@ -335,8 +336,12 @@ def _stated(rest: str, alone: bool = False) -> str | None:
     again = re.match(r"(?:the\s+)?(?:final\s+)?(?:answer|result)\s+(?:is|:)\s*:?\s*", rest, re.IGNORECASE)
     if again:
         rest = rest[again.end() :].lstrip(" *_\"'\n")
-    if not rest:
+    if not rest or re.match(r"(?:not|n't|neither|unknown|unclear)\b", rest):
         return None
+    if letter:
+        chosen = re.match(r"(?:\W|\\(?:text|textbf|mathrm|boxed)\b|option\b|choice\b)*([A-J])(?![\w'])", rest, re.IGNORECASE)
+        if chosen and chosen[1].isupper():
+            return chosen[1]
     display = re.match(r"\s*(?:\$\$|\\\[)", rest)
     if display:
         formula = _MATH.match(rest.lstrip())
@@ -357,7 +362,8 @@ def _stated(rest: str, alone: bool = False) -> str | None:
         tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", sentence[formulas[-1][1] :])
         return formulas[-1][2].strip() + ("\\%" if tail else "")
     if numbers:
-        return _plain(numbers[-1], sentence)
+        listed = _listed(sentence, [(match.start(), match.end(), _plain(match, sentence)) for match in numbers])
+        return listed[-1][2]
     if stripped and len(stripped.split()) <= 4 and len(stripped) <= 40:
         return stripped
     return None
@@ -366,7 +372,7 @@ def _stated(rest: str, alone: bool = False) -> str | None:
 def _words(text: str) -> bool:
     """Are there words of prose in it, other than names of functions, units, and what stands in text commands?"""
     bare = re.sub(r"\\[a-zA-Z]+(?:\{[a-zA-Z\s]*\})?|\\text\{[^{}]*\}", " ", normal_form(text))
-    return re.search(r"(?<![a-zA-Z_{])[a-z]{2,}(?![a-zA-Z])", bare) is not None or "\\text{" in re.sub(
+    return re.search(r"(?<![a-zA-Z_{])[A-Za-z][a-z]+(?![a-zA-Z])", bare) is not None or "\\text{" in re.sub(
         r"(?<=[\d}])\s*\\text\{[^{}]*\}|\\text\{(?:and|or)\}", "", normal_form(text)
     )
 
@@ -421,11 +427,11 @@ def _readable(text: str) -> bool:
     return True
 
 
-def _unboxed(text: str, notes: list[str]) -> Answer:
+def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
     stripped = text.strip()
     if not stripped:
         return Answer(None, NONE, notes=(*notes, "empty"))
-    stated = _after_phrase(text, _ANSWER_IS)
+    stated = _after_phrase(text, _ANSWER_IS, letter=letter)
     if stated is not None:
         return Answer(stated, PHRASE, notes=tuple(notes))
     if len(stripped) <= 300 and "\n" not in stripped and not _words(stripped) and _readable(stripped.strip("*")):
@@ -443,6 +449,8 @@ def _unboxed(text: str, notes: list[str]) -> Answer:
             return Answer(inner.strip() + ("\\%" if tail else ""), FORMULA, notes=tuple(notes))
         del start
         break
+    if numbers and re.search(r"\b(?:not|isn't)\s*\Z", text[: numbers[-1].start()]):
+        return Answer(None, NONE, notes=(*notes, "the last number is denied"))
     if numbers:
         return Answer(_plain(numbers[-1], text), NUMBER, notes=tuple(notes))
     if formulas:

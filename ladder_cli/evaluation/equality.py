@@ -1,7 +1,7 @@
 r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
 
 Numbers: fractions are compared as fractions; what is irrational is computed to 50 and to 110 digits. A decimal is
-equal to an exact value which rounds to it at its last digit, if it gives at least five digits that count (of a
+equal to an exact value which rounds to it, or is cut off, at its last digit, if it gives at least five digits that count (of a
 fraction) or six places (of an irrational number, which is asked for as it is); below that it is another number. Expressions in symbols: equal at several points, drawn from the symbols'
 names, positive (so that `\sqrt{x^2}` is x); if either has an absolute value, at negative points too.
 """
@@ -24,6 +24,7 @@ _POINTS, _TRIES = 3, 9
 # many digits that count) for an irrational number.
 FRACTION_DIGITS, DECIMALS = 5, 6
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!=", "~": "~"}
+_SETS = ("cup", "cap", "setminus", "numbers")
 _INEQUALITIES = ("<", ">", "<=", ">=")
 
 
@@ -101,6 +102,8 @@ def _same(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return True
     if gold[0] == "groups" or answer[0] == "groups":
         return _same_groups(gold, answer, tolerance)
+    if "mod" in (gold[0], answer[0]):
+        return _same_remainder(gold, answer, tolerance)
     if "relation" in (gold[0], answer[0]):
         return _same_relations(gold, answer, tolerance)
     if "clock" in (gold[0], answer[0], *(node[1][0] for node in (gold, answer) if node[0] == "unit")):
@@ -113,7 +116,8 @@ def _same(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _same_real_sets(gold, answer)
     if "ratio" in (gold[0], answer[0]):
         return _same_ratio(gold, answer, tolerance)
-    if "matrix" in (gold[0], answer[0]) and gold[0] == answer[0]:
+    gold, answer = _matrix(gold, answer), _matrix(answer, gold)
+    if gold[0] == answer[0] == "matrix":
         return _same_matrices(gold, answer, tolerance)
     return same_value(gold, answer, tolerance)
 
@@ -244,7 +248,7 @@ def _same_relations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return gold[0] == "list" and len(gold[1]) > 1 and _same_collections(gold, answer, tolerance)
     # The gold is a relation, the answer none.
     terms, operators = gold[1], gold[2]
-    if set(operators) <= {"=", "~", "in", "mapsto"} and (is_name(terms[0]) or len(terms) > 2 or not symbols(gold)):
+    if set(operators) <= {"=", "~", "in", "mapsto", "==="} and (is_name(terms[0]) or len(terms) > 2 or not symbols(gold)):
         for meant in _answers(gold):
             if same(meant, answer, tolerance):
                 return True
@@ -261,7 +265,9 @@ def _both_relations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _same_equations(left, right, tolerance)
     if "in" in left[2] or "in" in right[2] or _is_bounds(left) != _is_bounds(right):
         return _same_real_sets(gold, answer) or _same_chain(left, right, tolerance)
-    return _same_chain(left, right, tolerance) or _same_inequality(left, right) or _same_real_sets(left, right)
+    if _same_chain(left, right, tolerance) or _same_inequality(left, right):
+        return True
+    return symbols(left) == symbols(right) and _same_real_sets(left, right)
 
 
 def _shortened(node: Node) -> Node:
@@ -412,12 +418,16 @@ def _same_collections(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     def equal(one: Node, other: Node) -> bool:
         return _same(one, other, tolerance)
 
+    if gold[0] in _SETS or answer[0] in _SETS:
+        return _same_real_sets(gold, answer)
     if gold[0] == answer[0] == "tuple":
         if gold[1:3] == answer[1:3] and _ordered(gold[3], answer[3], tolerance):
             return True
         return False
     if gold[0] == answer[0] == "set":
         return matched(_distinct(gold[1]), _distinct(answer[1]), equal)
+    if "matrix" in (gold[0], answer[0]) and _matrix(gold, answer)[0] == _matrix(answer, gold)[0] == "matrix":
+        return _same_matrices(_matrix(gold, answer), _matrix(answer, gold), tolerance)
     if gold[0] == "tuple" or answer[0] == "tuple":
         return _tuple_and_other(gold, answer, tolerance)
     left, right = _parts(gold), _parts(answer)
@@ -441,9 +451,8 @@ def _same_collections(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     spread_left, spread_right = _spread(left), _spread(right)
     if (spread_left != left or spread_right != right) and matched(spread_left, spread_right, equal):
         return True
-    if all(part[0] == "relation" for part in (*left, *right)) and _same_real_sets(gold, answer):
-        return True
-    return False
+    both = symbols(gold) == symbols(answer) and all(part[0] == "relation" for part in (*left, *right))
+    return both and any(map(_is_bounds, left)) and _same_real_sets(gold, answer)
 
 
 def _distinct(parts: Any) -> list[Node]:
@@ -497,11 +506,26 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     return False
 
 
+def _matrix(node: Node, other: Node) -> Node:
+    """`[[1, 2], [3, 4]]` as a matrix, against one."""
+    if node[0] == "tuple" and other[0] == "matrix" and node[1] == "[":
+        if all(row[0] == "tuple" and row[1] == "[" for row in node[3]):
+            return ("matrix", tuple(row[3] for row in node[3]))
+    return node
+
+
 def _same_matrices(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     rows, others = gold[1], answer[1]
     if len(rows) == len(others) and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)):
         return True
     return False
+
+
+def _same_remainder(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
+    """`x \\equiv 3 \\pmod 8`: the modulus may be left out, but not be another."""
+    if gold[0] == answer[0]:
+        return same(gold[2], answer[2]) and same(gold[1], answer[1], tolerance)
+    return _same(gold[1] if gold[0] == "mod" else gold, answer[1] if answer[0] == "mod" else answer, tolerance)
 
 
 def _same_time(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
@@ -611,11 +635,14 @@ def _pieces(node: Node) -> list[_Piece]:
         }[node[1]]
     if kind == "relation":
         return _solutions(node)
-    if kind == "list" and all(part[0] == "relation" for part in node[1]):
+    if kind == "list" and all(part[0] == "tuple" for part in node[1]):
+        return [piece for part in node[1] for piece in _pieces(part)]
+    if kind == "list" and all(part[0] == "relation" for part in node[1]) and len(symbols(node)) == 1:
         pieces = [(mpf("-inf"), True, mpf("inf"), True)]
         for part in node[1]:
             pieces = _intersection(pieces, _merged(_pieces(part)))
-        return pieces
+        # x < -1, x > 1 can only mean either.
+        return pieces or [piece for part in node[1] for piece in _pieces(part)]
     raise Undefined(f"a {kind} is no set of real numbers")
 
 
@@ -797,8 +824,11 @@ def _rounds(gold: Node, answer: Node, left: Fraction | None, right: Fraction | N
     try:
         with mp.workdps(max(_DIGITS, digits + 10)):
             meant = evaluate(other, {})
-            distance = abs(meant - mpf(value.numerator) / value.denominator)
-            return bool(distance <= mpf(10) ** -digits * mpf("0.5000000001"))
+            if mp.im(meant) != 0:
+                return False
+            given, unit = mpf(value.numerator) / value.denominator, mpf(10) ** -digits
+            cut_off = 0 <= abs(meant) - abs(given) < unit and mp.sign(meant) == mp.sign(given)
+            return bool(cut_off or abs(meant - given) <= unit * mpf("0.5000000001"))
     except (Undefined, TypeError):
         return False
 

@@ -24,6 +24,8 @@ Expressions are nested tuples, the first item of which is the kind:
 | `numbers` | letter of ℝ, ℤ, ℚ, ℕ, ℂ |
 | `matrix` | environment, rows |
 | `ratio` | terms |
+| `clock` | hour, minute |
+| `mod` | expression, modulus |
 | `sum`, `prod` | body, variable, from, to |
 """
 
@@ -64,6 +66,10 @@ _STRUCTURE = frozenset(
     "bmod mod quad qquad circ cdot times div cup cap setminus pm mp in to le ge ne approx color substack forall exists "
     "textbf mathbb neg prime and or max min argmax argmin Pr".split()  # noqa: SIM905
 )
+_BETWEEN = frozenset(
+    "\\cdot \\times \\div \\cup \\cap \\setminus \\pm \\mp \\rfloor \\rceil \\over \\choose \\pmod".split()  # noqa: SIM905
+)
+_NO_UNIT = re.compile(r"(?<![\^a-zA-Z\d-])\d|\b(?:or|more|less|than|least|most|not|no|between|to|only|if|when|where|for|except|about|if)\b", re.IGNORECASE)
 _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _DEEPEST = 60
 
@@ -133,7 +139,7 @@ class _Parser:
     def answer(self) -> Node:
         if not self.found:
             raise Unreadable("empty")
-        node = self.items("")
+        node = self.over(self.items(""), "")
         if self.next():
             raise Unreadable(f"stops at {''.join(self.found[self.at :])[:30]!r}")
         return node
@@ -197,7 +203,8 @@ class _Parser:
             else:
                 break
             terms.append(self.sets())
-        return terms[0] if not operators else ("relation", tuple(terms), tuple(operators))
+        node = terms[0] if not operators else ("relation", tuple(terms), tuple(operators))
+        return ("mod", node, self.group()) if self.take("\\pmod") else node
 
     def sets(self) -> Node:
         left = self.ratio()
@@ -251,7 +258,10 @@ class _Parser:
         """A unit in words after the value."""
         unit: list[str] = []
         while self.next().startswith("\\text{") and self.next() not in ("\\text{and}", "\\text{or}"):
-            unit.append(self.next()[6:-1])
+            words = self.next()[6:-1]
+            if _NO_UNIT.search(words):
+                raise Unreadable(f"{words.strip()!r} is no unit")
+            unit.append(words)
             self.at += 1
             if self.take("^"):
                 unit.append("^" + self.braced_words())
@@ -334,9 +344,7 @@ class _Parser:
         if token.startswith(("\\begin", "\\text")):
             return token.startswith("\\begin")
         if token[0] == "\\" and token[1].isalpha():
-            return token not in (
-                "\\cdot", "\\times", "\\div", "\\cup", "\\cap", "\\setminus", "\\pm", "\\mp", "\\rfloor", "\\rceil",
-            ) and not token.startswith("\\end")  # fmt: skip
+            return token not in _BETWEEN and not token.startswith("\\end")
         return False
 
     def power(self) -> Node:
@@ -350,7 +358,8 @@ class _Parser:
             if self.next() in ("\\prime", "'"):
                 self.at += 1
                 return self.postfix(("symbol", f"{_name(node)}'"))
-            node = self.postfix(("^", node, self.argument()))
+            # Writers of `2^10` mean ten.
+            node = self.postfix(("^", node, self.numeral(self.next()) if self.next().isdigit() else self.argument()))
             if self.next() == "^":
                 raise Unreadable("two exponents")
         return node
@@ -416,10 +425,18 @@ class _Parser:
     def group(self) -> Node:
         self.need("{")
         bars, self.bars = self.bars, 0
-        node = self.items("}")
+        node = self.over(self.items("}"), "}")
         self.need("}")
         self.bars = bars
         return node
+
+    def over(self, top: Node, closing: str) -> Node:
+        r"""`{a \over b}` and `{a \choose b}`."""
+        operator = self.take("\\over", "\\choose")
+        if not operator:
+            return top
+        bottom = self.items(closing)
+        return ("/", top, bottom) if operator == "\\over" else ("function", "binomial", (top, bottom))
 
     # Atoms
 
@@ -446,6 +463,13 @@ class _Parser:
             return self.bracket(token)
         if token == "\\{":
             return self.braces()
+        if token.startswith("\\text{") and (self.next(1) in _OPERATORS or self.next(1) == "_"):
+            # A name in words: \text{Area} = 5.
+            self.at += 1
+            digits = re.fullmatch(r"[0-9A-Z]+", token[6:-1])
+            if digits and self.next() == "_" and any(map(str.isdigit, token)):
+                return ("based", token[6:-1], self.base())
+            return ("symbol", token[6:-1].strip() + (self.subscript() if self.next() == "_" else ""))
         if token == "|":
             self.at += 1
             self.bars += 1
@@ -551,11 +575,28 @@ class _Parser:
 
     def braces(self) -> Node:
         self.need("\\{")
+        builder = self.builder()
+        if builder:
+            self.at += builder
+            node = self.items("\\}")
+            self.need("\\}")
+            return node
         if self.take("\\}"):
             return ("set", ())
         node = self.items("\\}")
         self.need("\\}")
         return ("set", node[1] if node[0] == "list" else (node,))
+
+    def builder(self) -> int:
+        r"""How many tokens begin `\{x | ...\}` or `\{x \in \mathbb{R} | ...\}` here; 0 for another set."""
+        if not (self.next().isalpha() and len(self.next()) == 1):
+            return 0
+        if self.next(1) in ("|", ":"):
+            return 2
+        reals = ["\\in", "\\mathbb", "{", "R", "}"]
+        if self.found[self.at + 1 : self.at + 6] == reals and self.next(6) in ("|", ":", ","):
+            return 7
+        return 0
 
     def matrix(self) -> Node:
         name = re.sub(r"\\begin\s*\{|\}", "", self.next()).rstrip("*")
@@ -746,7 +787,7 @@ class _Parser:
 
 
 _ARITHMETIC = frozenset(("+", "*", "/", "^", "-", "pm", "mp", "function", "percent", "degree", "sum", "prod"))
-_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip # noqa: E501
+_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip # noqa: E501
 
 
 def _check(node: Any, inside: bool) -> None:

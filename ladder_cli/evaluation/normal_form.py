@@ -150,7 +150,7 @@ _AND_OR = re.compile(r"(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])")
 
 _FRACTION_CHARACTER = re.compile("[¼-¾⅐-⅞↉]")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot|overbar)\s*\{?\s*(\d+)\s*\}?(?:\s*\\dot\s*\{?(\d)\}?)?")
-_DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{1,6}?)(?:\2){2,}\2*\s*(?:\\ldots|\.\.\.+)")
+_DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{2,6}(?=(?:\d+))|\d)(?:(?<=\d\d)\2|\2\2)\2*\s*(?:\\ldots|\.\.\.+)")
 _SCIENTIFIC = re.compile(r"(?<![a-zA-Z\\\d.])(\d+\.?\d*|\.\d+)\s*[eE]\s*([+-]?\d+)(?![\d.a-zA-Z])")
 _GROUPED = r"\d{{1,3}}(?:{0}\d{{3}})+(?![\d])"
 _BRACED_GROUPS = re.compile(r"(?<![\d.])" + _GROUPED.format(r"(?:\s*\{\s*,\s*\}\s*|,\s*\\!\s*|\\!\s*,?\s*|\\,)"))
@@ -269,6 +269,8 @@ def _text(content: str) -> str:
         return f"{unit[1]}\\text{{{unit[2]}}}"
     if re.search(r"\\(?:frac|sqrt|pi|times|cdot)", bare):
         return f" {inner} "
+    if "\\" not in inner:
+        inner = inner.replace("{", "").replace("}", "")
     return f"\\text{{{inner}}}"
 
 
@@ -364,7 +366,12 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = _SIZES.sub("", text) if "\\" in text else text
     text = _BRACED_GROUPS.sub(_without_separators, text)
     text = re.sub(r"\\!|\\/", "", text)
-    text = re.sub(r"\{\s*,\s*\}", ",", text)
+    text = re.sub(r"\{\s*([,:;])\s*\}", r"\1", text)
+    text = re.sub(r"\\\\\s*\[[^\]]*(?:pt|em|ex|mm|cm)\]|\\cr(?![a-zA-Z])", r"\\\\ ", text)
+    text = re.sub(r"\^\s*\{?\s*\\degree\s*\}?|\\degree(?![a-zA-Z])", r"^\\circ ", text)
+    text = re.sub(r"\\Bbb(?![a-zA-Z])", r"\\mathbb", text)
+    text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text)
+    text = _ROMAN_UNIT.sub(_roman_unit, text)
     if "\\" in text:
         text = rewrite_command(text, f"(?:{_FONTS})")
         text = re.sub(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}", r"\1", text)
@@ -373,6 +380,7 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
         text = _COMMAND.sub(_synonym, text)
         text = _texts(text)
     text = re.sub(r"\\\$|\$", "", text)
+    text = _rewritten(text)
     text = _BASE_WORD.sub(_base, text)
     text = _IN_BASE.sub(_base, text)
     text = _SPACES.sub(" ", text).strip()
@@ -399,6 +407,62 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = _outside_texts(text, _WORDS_AFTER_NUMBER, lambda m: f"\\text{{{m[1]}}}")
     text = _outside_texts(text, _LONG_WORD, lambda m: f"\\text{{{m[1]}}}")
     return trimmed(text)
+
+
+_ROMAN_UNIT = re.compile(r"(?<=[\d}])((?:\\[,;: !]|~|\s)*)\\(?:mathrm|rm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
+
+
+def _roman_unit(match: re.Match[str]) -> str:
+    """`5\\,\\mathrm{m\\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
+    words = re.split(r"(?:\\[,;: !.]|~|\s|\\cdot|/)+", match[2].strip())
+    return f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}" if all(map(_ROMAN.fullmatch, words)) else match[0]
+
+
+_WHOLE_TEXTS = {
+    **{word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split())},  # noqa: E501, SIM905
+    **dict.fromkeys(("empty set", "the empty set"), "\\emptyset "),
+    **dict.fromkeys(("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"), "\\mathbb{R}"),  # noqa: E501
+    **dict.fromkeys(("infinity", "infinitely many", "infinite"), "\\infty "),
+    **dict.fromkeys(("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"), "\\text{no solution}"),  # noqa: E501
+    **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
+}
+_REWRITES = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"^\\text\{\s*(?i:(?:the |my )?(?:final |correct )?(?:answer|result)(?: is)?)\s*[:=]?\s*\}\s*[:=]?", ""),
+        (r"^(?i:(?:the |my )?(?:final |correct )?answer(?: is)?)\s*[:=]?\s*(?![a-zA-Z])", ""),
+        (r"^(?:USD|US|Rs\.?|EUR|INR|CAD|HK|NT)\s*(?=\d)", ""),
+        (r"(?<=[\w)}])\*\*\s*(-?\d+)", r"^{\1}"),
+        (r"(?<=[\w)}])\*\*\s*(?=[a-zA-Z({])", "^"),
+        (r"(?<=[\w)}])\^\s*(-\d+)", r"^{\1}"),
+        (r"(?<=[)\]}])\s*U\s*(?=[(\[\\])", r"\\cup "),
+        (r"(\\mathbb\{R\})\s*(?:-|\\setminus|/)\s*(?=\\?\{)", r"\1\\setminus "),
+        (r"\(\s*(?:\\bmod|\\mod|\\pmod|\\text\{\s*mod\s*\}|mod)\s*\{?(\d+|[a-z])\}?\s*\)", r"\\pmod{\1}"),
+        (r"\\pmod\s*(\d+|[a-z])", r"\\pmod{\1}"),
+        (r"(?:\\mod|\\bmod|\bmod|\\text\{\s*mod\s*\})\s*\{?(\d+)\}?\s*$", r"\\pmod{\1}"),
+        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
+        (r"(\d*\.\d*)\((\d{1,8})\)(?:\.\.\.)?$", r"\1\\overline{\2}"),
+        (r"(?<=\d)\s*_\s*\{?\s*\((\d+)\)\s*\}?", r"_{\1}"),
+        (r"(?<=\d)\s*\\text\{\s*(?:in )?base\s*\}\s*(\d+)", r"_{\1}"),
+        (r"(?:,|\s)*\\text\{\s*for (?:all|any|every|each)\b[^{}]*\}.*$", ""),
+        (r"(?<=[\w)}])(?:,|\s|\\quad)*\\forall.*$", ""),
+        (r"^([a-zA-Z])\s*:\s*([a-zA-Z])\s*\\(?:mapsto|rightarrow)", r"\1(\2)="),
+        (r"^\]([^\[\]]+,[^\[\]]+)\[$", r"(\1)"),
+        (r"^\]([^\[\]]+,[^\[\]]+)\]$", r"(\1]"),
+        (r"^\[([^\[\]]+,[^\[\]]+)\[$", r"[\1)"),
+    )
+]
+
+
+def _rewritten(text: str) -> str:
+    """Spellings of one thing that are no LaTeX, or LaTeX of another kind."""
+    words = re.sub(r"^\\text\{\s*([^{}]*?)\s*\}$", r"\1", text).strip(" .").lower()
+    if words in _WHOLE_TEXTS:
+        return _WHOLE_TEXTS[words]
+    for pattern, by in _REWRITES:
+        text = pattern.sub(by, text)
+    return text
 
 
 def _one_number(text: str) -> bool:

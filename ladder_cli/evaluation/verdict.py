@@ -151,7 +151,8 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
 
 def _flat(text: str) -> str:
     """The normal form with the content of its text commands in place."""
-    return re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
+    flat = re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
+    return re.sub(r"^(?i:option|choice|answer)\s*:?\s*(?=[(\[]?[A-J]\b)", "", flat)
 
 
 def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node], str | None]:
