@@ -65,11 +65,13 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
     with claimed(sheet.folder) if is_main_process() else nullcontext():
         samples: dict[str, Sample] = {}
         if is_main_process():
-            settings = made_under(target, sheet.benchmark, decode, seed, sheet.repeat)
-            settings |= graded_under(sheet.benchmark, decode.grade_seconds)
+            made = made_under(target, sheet.benchmark, decode, seed, sheet.repeat)
+            settings = made | graded_under(sheet.benchmark, decode.grade_seconds)
             # Samples of another grader are graded anew, from their completions; a label task has none to grade.
             if sheet.benchmark.kind != LABEL and other_grader_alone(sheet.folder / SETTINGS, settings):
-                regrade_folder(sheet.folder, merged(path), sheet.problems, settings, decode.grade_seconds, console)
+                samples = merged(path)
+                refuse_other_problems(sheet.folder, sheet.benchmark, sheet.problems, prompts, samples)
+                regrade_folder(sheet.folder, samples, sheet.problems, settings, decode.grade_seconds, console)
             same_settings(sheet.folder / SETTINGS, settings)
             samples = merged(path)
         samples = decided_by_main(samples)

@@ -47,6 +47,7 @@ class Completion:
         problem: the id.
         number: of this completion among those of its problem, from 1.
         stop_reason: `stop`, `length` or None: not known.
+        question_digest: of a sample of ours, a hash of its question.
         before: of a sample, the verdict and answer it had.
         row: where it stands in the file, from 1.
     """
@@ -60,7 +61,7 @@ class Completion:
     stop_reason: str | None
     tokens: int | None
     prompt: Any
-    question_digest: Any
+    question_digest: str | None
     before: tuple[str, str | None] | None
     row: int
 
@@ -106,7 +107,8 @@ def read_completions(path: Path) -> tuple[list[Completion], int]:
 def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: str | None) -> list[Completion]:
     texts = _texts(row, where)
     benchmark, rule, gold = _gold(row, where, rule_of_folder)
-    prompt, digest, before = row.get("prompt"), row.get("question_digest"), _before(row)
+    prompt, before = row.get("prompt"), _before(row)
+    digest = _optional_text(row, "question_digest", where)
     stop_reason, tokens = _stop_reason(row, where), _tokens(row, where)
     if len(texts) > 1 and (stop_reason is not None or tokens is not None):
         raise UserError(

@@ -29,7 +29,7 @@ _ANSWERING: Final = (
 )
 # A group's name stands for the choice of its file (hardware=cpu), a dotted name for the single option.
 READ: Final[dict[str, tuple[str, ...]]] = {
-    AUDIT: ("benchmarks", "data_dir", "limit", "decode.grade_seconds"),
+    AUDIT: ("benchmarks", "data_dir", "limit", "output_dir", "decode.grade_seconds"),
     COMPLETIONS: ("output_dir", "limit", "decode.grade_seconds"),
     COMPARE: ("output_dir", "allow_settings_mismatch"),
     # `model` is here for the line that says why a run takes none (targets.py).

@@ -32,7 +32,7 @@ def perturbed(gold: str, rule: GoldRule) -> Iterator[tuple[str, str]]:
         gold: as it stands in the data.
         rule: which grants a tolerance and a unit.
     """
-    gold = gold.replace("$", "").strip()
+    gold = without_dollars(gold)
     relative = _BEYOND * RELATIVE_TOLERANCE if rule.name == PHYSICAL else 1e-9
     absolute = _BEYOND * (rule.tolerance or 0.0)
     seen = {gold}
@@ -49,6 +49,11 @@ def perturbed(gold: str, rule: GoldRule) -> Iterator[tuple[str, str]]:
     if rule.unit:
         unit = rule.unit.replace("$", "").strip()
         yield "other unit", f"{gold} \\text{{ {'weeks' if unit != 'weeks' else 'hours'}}}"
+
+
+def without_dollars(gold: str) -> str:
+    """The gold out of its mathematics mode, without a point at its end; a dollar sign of money stays."""
+    return re.sub(r"(?<!\\)\$", "", gold).strip().rstrip(".").strip()
 
 
 def parts(text: str, separators: str = ",") -> list[str]:
@@ -217,7 +222,9 @@ def _added_part(gold: str) -> Iterator[str]:
     around = bracketed(gold)
     if around and len(parts(around[1])) > 1:
         yield f"{around[0]}{around[1]}, {_ADDED}{around[2]}"
-    yield f"{gold}, {_ADDED}"
+    # (C), 7919 may be a choice and what it says.
+    choice = re.fullmatch(r"\\text\s*\{\s*\(?([A-E])\)?\s*\}", gold)
+    yield f"{gold}, {chr(ord(choice[1]) + 1) if choice else _ADDED}"
 
 
 def _added_term(gold: str) -> Iterator[str]:

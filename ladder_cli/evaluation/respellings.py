@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from ladder_cli.data.gold import PHYSICAL, SEVERAL, GoldRule
-from ladder_cli.evaluation.perturbations import bracketed, parts, terms
+from ladder_cli.evaluation.perturbations import bracketed, parts, terms, without_dollars
 
 _WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\begin\{\w+\}|\\end\{\w+\}")
 _SUPERSCRIPTS = str.maketrans("0123456789", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
@@ -24,7 +24,7 @@ def respelled(gold: str, rule: GoldRule) -> Iterator[tuple[str, str]]:
         gold: as it stands in the data.
         rule: by which it is graded; with a unit, the unit may be written.
     """
-    plain = gold.replace("$", "").strip()
+    plain = without_dollars(gold)
     for kind, around in _AROUND.items():
         yield kind, around.replace("ANSWER", plain)
     seen = {plain}
