@@ -1,6 +1,8 @@
 """QLoRA through peft, with the same chunked loss as the ladder."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any
 
@@ -18,7 +20,10 @@ from ladder_cli.models.loss import completion_cross_entropy
 def attach(
     backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, gradient_checkpointing: bool, loss_chunk: int
 ) -> PeftModel:
-    """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023)."""
+    """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023).
+
+    Experts are no linear layers but stacked parameters: of a mixture of experts the attention alone is adapted.
+    """
     prepare(backbone, gradient_checkpointing, loss_chunk)
     head = backbone.get_output_embeddings()
     config = LoraConfig(
@@ -31,13 +36,20 @@ def attach(
         # peft leaves the head out by itself, but not the parts of a quantised one.
         exclude_modules=rf"{_name_of(head, backbone)}\..*" if isinstance(head, QuantizedHead) else None,
     )
-    with warnings.catch_warnings():
-        # peft asks Transformers for this by its former name.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with quiet_peft():
         model = get_peft_model(backbone, config)
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without what peft says of itself: a former name in Transformers, and ranks for experts that are not adapted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
+        yield
 
 
 def _name_of(module: nn.Module, model: nn.Module) -> str:
