@@ -83,10 +83,11 @@ def test_what_is_said_to_be_refused_is_refused_by_name(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {*SUPPORTED, *REFUSED}))
 def test_any_other_is_proven_or_refused_in_one_line(kind):
+    refusal = ""
     try:
         attached(kind)
     except LookupError as error:
         pytest.skip(f"cannot be built small: {str(error)[:80]}")
-    except UserError as refusal:
-        assert "\n" not in str(refusal)
-        assert kind in str(refusal)
+    except UserError as error:
+        refusal = str(error)
+    assert not refusal or ("\n" not in refusal and kind in refusal)

@@ -50,7 +50,7 @@ WRAPPERS = {
     "both": lambda name: f"module._orig_mod.{name}",
     "a model in a model": lambda name: f"model.{name}",
     "PEFT": lambda name: f"base_model.model.{name}",
-    "compiled parts": lambda name: name.replace(".mlp.", "._orig_mod.mlp.").replace(".self_attn.", "._orig_mod.self_attn."),
+    "compiled parts": lambda name: name.replace(".mlp.", "._orig_mod.mlp.").replace(".self_", "._orig_mod.self_"),
     "no prefix at all": lambda name: name.removeprefix("model."),
 }  # fmt: skip
 
