@@ -1,4 +1,4 @@
-"""Every causal language model of Transformers that can be built small: all proofs hold, or it is refused in one line."""
+"""Every causal language model of Transformers that can be built small: proven, or refused in one line."""
 
 import warnings
 
