@@ -15,16 +15,27 @@ from hypothesis import settings
 from omegaconf import OmegaConf
 from transformers import (
     AutoModelForCausalLM,
+    CohereConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTNeoXConfig,
+    GptOssConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    Olmo2Config,
+    Olmo3Config,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
 )
 
 from ladder_cli.config import ModelConfig
@@ -50,6 +61,7 @@ _SHAPE = dict(
     bos_token_id=None,
     eos_token_id=1,
 )
+_SHAPE_WITHOUT_KV = {name: value for name, value in _SHAPE.items() if name != "num_key_value_heads"}
 _OPT = dict(
     vocab_size=VOCABULARY,
     hidden_size=64,
@@ -85,10 +97,47 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
+# Families that came later, or are larger than what the paper used; the contract runs them with fewer methods.
+LATER = {
+    "gpt_neox": lambda: GPTNeoXConfig(  # (the cache under another name, attention beside the feed-forward layer)
+        **_SHAPE_WITHOUT_KV, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    ),
+    "smollm3": lambda: SmolLM3Config(**_SHAPE, no_rope_layer_interval=2),  # (every other layer without positions)
+    "phi3-longrope": lambda: Phi3Config(  # (fused projections, a factor for each rotary frequency)
+        **_SHAPE, original_max_position_embeddings=64,
+        rope_parameters={
+            "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64,
+            "short_factor": [1.0 + n / 8 for n in range(8)], "long_factor": [2.0 + n for n in range(8)],
+        },
+    ),
+    "gemma3_text": lambda: Gemma3TextConfig(  # (other rotary positions in windowed layers)
+        **_SHAPE, head_dim=16, query_pre_attn_scalar=16, sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    ),
+    "olmo2": lambda: Olmo2Config(**_SHAPE),  # (norms behind, and over all heads)
+    "olmo3": lambda: Olmo3Config(  # (the same, and other rotary positions in windowed layers)
+        **_SHAPE, sliding_window=8, layer_types=["sliding_attention", "full_attention"] * 2
+    ),
+    "granite": lambda: GraniteConfig(  # (everything is multiplied by something)
+        **_SHAPE, embedding_multiplier=12.0, attention_multiplier=0.0625, residual_multiplier=0.22, logits_scaling=8.0
+    ),
+    "cohere": lambda: CohereConfig(**_SHAPE, logit_scale=0.25),  # (scaled logits)
+    "mixtral": lambda: MixtralConfig(**_SHAPE, num_local_experts=4, num_experts_per_tok=2),  # (experts)
+    "qwen3_moe": lambda: Qwen3MoeConfig(  # (experts of a width of their own)
+        **_SHAPE, head_dim=24, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
+    ),
+    "gpt_oss": lambda: GptOssConfig(  # (experts with biases, attention sinks, no SDPA)
+        **_SHAPE, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
+    ),
+}  # fmt: skip
+EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")
+
+
 def random_backbone(architecture: str) -> PreTrainedModel:
     """An untrained decoder of four layers, always the same for the same name."""
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(ARCHITECTURES[architecture]()).eval().requires_grad_(False)
+    config = (ARCHITECTURES | LATER)[architecture]()
+    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
 
 
 def model_preset(name: str) -> ModelConfig:

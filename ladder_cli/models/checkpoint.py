@@ -18,7 +18,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.ranks import is_main_process
 
 _LOG = logging.getLogger("ladder_cli")
-# What programs put before the names of a model that they wrap: torch.compile, DataParallel, a model inside a model, PEFT.
+# What wrappers put before a model's names: torch.compile, DataParallel, PEFT, a model inside a model.
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.", "model.")
 # Values that older versions stored and that a model makes itself: frequencies of rotary positions, causal masks.
 _MADE_BY_THE_MODEL = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias)$")
@@ -101,7 +101,7 @@ def _load(
 
 
 def _quantised_mismatches(model: nn.Module) -> Iterable[tuple[str, Any, Any]]:
-    """Quantised matrices whose shape is not their layer's, as (name, stored, own); Transformers does not compare them."""
+    """Quantised matrices whose shape is not their layer's, as (name, stored, own): Transformers compares none."""
     for name, module in model.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit | bitsandbytes.nn.Linear8bitLt):
             weight: Any = module.weight

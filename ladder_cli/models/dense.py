@@ -30,12 +30,12 @@ class DenseFeedForward(nn.Module):
         self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
         self._gate = gate
-        self._returns_scores = returns_scores
+        self.returns_scores = returns_scores
 
     def forward(self, hidden: Tensor) -> Any:
         """`[..., d_s]` to `[..., d_s]`."""
         result = self.down_proj(self._gate(self.gate_proj(hidden), self.up_proj(hidden)))
-        return (result, None) if self._returns_scores else result
+        return (result, None) if self.returns_scores else result
 
 
 def dense_in_place_of(block: nn.Module, kind: str, experts_per_token: int) -> None:

@@ -47,7 +47,8 @@ def matrices(layer: nn.Module, kind: str) -> list[Matrix]:
     """
     found = []
     for name, module in linear_maps(layer).items():
-        role = next((role for suffix, role in _ROLES.items() if name.endswith(suffix)), None)
+        # Whole parts of the name: a fused `qkv_proj` is no `v_proj`.
+        role = next((role for suffix, role in _ROLES.items() if f".{name}".endswith(f".{suffix}")), None)
         if role is None:
             raise UserError(
                 f"method.init=pruned is not supported for {kind}: what its layers use '{name}' for is not known. "

@@ -5,7 +5,6 @@ layers by regular expressions out of it. Here a config is read field by field: a
 it is instead.
 """
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,7 @@ def load(folder: str | Path, backbone: PreTrainedModel) -> PeftModel:
     config = _lora_config(adapter.read_config(folder), folder)
     qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
     try:
-        with warnings.catch_warnings():
-            # peft asks Transformers for this by its former name.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        with qlora.quiet_peft():
             model = PeftModel(backbone, config)
     except ValueError as error:  # none of the layers it names is there
         reason = " ".join(str(error).split())[:160]

@@ -172,8 +172,8 @@ def _copy_norms(source: nn.Module, block: nn.Module, chosen: dict[str, Tensor], 
             values = source.get_submodule(name).get_parameter(part).detach().float().cpu()
             if len(values) not in sizes:
                 raise UserError(
-                    f"method.init=pruned is not supported here: what the {len(values)} weights of '{name}' scale is not "
-                    "known. Use method.init=uniform."
+                    f"method.init=pruned is not supported here: what the {len(values)} weights of '{name}' scale is "
+                    "not known. Use method.init=uniform."
                 )
             with torch.no_grad():
                 parameter.copy_(values[chosen[sizes[len(values)]]])

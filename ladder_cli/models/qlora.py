@@ -1,6 +1,8 @@
 """LoRA through peft, on all layers (QLoRA) or on the last ones (suffix), with the same chunked loss as the ladder."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any
 
@@ -33,6 +35,8 @@ def attach(
         loss_chunk: counted tokens whose logits exist at the same time.
         last_layers: decoder layers that get adapters, counted from the last; the layers below see no gradient and
             keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
+
+    Experts are no linear layers but stacked parameters: of a mixture of experts the attention alone is adapted.
     """
     if last_layers is None:
         prepare(backbone, gradient_checkpointing, loss_chunk)
@@ -72,9 +76,7 @@ def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **wh
 
 
 def _with_adapters(backbone: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    with warnings.catch_warnings():
-        # peft asks Transformers for this by its former name.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    with quiet_peft():
         model = get_peft_model(backbone, config)
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
@@ -84,6 +86,15 @@ def _with_adapters(backbone: PreTrainedModel, config: LoraConfig) -> PeftModel:
 def _linear_names(layer: nn.Module) -> list[str]:
     """Names of the linear layers inside a decoder layer, from that layer on (`mlp.up_proj`)."""
     return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without what peft says of itself: a former name in Transformers, and ranks for experts that are not adapted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
+        yield
 
 
 def _name_of(module: nn.Module, model: nn.Module) -> str:

@@ -177,8 +177,13 @@ def _at_frequencies(values: list[float], count: int) -> list[float]:
 class _NoFeedForward(nn.Module):
     """In place of a feed-forward layer: adds nothing."""
 
-    def forward(self, hidden: Tensor, *_: Any) -> Tensor:
-        return torch.zeros_like(hidden)
+    def __init__(self, returns_scores: bool) -> None:
+        super().__init__()
+        self._returns_scores = returns_scores
+
+    def forward(self, hidden: Tensor, *_: Any) -> Any:
+        nothing = torch.zeros_like(hidden)
+        return (nothing, None) if self._returns_scores else nothing
 
 
 def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: str) -> nn.Module:
@@ -203,12 +208,12 @@ def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: st
             f"method.block=attention is not supported for {config.model_type}, whose feed-forward layer is no module "
             "of its own: use method.block=full."
         )
-    block.mlp = _NoFeedForward()
+    block.mlp = _NoFeedForward(getattr(block.mlp, "returns_scores", False))
     # The norms around a feed-forward layer have nothing left to do, and a parameter that gets no gradient would stop
     # distributed training.
     around = ("ln_2", "pre_feedforward_layernorm", "post_feedforward_layernorm", "post_mlp_layernorm")
-    # Where the feed-forward layer has a norm behind it and none before (OLMo 2) or one of its own before (Gemma 2), this
-    # one belongs to the attention.
+    # Where the feed-forward layer has a norm behind it and none before (OLMo 2), or one of its own before (Gemma 2),
+    # this one belongs to the attention.
     if not any(hasattr(block, name) for name in around[1:3]):
         around += ("post_attention_layernorm",)
     for name in around:

@@ -9,7 +9,8 @@ from ladder_cli.errors import UserError
 from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.models.backbone import parameter_count
 from ladder_cli.models.method import load_adapter, method_for
-from tests.conftest import INNER, loss_curve, random_backbone
+from ladder_cli.models.proof import prove
+from tests.conftest import ARCHITECTURES, EXPERTS, INNER, LATER, loss_curve, random_backbone
 
 LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)
 METHODS = {
@@ -48,8 +49,19 @@ METHODS = {
     ),
 }
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
-# (block, attention) of a ladder -> architectures whose layers cannot be built that way.
-NOT_TOGETHER = {("attention", "narrow"): ("opt", "opt-350m"), ("full", "backbone"): ("opt", "opt-350m", "gpt2")}
+# Settings of a ladder -> architectures whose layers cannot be built, or started, that way.
+NOT_TOGETHER = {
+    ("block", "attention"): ("opt", "opt-350m"),
+    ("attention", "backbone"): ("opt", "opt-350m", "gpt2", "gpt_neox"),
+    ("init", "pruned_magnitude"): ("gpt_neox", "phi3-longrope", *EXPERTS),
+    ("init", "cloned"): EXPERTS,
+}
+# With architectures that came later: what asks something of the architecture, each once.
+WITH_LATER = ("ladder", "xladder, deeper", "LST", "LAST", "backbone's heads", "branch", "qlora")
+CASES = [
+    *((architecture, method) for architecture in ARCHITECTURES for method in METHODS),
+    *((architecture, method) for architecture in LATER for method in WITH_LATER),
+]
 
 
 def _row(seed: int) -> dict[str, torch.Tensor]:
@@ -60,9 +72,19 @@ def _row(seed: int) -> dict[str, torch.Tensor]:
 SAMPLE = [_row(0), _row(1)]
 
 
-@pytest.fixture(params=METHODS, ids=list(METHODS))
-def method(request):
-    return method_for(METHODS[request.param])
+@pytest.fixture(params=CASES, ids=[f"{architecture}-{method}" for architecture, method in CASES])
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def architecture(case) -> str:
+    return case[0]
+
+
+@pytest.fixture
+def method(case):
+    return method_for(METHODS[case[1]])
 
 
 @pytest.fixture
@@ -73,12 +95,12 @@ def backbone(architecture):
 @pytest.fixture
 def model(method, backbone, architecture):
     """The method on the architecture, or its refusal by name where the two do not go together."""
-    shape = (getattr(method.config, "block", "full"), getattr(method.config, "attention", "narrow"))
-    if architecture in NOT_TOGETHER.get(shape, ()):
-        with pytest.raises(UserError, match=backbone.config.model_type):
-            method.attach(backbone, MODEL, sample=SAMPLE)
-        pytest.skip("refused by name")
-    return method.attach(backbone, MODEL, sample=SAMPLE)
+    for (option, value), refusing in NOT_TOGETHER.items():
+        if getattr(method.config, option, None) == value and architecture in refusing:
+            with pytest.raises(UserError, match=backbone.config.model_type):
+                method.attach(backbone, MODEL, sample=SAMPLE)
+            pytest.skip("refused by name")
+    return method.attach(backbone, MODEL, sample=SAMPLE, proven=False)
 
 
 @pytest.fixture
@@ -106,6 +128,12 @@ def train(model, ids, steps=4) -> list[float]:
 def test_an_untrained_method_equals_the_backbone_bit_for_bit(starts_as_the_backbone, model, architecture, token_ids):
     expected = random_backbone(architecture)(token_ids).logits
     assert torch.equal(model.eval()(input_ids=token_ids).logits, expected)
+
+
+def test_the_proofs_hold_at_the_start_and_after_some_training(model):
+    prove(model, untrained=True)
+    disturb(model)
+    prove(model, untrained=False)
 
 
 def test_no_gradient_and_no_change_reaches_the_backbone(model, architecture, token_ids):
@@ -220,6 +248,7 @@ def test_right_padding_changes_no_loss(model, token_ids):
     torch.testing.assert_close(model(input_ids=padded, attention_mask=mask, labels=padded_labels).loss, expected)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backbone, token_ids):
     model = method_for(METHODS["ladder"]).attach(backbone, MODEL)
     disturb(model)
@@ -241,6 +270,7 @@ def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backb
     assert not [t.shape for t in kept if t.data_ptr() not in frozen and t.shape[-1:] == (INNER,)]
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_loss_never_holds_the_full_logits(backbone, token_ids):
     model = method_for(METHODS["ladder"]).attach(backbone, MODEL, loss_chunk=4)
     shapes = []
