@@ -4,21 +4,22 @@ Where `../shared/paper/facts.yaml` lies beside the repository, the numbers are c
 """
 
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from ladder_cli.analysis.commands import cells_of, configs_of, evaluations_of
+from ladder_cli.analysis.commands import cells_of, evaluations_of
 from ladder_cli.analysis.paper import HUBER, ORIGINAL, PAPER, paper_tables
 from ladder_cli.cli import choices
 from ladder_cli.config import ModelConfig
-from tests.conftest import model_preset
+from tests.conftest import SHARED, model_preset
 from tests.test_config import composed
 
 TABLES = paper_tables()
 TRAINED = [number for number in TABLES if TABLES[number].commands]
-FACTS = Path(__file__).parents[1].resolve().parent / "shared" / "paper" / "facts.yaml"
+FACTS = SHARED / "paper" / "facts.yaml"
 BENCHMARKS = ("math500", "aime24", "aime25", "amc23", "minerva", "olympiadbench")
 
 
@@ -30,8 +31,15 @@ def option(config, dotted):
     return value
 
 
+@cache
 def cells(number):
+    """The runs of a table by row; composing a hundred of them once is enough."""
     return {cell.label: cell for cell in cells_of(TABLES[number].filled(PAPER))}
+
+
+@cache
+def evaluations(number):
+    return evaluations_of(TABLES[number].filled(PAPER))
 
 
 @pytest.mark.parametrize("number", TRAINED)
@@ -59,24 +67,23 @@ def test_every_run_of_a_table_has_every_setting_that_the_paper_states(number):
 
 @pytest.mark.parametrize("number", TRAINED)
 def test_micro_batches_add_up_to_the_stated_batch(number):
-    for config in configs_of(TABLES[number].filled(PAPER)):
+    for config in (config for cell in cells(number).values() for config in cell.configs):
         assert config.train.micro_batch_size * config.train.accumulation(1) == config.train.global_batch_size
 
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_evaluations_decode_as_the_paper_states(number):
-    evaluations = evaluations_of(TABLES[number].filled(PAPER))
-    for evaluation in evaluations:
+    for evaluation in evaluations(number):
         assert {name: option(evaluation, name) for name in TABLES[number].decoding} == TABLES[number].decoding
         assert tuple(evaluation.benchmarks) == BENCHMARKS
-    assert len(evaluations) == {2: 5, 3: 1}[number]
+    assert len(evaluations(number)) == {2: 5, 3: 1}[number]
 
 
 def test_bare_backbones_are_evaluated_for_every_such_row():
     for number in (2, 4):
         evaluated = {
             Path(evaluation.output_dir).name.removeprefix("backbone-")
-            for evaluation in evaluations_of(TABLES[number].filled(PAPER))
+            for evaluation in evaluations(number)
             if evaluation.run is None
         }
         assert {f"{name} backbone" for name in evaluated} == {
@@ -254,7 +261,7 @@ def test_the_maths_runs_are_table_8_of_the_facts(facts):
         reported = TABLES[8].reported[label]
         assert [reported["batch"].value, reported["learning rate"].value] == [batch, rate]
     for number in (2, 3):
-        for evaluation in evaluations_of(TABLES[number].filled(PAPER)):
+        for evaluation in evaluations(number):
             assert evaluation.decode.max_new_tokens == 2048
             assert evaluation.decode.temperature == 0
     sizes = {"math500": "MATH-500", "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "minerva": "Minerva"}
