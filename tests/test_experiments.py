@@ -253,7 +253,10 @@ def test_the_maths_runs_are_table_8_of_the_facts(facts):
             )
             assert (train.learning_rate, train.epochs) == (rate, stated["epochs"])
             assert train.evaluations == stated["epochs"]
-            assert (run.data.max_length, section["context"]) == (stated["sequence_length"], stated["sequence_length"])
+            assert (run.data.max_length, section["train"]["context"]) == (
+                stated["sequence_length"],
+                stated["sequence_length"],
+            )
             assert run.model.quantization == "int8"
             if method == "Ladder":
                 assert (run.method.connections, run.method.layers) == ("aligned", None)

@@ -6,9 +6,11 @@ really done does (2N + 6n to 4N + 6n, 1 to 2.0), and at 7B they would ask for ha
 weights, so it is read as 1.5B.
 """
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 
-from ladder_cli.analysis.commands import cells_of, evaluations_of
+from ladder_cli.analysis.commands import evaluations_of, runs_of
 from ladder_cli.analysis.paper import PAPER, PaperTable
 from ladder_cli.analysis.paper_laws import TOKENS_A_ROW
 from ladder_cli.analysis.sizes import sizes_of
@@ -31,16 +33,19 @@ class Cost:
 
     Attributes:
         runs: how many.
-        flops: really done, of all of them.
+        per_token: FLOPs of one token.
+        flops: really done, of all runs.
         hours: at the rate of the paper's own runs.
     """
 
     label: str
     runs: int
+    per_token: float
     flops: float
     hours: float
 
 
+@cache
 def rate() -> float:
     """FLOPs a second that the paper's hour for 100,000 rows comes to, for a ladder on 1.5B."""
     config = composed("train", TrainConfig, ["experiment=scaling"])
@@ -49,12 +54,25 @@ def rate() -> float:
 
 def costs(table: PaperTable) -> list[Cost]:
     """The training runs of one table, by backbone and method."""
-    found = []
-    for cell in cells_of(table.filled(PAPER) or ()):
-        per_token = sizes_of(cell.configs[0]).flops["actual"]
-        flops = sum(per_token * _tokens(config) for config in cell.configs)
-        found.append(Cost(cell.label, len(cell.configs), flops, flops / rate() / 3600))
-    return found
+    found: dict[str, Cost] = {}
+    for words, times in _runs(table).items():
+        config = composed("train", TrainConfig, list(words))
+        label = f"{config.model.name} {config.method.name}"
+        before = found.get(label)
+        per_token = before.per_token if before else sizes_of(config).flops["actual"]
+        flops = times * per_token * _tokens(config) + (before.flops if before else 0.0)
+        runs = times + (before.runs if before else 0)
+        found[label] = Cost(label, runs, per_token, flops, flops / rate() / 3600)
+    return list(found.values())
+
+
+def _runs(table: PaperTable) -> Counter[tuple[str, ...]]:
+    """The options of a table's training runs without their seeds, and how often each is run."""
+    return Counter(
+        tuple(word for word in run if not word.startswith("seed="))
+        for command in table.filled(PAPER) or ()
+        for run in runs_of(command)
+    )
 
 
 def _tokens(config: TrainConfig) -> float:
@@ -67,7 +85,7 @@ def _tokens(config: TrainConfig) -> float:
 def completions(table: PaperTable) -> int:
     """Completions that the evaluations of a table generate; label tasks generate none."""
     total = 0
-    runs = sum(len(cell.configs) for cell in cells_of(table.filled(PAPER) or ()))
+    runs = _runs(table).total()
     for evaluation in evaluations_of(table.filled(PAPER) or ()):
         problems = sum(benchmark_config(name).rows or 0 for name in evaluation.benchmarks if name not in _LABEL_TASKS)
         total += problems * evaluation.repeats * (runs if evaluation.run else 1)
