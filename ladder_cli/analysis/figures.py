@@ -130,7 +130,7 @@ def memory_bars(sizes: Mapping[str, Mapping[str, float]], card: float | None = N
     columns = 2
     lines = -(-len(sizes) // columns)
     figure = Figure(figsize=(10.5, 0.8 + 1.9 * lines), layout="constrained")
-    panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True).flat)
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axis in panels[len(sizes) :]:
         axis.set_visible(False)
     for axis, (backbone, methods) in zip(panels, sizes.items(), strict=False):
@@ -138,16 +138,16 @@ def memory_bars(sizes: Mapping[str, Mapping[str, float]], card: float | None = N
         fitting = [card is None or methods[name] <= card for name in names]
         colours = [COLOURS[0] if fits else COLOURS[1] for fits in fitting]
         bars = axis.barh(names, [methods[name] for name in names], color=colours)
-        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-        axis.invert_yaxis()
+        # On a white ground, so that the line of the card does not run through a number.
+        axis.bar_label(bars, fmt="%.1f", padding=5, fontsize=8, bbox={"color": "white", "pad": 0.5}, zorder=3)
         axis.set_title(backbone, fontsize=10)
         axis.grid(axis="y", visible=False)
         axis.set_xlim(0, 1.12 * max(size for row in sizes.values() for size in row.values()))
         if card is not None:
             axis.axvline(card, color="black", linestyle=":", linewidth=1)
     label = "peak memory of a step, GB" + ("" if card is None else f" (dotted: the {card:g} GB card)")
-    for axis in panels[-columns:]:
-        axis.set_xlabel(label)
+    panels[0].invert_yaxis()
+    figure.supxlabel(label, fontsize=10)
     return figure
 
 
