@@ -1,6 +1,6 @@
 """Figures 3a, 3b and 4 out of finished runs, and what all figures share: colours, style, how they are saved."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,38 @@ def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[i
                 )  # fmt: skip
     axes[0].set_ylabel(f"peak memory of a step, GB ({model})")
     axes[0].legend()
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def memory_bars(sizes: Mapping[str, Mapping[str, float]], card: float | None = None) -> Figure:
+    """The memory axis of figure 3a: predicted peak memory, a panel for each backbone and a bar for each method.
+
+    Args:
+        sizes: GB (10^9 bytes) by backbone and method.
+        card: memory of a card to draw as a line, in GB.
+    """
+    columns = 2
+    lines = -(-len(sizes) // columns)
+    figure = Figure(figsize=(10.5, 0.8 + 1.9 * lines), layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axis in panels[len(sizes) :]:
+        axis.set_visible(False)
+    for axis, (backbone, methods) in zip(panels, sizes.items(), strict=False):
+        names = list(methods)
+        fitting = [card is None or methods[name] <= card for name in names]
+        colours = [COLOURS[0] if fits else COLOURS[1] for fits in fitting]
+        bars = axis.barh(names, [methods[name] for name in names], color=colours)
+        # On a white ground, so that the line of the card does not run through a number.
+        axis.bar_label(bars, fmt="%.1f", padding=5, fontsize=8, bbox={"color": "white", "pad": 0.5}, zorder=3)
+        axis.set_title(backbone, fontsize=10)
+        axis.grid(axis="y", visible=False)
+        axis.set_xlim(0, 1.12 * max(size for row in sizes.values() for size in row.values()))
+        if card is not None:
+            axis.axvline(card, color="black", linestyle=":", linewidth=1)
+    label = "peak memory of a step, GB" + ("" if card is None else f" (dotted: the {card:g} GB card)")
+    panels[0].invert_yaxis()
+    figure.supxlabel(label, fontsize=10)
     return figure
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ladder_cli.analysis.paper import PaperTable
+from ladder_cli.analysis.paper import PAPER, REAL, SMALL, PaperTable
 from ladder_cli.run_dir import RunDir, read_json
 from ladder_cli.sweep import DONE, SUMMARY_FILE, read_summary
 
 _CAPTIONS = {
-    "figure-2-paper": "Figure 2 as the paper's own parameters draw it. Rings: where two methods meet.",
+    "figure-laws": "The laws of the paper's table 1 as printed; bands: every law that rounds to the printed digits. "
+    "Grey: the budgets that were run, under two readings of what D_f counts. Ring: where the two methods are equal.",
+    "figure-3a-memory": "The memory axis of figure 3a: predicted peak of one step. Blue bars fit the dotted card.",
     "figure-2": "Figure 2: a point for each run, and the law fitted to them. A shaded band is the law's 95% interval; "
     "a dashed law has none, because its points do not identify the exponent.",
     "figure-3a": "Figure 3a: measured peak memory of training (allocated on a GPU; on a CPU the whole process) against "
@@ -17,43 +19,55 @@ _CAPTIONS = {
     "figure-3b": "Figure 3b: predicted peak memory of one training step. Dotted lines: the memory of common cards.",
 }
 
+_SIZES = {
+    PAPER: "at the paper's size",
+    SMALL: "at laptop size on the embedded model",
+    REAL: "on a real small model, with budgets that two processor cores do in about an hour",
+}
+_WARNINGS = {
+    SMALL: "The embedded model has 2.5 million parameters and its task is generated arithmetic: these tables show that "
+    "the pipeline works and how it behaves, **not that the paper's findings hold**. `qlora` is LoRA here: a backbone "
+    "this small is not quantised.",
+    REAL: "Real text, a real tokenizer and a real checkpoint, but an instruct one far smaller than the paper's, and "
+    "hundreds of rows in place of hundreds of thousands: differences within the printed intervals are none, and "
+    "**nothing here confirms or refutes the paper's numbers**. `qlora` is LoRA here: nothing is quantised on a "
+    "processor.",
+}
+
 
 def index(
-    folder: Path, small: bool, tables: Mapping[int, PaperTable], commands: Mapping[int, tuple[str, ...] | None]
+    folder: Path, scale: str, tables: Mapping[int, PaperTable], commands: Mapping[int, tuple[str, ...] | None]
 ) -> str:
     """The text of README.md.
 
     Args:
         folder: that it stands in.
-        small: laptop size.
+        scale: PAPER, SMALL or REAL.
         tables: of the paper, by number.
-        commands: that repeat each; None where there is no such thing at laptop size.
+        commands: that repeat each; None where there is no such thing at this size.
     """
-    scale = "at laptop size on the embedded model" if small else "at the paper's size"
     parts = [
         "# Ladder Up, Memory Down: repeated",
-        f"The tables and figures of Zheng et al. (arXiv 2512.14237), {scale}. Every number below comes from the runs "
-        "in this folder, except columns that say *paper* and figure 3b, which is predicted.",
+        f"The tables and figures of Zheng et al. (arXiv 2512.14237), {_SIZES[scale]}. Every number below comes from "
+        "the runs in this folder, except columns that say *paper* and the memory of figures 3a and 3b, which is "
+        "predicted.",
     ]
-    if small:
-        parts.append(
-            "The embedded model has 2.5 million parameters and its task is generated arithmetic: these tables show "
-            "that the pipeline works and how it behaves, **not that the paper's findings hold**. `qlora` is LoRA here: "
-            "a backbone this small is not quantised."
-        )
+    parts += [_WARNINGS[scale]] if scale in _WARNINGS else []
     parts += _conditions(folder)
     for number, table in tables.items():
-        parts += _section(folder / f"table-{number}", table, commands[number], small)
-    parts += ["## Figure 3b: memory of a 70B model", *_memory(folder / "memory")]
+        parts += _section(folder / f"table-{number}", table, commands[number], scale)
+    parts += ["## Figures 3a and 3b: memory", *_memory(folder / "memory")]
+    parts += ["## Table 1 checked against itself", *_made(folder / "laws", "laws", "figure-laws")]
+    parts += ["## The claims", *_made(folder / "claims", "claims")]
     return "\n\n".join(parts) + "\n"
 
 
-def _section(place: Path, table: PaperTable, commands: tuple[str, ...] | None, small: bool) -> list[str]:
+def _section(place: Path, table: PaperTable, commands: tuple[str, ...] | None, scale: str) -> list[str]:
     parts = [f"## Table {table.number}: {table.title}"]
     if commands is None:
-        return [*parts, "Not at laptop size: it needs real text, which the package does not bring."]
-    if small and table.here:
-        parts.append(table.here.strip())
+        return [*parts, "Not at this size: the package brings no data for it."]
+    if scale in table.here:
+        parts.append(table.here[scale].strip())
     texts = sorted(place.glob("table-*.md"), key=lambda path: path.stem)
     if not texts:
         parts.append("Not run yet.")
@@ -65,7 +79,7 @@ def _section(place: Path, table: PaperTable, commands: tuple[str, ...] | None, s
         parts += [body.strip(), f"As {links}."]
     for image in sorted(place.glob("figure-*.png")):
         parts += [f"![{image.stem}]({place.name}/{image.name})", f"*{_caption(image.stem)}*"]
-    if commands:
+    if commands and table.runs_of is None:
         parts += [*_missing(place / "runs"), "Made by", "```\n" + "\n".join(commands) + "\n```"]
         if (place / "log.txt").is_file():
             parts.append(f"What that printed is in [log.txt]({place.name}/log.txt).")
@@ -81,10 +95,21 @@ def _missing(runs: Path) -> list[str]:
 
 
 def _memory(place: Path) -> list[str]:
-    if not (place / "memory.md").is_file():
+    if not (place / "memory-3b.md").is_file():
         return ["Not made yet: `python scripts/reproduce.py memory --run`."]
-    body = (place / "memory.md").read_text().partition("\n")[2].strip()
-    return [body, f"![figure-3b]({place.name}/figure-3b.png)", f"*{_caption('figure-3b')}*"]
+    parts = []
+    for text, image in (("memory-3a", "figure-3a-memory"), ("memory-3b", "figure-3b")):
+        body = (place / f"{text}.md").read_text().partition("\n")[2].strip()
+        parts += [body, f"![{image}]({place.name}/{image}.png)", f"*{_caption(image)}*"]
+    return parts
+
+
+def _made(place: Path, name: str, image: str | None = None) -> list[str]:
+    """What a subcommand of its own wrote."""
+    if not (place / f"{name}.md").is_file():
+        return [f"Not made yet: `python scripts/reproduce.py {name}`."]
+    body = (place / f"{name}.md").read_text().partition("\n")[2].strip()
+    return [body, *([f"![{image}]({place.name}/{image}.png)", f"*{_caption(image)}*"] if image else [])]
 
 
 def _caption(stem: str) -> str:

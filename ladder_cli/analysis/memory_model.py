@@ -75,7 +75,8 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
 
     What the device's libraries take for themselves (CUDA's context, about half a gigabyte) and what its allocator
     loses to fragments are not in it. The kernels are those of the CPU, whose SDPA keeps as much as CUDA's flash
-    attention; with `model.attention=eager` the attention weights are counted too. Rows of several examples count as padded to one length, which needs an attention mask.
+    attention; with `model.attention=eager` the attention weights are counted too. Rows of several examples count as
+    padded to one length, which needs an attention mask.
 
     Args:
         model: the backbone and how it is stored.

@@ -88,28 +88,34 @@ class PaperTable:
         """The table whose folder holds the runs."""
         return self.runs_of or self.number
 
+    def filled(self, size: str, **places: object) -> tuple[str, ...] | None:
+        """The commands of one size with their placeholders filled; None where there are none of that size.
+
+        Args:
+            places: folders by placeholder; one that is not given stands as its own name.
+        """
+        templates = self.commands.get(size)
+        if templates is None:
+            return None
+        names = {name: name for name in ("folder", "mirror", "candidates", "model", "data")}
+        return tuple(template.format(**(names | places)) for template in templates)
+
 
 @dataclass(frozen=True)
-class MemoryFigures:
-    """Figures 3a and 3b.
+class MemoryFigure:
+    """Figure 3a or 3b.
 
     Attributes:
-        paper: options that put a prediction in the paper's terms.
-        methods: options of each, by what the figures call it.
-        model_3b, options_3b, shapes_3b: figure 3b; shapes are rows and tokens of a micro-batch.
-        models_3a, quantizations_3a, shape_3a: figure 3a.
-        card_gb: the card that the abstract names.
+        methods: options of each, by what the figure calls it.
+        models: the backbones, by what the figure calls them, with their options.
+        shapes: rows and tokens of a micro-batch.
+        card_gb: the card that the abstract names; None for figure 3b.
     """
 
-    paper: list[str]
     methods: dict[str, list[str]]
-    model_3b: str
-    options_3b: list[str]
-    shapes_3b: list[tuple[int, int]]
-    models_3a: list[str]
-    quantizations_3a: list[str]
-    shape_3a: tuple[int, int]
-    card_gb: float
+    models: dict[str, list[str]]
+    shapes: list[tuple[int, int]]
+    card_gb: float | None = None
 
 
 def paper_tables() -> dict[int, PaperTable]:
@@ -117,21 +123,22 @@ def paper_tables() -> dict[int, PaperTable]:
     return {number: _table(number, values) for number, values in _content().items() if isinstance(number, int)}
 
 
-def memory_figures() -> MemoryFigures:
-    """What figures 3a and 3b show."""
-    values = _content()["memory"]
-    large, small = values["figure_3b"], values["figure_3a"]
-    return MemoryFigures(
-        paper=values["paper"],
-        methods=values["methods"],
-        model_3b=large["model"],
-        options_3b=large["options"],
-        shapes_3b=[(rows, tokens) for rows, tokens in large["shapes"]],
-        models_3a=small["models"],
-        quantizations_3a=small["quantizations"],
-        shape_3a=(small["shape"][0], small["shape"][1]),
-        card_gb=small["card_gb"],
-    )
+def memory_figure_3a() -> MemoryFigure:
+    """What the memory axis of figure 3a shows."""
+    values = _content()["memory"]["figure_3a"]
+    models = {
+        f"{model}, {kind}": [f"model={model}", f"model.quantization={kind}"]
+        for model in values["models"]
+        for kind in values["quantizations"]
+    }
+    return MemoryFigure(values["methods"], models, [tuple(s) for s in values["shapes"]], values["card_gb"])
+
+
+def memory_figure_3b() -> MemoryFigure:
+    """What figure 3b shows."""
+    values = _content()["memory"]["figure_3b"]
+    models = {values["model"]: [f"model={values['model']}", *values["options"]]}
+    return MemoryFigure(values["methods"], models, [tuple(shape) for shape in values["shapes"]])
 
 
 def _content() -> Any:

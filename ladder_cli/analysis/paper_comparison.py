@@ -32,14 +32,10 @@ def beside_the_paper(paper: PaperTable, ours: Numbers) -> list[Table]:
     rest = [label for label, row in paper.reported.items() if not set(row) & set(ours.get(label, {}))]
     if rest:
         columns = list(dict.fromkeys(column for label in rest for column in paper.reported[label]))
-        rows = [
-            (
-                label,
-                *(str(paper.reported[label].get(column, "-")) for column in columns),
-                paper.protocols.get(label, ""),
-            )
-            for label in rest
-        ]
+        rows = []
+        for label in rest:
+            cells = (str(paper.reported[label].get(column, "-")) for column in columns)
+            rows.append((label, *cells, paper.protocols.get(label, "")))
         notes = ["Nothing of ours has this backbone and method here: there is nothing to compare."]
         title = f"Table {paper.number}: what the paper reports of rows that were not run here"
         tables.append(Table(title, ("", *columns, "protocol"), rows, notes))

@@ -167,17 +167,17 @@ def study(paper: PaperTable, zetas: Mapping[str, float]) -> list[str]:
         first, second = printed[one], printed[other]
         low, high = second.exponent
         lines.append(
-            f"{backbone}: the exponents differ by {first.law.exponent - second.law.exponent:+.2f}; intervals as wide as "
-            f"the printed ones could not show a difference under {smallest_visible_difference(first, second):.2f}. The "
-            f"{other.split()[1]}'s own interval, {low:g} to {high:g}, runs from a method to which twice the data leaves "
-            f"{halving(low):.0%} of the reducible loss to one that it leaves {halving(high):.0%}."
+            f"{backbone}: the exponents differ by {first.law.exponent - second.law.exponent:+.2f}; intervals as wide "
+            f"as the printed ones could not show a difference under {smallest_visible_difference(first, second):.2f}. "
+            f"The {other.split()[1]}'s own interval, {low:g} to {high:g}, runs from a method to which twice the data "
+            f"leaves {halving(low):.0%} of the reducible loss to one that it leaves {halving(high):.0%}."
         )
     one = printed[next(iter(printed))]
     middle = math.sqrt(math.prod(one.range("rows")))
     lines.append(
-        f"λ printed to two decimals leaves B open by a factor of {middle ** (2 * _HALF_DIGIT['λ']):.2f} at the middle of "
-        "the range: the B of two rows cannot be compared, and B 869 (least squares) beside 701 (Huber) at the same λ "
-        "and E is within that."
+        f"λ printed to two decimals leaves B open by a factor of {middle ** (2 * _HALF_DIGIT['λ']):.2f} at the middle "
+        "of the range: the B of two rows cannot be compared, and B 869 (least squares) beside 701 (Huber) at the same "
+        "λ and E is within that."
     )
     return lines
 
@@ -195,8 +195,9 @@ def _crossing_line(backbone: str, objective: str, first: StatedLaw, second: Stat
         share = sum(rounded(first, second, middle).below) / 64
         agreed = share if lower == one else 1 - share
         parts.append(
-            f"if D_f counts {unit}, {low:.1e} to {high:.1e} FLOPs were run, the crossing is {'in' if inside else 'out'}side, "
-            f"and {lower} is lower at equal FLOPs in the middle ({agreed:.0%} of the rounding corners agree)"
+            f"if D_f counts {unit}, {low:.1e} to {high:.1e} FLOPs were run, the crossing is "
+            f"{'in' if inside else 'out'}side, and {lower} is lower at equal FLOPs in the middle "
+            f"({agreed:.0%} of the rounding corners agree)"
         )
     corners = rounded(first, second, 1.0)
     reach = corners.reach
@@ -210,7 +211,7 @@ def _crossing_line(backbone: str, objective: str, first: StatedLaw, second: Stat
 
 @matplotlib.rc_context(STYLE)
 def laws_figure(laws: Mapping[str, StatedLaw]) -> Figure:
-    """Both methods' laws of each backbone over FLOPs: bands of the printed rounding, budgets that were run, crossings."""
+    """Both methods' laws of each backbone over FLOPs, with bands of the printed rounding, the budgets and crossings."""
     chosen = pairs(laws)
     figure, axes = blank(len(chosen), width=11.5)
     for axis, (backbone, *labels) in zip(axes, chosen, strict=True):

@@ -4,31 +4,52 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 
-from ladder_cli.analysis.figures import (
-    length_figure,
-    memory_figure,
-    memory_score_figure,
-    save,
-)
+from ladder_cli.analysis.figures import length_figure, memory_score_figure, save
 from ladder_cli.analysis.index import index
 from ladder_cli.analysis.lanes import Lane, Task, run_lanes
-from ladder_cli.analysis.paper import SCALING, SCORES, PaperTable, memory_figure_spec, paper_tables
-from ladder_cli.analysis.paper_tables import build_tables, stated_laws
+from ladder_cli.analysis.paper import PAPER, REAL, SCALING, SCORES, SMALL, PaperTable, paper_tables
+from ladder_cli.analysis.paper_tables import build_tables
 from ladder_cli.analysis.runs import Run, read_runs
-from ladder_cli.analysis.scaling_figures import scaling_figure, stated_figure
+from ladder_cli.analysis.scaling_figures import scaling_figure
 from ladder_cli.analysis.tables import Table
-from ladder_cli.cli import composed, quiet_libraries
-from ladder_cli.config import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
-from ladder_cli.run_dir import read_json, write_json, write_text
+from ladder_cli.errors import UserError
+from ladder_cli.run_dir import write_text
 
 _MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
 _CANDIDATES = "candidates.jsonl"
 # Benchmarks of the package itself, whose completions can be made into data for the critic at laptop size.
 _OWN_BENCHMARK = "arithmetic"
+_AT_4 = ("ladder-4", "xladder-4")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of a reproduction.
+
+    Attributes:
+        name: PAPER, SMALL (the embedded model) or REAL (a real small model).
+        model, data: of REAL: folder of the model, and of the mirror that holds gsm8k and cola.
+    """
+
+    name: str = PAPER
+    model: Path | None = None
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.name != REAL:
+            return
+        for option, folder, inside in (
+            ("--model-path", self.model, "config.json"),
+            ("--data-dir", self.data, "gsm8k/train.jsonl"),
+        ):
+            if folder is None:
+                raise UserError(f"--scale real needs {option} DIR.")
+            if not (folder / inside).is_file():
+                raise UserError(f"{option} {folder}: there is no {inside} in it.")
 
 
 class Reproduction:
@@ -36,25 +57,26 @@ class Reproduction:
 
     Attributes:
         folder: where everything goes: `table-N/` with the runs, tables and figures, `README.md` as the index.
-        small: laptop size on the embedded model, in place of the paper's own.
+        scale: the paper's own size, or a smaller one.
         tables: the paper's, by number.
     """
 
-    def __init__(self, folder: Path, small: bool) -> None:
-        self.folder, self.small, self.tables = folder, small, paper_tables()
+    def __init__(self, folder: Path, scale: Scale = Scale()) -> None:
+        self.folder, self.scale, self.tables = folder, scale, paper_tables()
 
     def commands(self, number: int) -> tuple[str, ...] | None:
-        """What repeats a table; None where there is no such thing at laptop size."""
-        table = self.tables[number]
-        templates = table.small if self.small else table.commands
-        if templates is None:
-            return None
-        places = {
-            "folder": self.runs_folder(table),
-            "mirror": self.folder / "mirror",
-            "candidates": self.folder / _CANDIDATES,
-        }
-        return tuple(template.format(**places) for template in templates)
+        """What repeats a table; None where there is no such thing at this size.
+
+        A table that is made from another's runs has that one's commands.
+        """
+        return self.tables[self.tables[number].runs].filled(
+            self.scale.name,
+            folder=self.runs_folder(self.tables[number]),
+            mirror=self.folder / "mirror",
+            candidates=self.folder / _CANDIDATES,
+            model=self.scale.model,
+            data=self.scale.data,
+        )
 
     def runs_folder(self, table: PaperTable) -> Path:
         """Where the runs of a table go."""
@@ -63,10 +85,11 @@ class Reproduction:
     def lanes(self, numbers: list[int]) -> list[list[int]]:
         """Tables that run beside one another; within a lane one after the other.
 
-        At the paper's size there is one lane. At laptop size a table that is made from another's answers comes after
-        that one, and both run beside all else.
+        At the paper's size and on a real model there is one lane. At laptop size a table that is made from another's
+        answers comes after that one, and both run beside all else.
         """
-        pairs = [(table.answers_of, table.number) for table in self.tables.values() if self.small and table.answers_of]
+        small = self.scale.name == SMALL
+        pairs = [(table.answers_of, table.number) for table in self.tables.values() if small and table.answers_of]
         apart = {number for pair in pairs for number in pair}
         return [[n for n in numbers if n not in apart], [n for n in numbers if n in apart]]
 
@@ -74,7 +97,7 @@ class Reproduction:
         """Run tables' commands; finished runs are not run again.
 
         Args:
-            memory: whether to predict figure 3b too.
+            memory: whether to predict figures 3a and 3b too.
             scripts: folder of the project's scripts.
 
         Returns:
@@ -83,6 +106,8 @@ class Reproduction:
         Raises:
             Interrupted: if a command was.
         """
+        # What is made from another table's runs waits for that table.
+        numbers = [number for number in numbers if self.tables[number].runs_of not in numbers]
 
         def table(number: int) -> Task:
             return lambda lane: self._run_table(number, scripts, lane)
@@ -132,46 +157,58 @@ class Reproduction:
         return built
 
     def memory(self) -> None:
-        """Figure 3b and its numbers, from the preflight alone; points that were predicted before are kept."""
-        spec, place = memory_figure_spec(), self.folder / "memory"
-        configs = {
-            name: composed("train", TrainConfig, [f"model={spec.model}", *spec.options, *options])
-            for name, options in spec.methods.items()
-        }
-        quiet_libraries(next(iter(configs.values())).model)
+        """The memory of figures 3a and 3b, predicted; points that were predicted before are kept."""
         # Only here is torch needed.
-        from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
+        from ladder_cli.analysis.paper_memory import write_figures
 
-        path = place / "memory.json"
-        conditions = {"model": spec.model, "options": spec.options, "methods": spec.methods}
-        before = read_json(path) if path.is_file() else {}
-        known: list[MemoryPoint] = []
-        if {name: before.get(name) for name in conditions} == conditions:
-            known = [MemoryPoint(**point) for point in before["points"]]
-
-        def tell(point: MemoryPoint) -> None:
-            print(f"{point.method}, {point.rows} x {point.tokens}: {point.bytes / 1e9:.1f} GB", flush=True)
-            known.append(point)
-            write_json(path, conditions | {"points": [asdict(point) for point in known]})
-
-        points = memory_points(configs, spec.shapes, tuple(known), tell)
-        rows = [
-            (name, *(f"{point.bytes / 1e9:.1f}" for point in points if point.method == name)) for name in spec.methods
-        ]
-        headings = ("", *(f"{rows} x {tokens:,}" for rows, tokens in spec.shapes))
-        notes = [
-            f"Predicted by running one training step of {spec.model} ({', '.join(spec.options)}, bfloat16, 8-bit "
-            "AdamW) on fake tensors; without what CUDA and its allocator take for themselves."
-        ]
-        Table(f"Peak memory of one step of {spec.model}, GB, by rows x tokens", headings, rows, notes).write(
-            place, "memory"
-        )
-        save(memory_figure(points, spec.model), place, "figure-3b")
+        write_figures(self.folder / "memory")
         self._write_index()
+
+    def laws(self) -> list[str]:
+        """Table 1 checked against itself: a figure and its sentences."""
+        from ladder_cli.analysis.paper_laws import laws_figure, stated_laws, study
+
+        paper = self.tables[1]
+        zetas = paper_zetas(paper)
+        lines = study(paper, zetas)
+        place = self.folder / "laws"
+        save(laws_figure(stated_laws(paper, zetas)), place, "figure-laws")
+        write_text(place / "laws.md", "# Table 1 checked against itself\n\n" + "".join(f"- {line}\n" for line in lines))
+        self._write_index()
+        return lines
+
+    def claims(self, others: list[Path] | None = None) -> Table:
+        """Every claim of the paper, as far as the runs and predictions in this folder judge it.
+
+        Args:
+            others: folders of runs to judge by, in place of this folder's own.
+        """
+        from ladder_cli.analysis import claims
+        from ladder_cli.analysis.paper import memory_figure_3a
+        from ladder_cli.analysis.paper_memory import predict
+
+        def runs(*numbers: int) -> list[Run]:
+            folders = others if others is not None else [self.runs_folder(self.tables[number]) for number in numbers]
+            return read_runs(folder for folder in folders if others is not None or folder.is_dir())
+
+        figure = memory_figure_3a()
+        points = predict(figure, self.folder / "memory" / "memory-3a.json")
+        judged = [
+            *claims.slopes(runs(1)),
+            *claims.predicted_memory(points, figure.card_gb or 0.0),
+            *claims.measured_memory(runs(1, 2, 6)),
+            *claims.chains(runs(3)),
+            *claims.equal_parameters(_parameters_of_4()),
+            *claims.critic(runs(4)),
+        ]
+        table = claims.claims_table(judged)
+        table.write(self.folder / "claims", "claims")
+        self._write_index()
+        return table
 
     def _write_index(self) -> None:
         commands = {number: self.commands(number) for number in self.tables}
-        write_text(self.folder / "README.md", index(self.folder, self.small, self.tables, commands))
+        write_text(self.folder / "README.md", index(self.folder, self.scale.name, self.tables, commands))
 
     def _write_candidates(self, table: PaperTable) -> None:
         """What the runs of another table answered, as candidates for the critic's data."""
@@ -189,7 +226,7 @@ class Reproduction:
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
     """The figures that belong to a table, by file name."""
     if table.kind == SCALING:
-        candidates = [("figure-2", scaling_figure(runs)), ("figure-2-paper", stated_figure(stated_laws(table)))]
+        candidates = [("figure-2", scaling_figure(runs))]
     elif table.kind == SCORES:
         candidates = []
         for name in sorted({name for run in runs for name in run.scores}):
@@ -199,3 +236,32 @@ def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
     else:
         candidates = []
     return ((name, figure) for name, figure in candidates if figure is not None)
+
+
+def paper_zetas(paper: PaperTable) -> dict[str, float]:
+    """FLOPs per token by the paper's formula of every row of table 1, from published shapes and our side networks."""
+    from ladder_cli.analysis.commands import cells_of
+    from ladder_cli.analysis.sizes import sizes_of
+
+    sizes = {cell.label: sizes_of(cell.configs[0]) for cell in cells_of(paper.filled(PAPER) or ())}
+    return {label: float(sizes[label].flops["paper"]) for label in paper.reported}
+
+
+def _parameters_of_4() -> dict[str, dict[str, int]]:
+    """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
+    from ladder_cli.analysis.sizes import sizes_of
+    from ladder_cli.cli import composed
+    from ladder_cli.config import TrainConfig
+
+    def count(*options: str) -> int:
+        return sizes_of(composed("train", TrainConfig, ["model=qwen2.5-math-1.5b", *options])).trained
+
+    readings = {
+        "a projection for every connection (as shipped)": ([], []),
+        "one projection for all connections": (["method.projection=shared"], ["method.projection=shared"]),
+        "a projection for every side layer, fed or not": ([], ["method.connections=[[1,1],[2,2],[3,3],[4,4]]"]),
+    }
+    return {
+        reading: {preset: count(f"method={preset}", *more) for preset, more in zip(_AT_4, options, strict=True)}
+        for reading, options in readings.items()
+    }

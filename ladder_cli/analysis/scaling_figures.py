@@ -1,4 +1,4 @@
-"""Figure 2: losses and fitted laws over data and compute; and the laws that the paper states, by the same code."""
+"""Figure 2: losses and fitted laws over data and compute."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -13,8 +13,6 @@ from ladder_cli.analysis.figures import COLOURS, MARKERS, STYLE, blank
 from ladder_cli.analysis.paper_tables import flops_per_row, scaling_fits
 from ladder_cli.analysis.runs import Run
 from ladder_cli.analysis.scaling_law import PowerLaw, crossings
-
-PAPER_BUDGETS = (50_000.0, 400_000.0)  # training rows, table 7
 
 
 @matplotlib.rc_context(STYLE)
@@ -62,38 +60,6 @@ def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
     axes[1].xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda flops, _: f"{flops:.0e}".replace("+", "")))
     axes[0].set_ylabel("validation loss")
     axes[0].legend()
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def stated_figure(laws: Mapping[str, PowerLaw], budgets: tuple[float, float] = PAPER_BUDGETS) -> Figure | None:
-    """The paper's own laws over training rows, with rings where two of one backbone meet.
-
-    Drawn from half of the smallest budget to twice the largest, and on to any meeting within a hundred times that.
-
-    Args:
-        laws: by backbone and method.
-        budgets: the smallest and the largest that the paper ran.
-
-    Returns:
-        None if no law is known.
-    """
-    if not laws:
-        return None
-    low, high = budgets[0] / 2, 2 * budgets[1]
-    met = [rows for pair in _pairs(laws) for rows in crossings(laws[pair[0]], laws[pair[1]], low, 100 * high)]
-    grid = np.geomspace(low, max([high, *(2 * rows for rows in met)]), 200)
-    figure, (axis,) = blank(1, width=8.5)
-    for number, (label, law) in enumerate(laws.items()):
-        axis.plot(grid, law(grid), color=COLOURS[number % len(COLOURS)], label=f"paper: {label}")
-    axis.axvspan(*budgets, color="grey", alpha=0.1, lw=0, label="budgets that the paper ran")
-    axis.set(xscale="log", xlabel="training rows", ylabel="loss by the paper's table 1")
-    axis.minorticks_off()
-    ticks = [budgets[0] * 2**step for step in range(-1, 20) if budgets[0] * 2**step <= grid[-1]]
-    ticks = ticks[:: len(ticks) // 6 + 1]
-    axis.set_xticks(ticks, [f"{rows:,.0f}" for rows in ticks])
-    _mark_meetings(axis, laws)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -4,10 +4,10 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ladder_cli.analysis.figures import length_figure, memory_figure, memory_score_figure, save
+from ladder_cli.analysis.figures import length_figure, memory_bars, memory_figure, memory_score_figure, save
 from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 from ladder_cli.analysis.runs import read_runs
-from ladder_cli.analysis.scaling_figures import scaling_figure, stated_figure
+from ladder_cli.analysis.scaling_figures import scaling_figure
 from ladder_cli.analysis.scaling_law import PowerLaw
 from ladder_cli.cli import composed
 from ladder_cli.config import TrainConfig
@@ -47,21 +47,7 @@ def test_figure_2_puts_a_ring_where_two_laws_meet(tmp_path):
     assert rings(over_flops)[0][0] == pytest.approx(3000 * (20 / 0.3) ** 2, rel=1e-3)
 
 
-def test_the_papers_laws_are_drawn_with_a_ring_where_they_meet():
-    # Invented for this test; the paper's own are not known here. With u = D^-0.25, 100 u^2 + 0.9 = 14 u + 0.5.
-    stated = {
-        "a ladder": PowerLaw(100.0, 0.5, 0.9),
-        "a qlora": PowerLaw(14.0, 0.25, 0.5),
-        "b ladder": PowerLaw(50.0, 0.5, 0.3),
-    }
-    (axis,) = stated_figure(stated).axes
-    assert rings(axis) == [[pytest.approx(25.0**4), pytest.approx(14 / 25 + 0.5)]]
-    assert "meet at 390,625" in [text.get_text() for text in axis.texts]
-    assert {"paper: a ladder", "paper: a qlora", "paper: b ladder"} <= set(drawn(axis))
-
-
 def test_no_runs_make_no_figure():
-    assert stated_figure({}) is None
     assert scaling_figure([]) is None
     assert memory_score_figure([], "math500") is None
     assert length_figure([], "math500") is None
@@ -86,6 +72,14 @@ def test_figure_3b_draws_a_line_for_each_method(tmp_path):
     over_context, over_rows = memory_figure(points, "huge").axes
     assert drawn(over_context)["two"] == [[512, pytest.approx(10.24)], [2048, pytest.approx(40.96)]]
     assert drawn(over_rows)["one"] == [[1, pytest.approx(20.48)], [4, pytest.approx(81.92)]]
+
+
+def test_the_memory_axis_has_a_bar_for_each_method_and_a_line_for_the_card():
+    axis, other = memory_bars({"one": {"a": 8.0, "b": 20.0}, "two": {"a": 3.0, "b": 5.0}}, card=12).axes
+    assert [bar.get_width() for bar in axis.patches] == [8.0, 20.0]
+    assert axis.patches[0].get_facecolor() != axis.patches[1].get_facecolor()
+    assert other.patches[0].get_facecolor() == other.patches[1].get_facecolor()
+    assert axis.get_lines()[0].get_xdata()[0] == 12
 
 
 def test_memory_points_grow_with_the_context_and_are_computed_once():

@@ -1,15 +1,17 @@
 """One command a table: what it prints can be run, and what it builds is there."""
 
 import shlex
-from itertools import product
+from functools import cache
 
 import pytest
 
+from ladder_cli.analysis.commands import runs_of
 from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.analysis.paper import paper_tables
-from ladder_cli.analysis.reproduce import Reproduction
-from ladder_cli.cli import choices, composed
+from ladder_cli.analysis.paper import PAPER, REAL, SMALL, paper_tables
+from ladder_cli.analysis.reproduce import Reproduction, Scale
+from ladder_cli.cli import composed
 from ladder_cli.config import EvaluateConfig, TrainConfig
+from ladder_cli.errors import UserError
 from ladder_cli.models.method import method_for
 from ladder_cli.sweep import FAILED, Outcome, write_summary
 from tests.analysis.finished_runs import write_run, write_scores
@@ -17,51 +19,36 @@ from tests.analysis.finished_runs import write_run, write_scores
 TABLES = paper_tables()
 
 
-def every_command(folder):
-    for small in (False, True):
-        work = Reproduction(folder, small)
-        for number in TABLES:
-            for command in work.commands(number) or ():
-                yield shlex.split(command)
+def every_command():
+    for size in (PAPER, SMALL, REAL):
+        for table in TABLES.values():
+            yield from table.filled(size) or ()
 
 
-def test_every_command_of_every_table_passes_the_strict_check(tmp_path):
+def test_every_command_of_every_table_passes_the_strict_check():
     checked = 0
-    for name, *words in every_command(tmp_path):
-        if name == "python":
-            continue
-        options = [word for word in words if word != "-m" and not word.startswith("hydra.")]
+    for command in every_command():
+        name, *words = shlex.split(command)
         if name == "ladder-eval":
-            composed("evaluate", EvaluateConfig, options)
+            composed("evaluate", EvaluateConfig, words)
             checked += 1
-            continue
-        # Of a sweep, the first value of every option, and every value of the first that has several.
-        sweeps = [option.split("=", 1)[1].split(",") for option in options]
-        first = [f"{option.split('=', 1)[0]}={values[0]}" for option, values in zip(options, sweeps, strict=True)]
-        for value in sweeps[0]:
-            composed("train", TrainConfig, [f"{options[0].split('=', 1)[0]}={value}", *first[1:]])
-            checked += 1
+        # The first run of a sweep, and one with every value of its first option.
+        seen = set()
+        for run in runs_of(command):
+            if run[0] not in seen:
+                seen.add(run[0])
+                composed("train", TrainConfig, run)
+                checked += 1
     assert checked > 30
 
 
-def test_every_experiment_belongs_to_a_table(tmp_path):
-    words = [word for command in every_command(tmp_path) for word in command if word.startswith("experiment=")]
-    named = {name for word in words for name in word.removeprefix("experiment=").split(",")}
-    assert named == set(choices("experiment"))
-
-
+@cache
 def experiments_and_backbones():
     """Every experiment on every backbone that a table asks for, as options."""
-    chosen = {}
-    for table in TABLES.values():
-        for name, *words in map(shlex.split, table.commands):
-            if name == "ladder-train":
-                swept = [word for word in words if word.startswith(("experiment=", "model="))]
-                values = [
-                    [f"{word.split('=', 1)[0]}={value}" for value in word.split("=", 1)[1].split(",")] for word in swept
-                ]
-                chosen |= dict.fromkeys(product(*values))
-    return list(chosen)
+    runs = [run for table in TABLES.values() for command in table.filled(PAPER) or () for run in runs_of(command)]
+    return list(
+        dict.fromkeys(tuple(word for word in run if word.startswith(("experiment=", "model="))) for run in runs)
+    )
 
 
 def test_tables_ask_for_every_experiment_and_for_the_backbones_that_the_paper_names():
@@ -94,18 +81,43 @@ def test_the_preflight_of_a_whole_experiment_needs_no_weights():
     assert predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total > 10**9
 
 
-def test_tables_have_the_numbers_one_to_eight_and_say_which_are_assumed():
+def test_tables_have_the_numbers_one_to_eight():
     assert list(TABLES) == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert {number for number, table in TABLES.items() if table.numbered == "stated"} == {1, 6, 7}
+
+
+def test_tables_of_settings_have_the_commands_of_the_runs_that_they_are_made_from(tmp_path):
+    work = Reproduction(tmp_path)
+    assert work.commands(7) == work.commands(1) != ()
+    assert work.commands(8) == work.commands(2) != ()
+
+
+def test_a_real_model_size_asks_for_its_folders(tmp_path):
+    with pytest.raises(UserError, match="--scale real needs --model-path DIR"):
+        Scale(REAL)
+    with pytest.raises(UserError, match=r"there is no config\.json in it"):
+        Scale(REAL, tmp_path, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"there is no gsm8k/train\.jsonl in it"):
+        Scale(REAL, tmp_path, tmp_path)
+
+
+def test_commands_of_the_real_model_size_name_its_folders(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "train.jsonl").write_text("")
+    work = Reproduction(tmp_path / "out", Scale(REAL, tmp_path, tmp_path))
+    assert [number for number in work.tables if work.commands(number)] == [1, 3, 6, 7]
+    assert f"model.path={tmp_path}" in work.commands(1)[0]
+    assert f"data.path={tmp_path}/gsm8k/train.jsonl" in work.commands(1)[0]
 
 
 def test_a_report_writes_tables_figures_and_an_index(tmp_path):
-    work = Reproduction(tmp_path / "all", small=True)
+    work = Reproduction(tmp_path / "all", Scale(SMALL))
     runs = tmp_path / "all" / "table-2" / "runs"
     for method in ("ladder", "qlora"):
         write_scores(write_run(runs, method=method) / "eval", "arithmetic", {True: [20], False: [40]})
     built = work.report()
-    assert list(built) == [2]
+    assert list(built) == [2, 8]
     names = {path.name for path in (tmp_path / "all" / "table-2").iterdir() if path.is_file()}
     stems = (
         "figure-3a-arithmetic.png",
@@ -113,18 +125,19 @@ def test_a_report_writes_tables_figures_and_an_index(tmp_path):
         "figure-4-arithmetic.png",
         "figure-4-arithmetic.svg",
     )
-    assert names == {"table-2.md", "table-2.csv", "table-2.tex", *stems}
+    tables = {f"table-2{order}.{kind}" for order in ("", "-2") for kind in ("md", "csv", "tex")}
+    assert names == {*tables, *stems}
     index = (tmp_path / "all" / "README.md").read_text()
     assert "2 training runs, 3 minutes in all, on a processor (cpu); torch 2.0" in index
     assert "| small ladder | 1 | 50.0 (10.0 to 90.0) |" in index
     assert "![figure-4-arithmetic](table-2/figure-4-arithmetic.png)" in index
     assert index.count("Not run yet.") == 4
-    assert index.count("Not at laptop size") == 3
+    assert index.count("Not at this size") == 2
 
 
 def test_at_laptop_size_a_table_waits_for_the_answers_that_it_is_made_from(tmp_path):
-    assert Reproduction(tmp_path, small=True).lanes([1, 2, 3, 4, 7]) == [[1, 3, 7], [2, 4]]
-    assert Reproduction(tmp_path, small=False).lanes([1, 2, 3, 4]) == [[1, 2, 3, 4], []]
+    assert Reproduction(tmp_path, Scale(SMALL)).lanes([1, 2, 3, 4, 7]) == [[1, 3, 7], [2, 4]]
+    assert Reproduction(tmp_path).lanes([1, 2, 3, 4]) == [[1, 2, 3, 4], []]
 
 
 def test_the_index_names_the_runs_that_are_missing(tmp_path):
@@ -132,12 +145,12 @@ def test_the_index_names_the_runs_that_are_missing(tmp_path):
     write_run(runs)
     outcome = Outcome(1, str(runs), str(runs / "b"), ["method=qlora"], FAILED, "OSError: no space left")
     write_summary(runs / "summary.csv", [outcome])
-    Reproduction(tmp_path, small=True).report()
+    Reproduction(tmp_path, Scale(SMALL)).report()
     assert "**Not done:** method=qlora: failed, OSError: no space left" in (tmp_path / "README.md").read_text()
 
 
 def test_a_table_is_built_from_runs_that_are_somewhere_else(tmp_path):
     write_run(tmp_path / "elsewhere", model="qwen2.5-7b")
-    built = Reproduction(tmp_path / "out", small=False).report([tmp_path / "elsewhere"], [7])
+    built = Reproduction(tmp_path / "out").report([tmp_path / "elsewhere"], [7])
     assert built[7][0].rows[0][0] == "qwen2.5-7b ladder"
     assert (tmp_path / "out" / "table-7" / "table-7.csv").is_file()
