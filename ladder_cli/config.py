@@ -47,11 +47,8 @@ class Role(StrEnum):
 
 
 def incidental(default: Any) -> Any:
-    """A field that cannot change the result of a run; a tuple stands for a list."""
-    metadata = {"role": Role.INCIDENTAL}
-    if isinstance(default, tuple):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    """A field that cannot change the result of a run."""
+    return field(default=default, metadata={"role": Role.INCIDENTAL})
 
 
 def place(default: Any) -> Any:
@@ -78,7 +75,9 @@ class ModelConfig:
     learning_rate_scale: float = 1.0  # narrow models take larger steps than the methods' rates
     side_reduction: int = 16  # r that suits this width: the side network is width / r; methods refer to it
     default_data: str = incidental("s1k")  # the data set that is trained on where `data` is not given
-    default_benchmarks: list[str] = incidental(("math500",))  # likewise where `benchmarks` is not
+    default_benchmarks: list[str] = field(  # likewise where `benchmarks` is not
+        default_factory=lambda: ["math500"], metadata={"role": Role.INCIDENTAL}
+    )
     side_recompute: bool = True  # whether recomputing side layers pays: about 1% more arithmetic where r is large
     trust_remote_code: bool = False
     head_quantization: str = "none"  # of the output head; the backbone's own quantisation leaves it as it is
