@@ -42,12 +42,85 @@ _TOKEN = re.compile(
     r"|(?P<command>\\[a-zA-Z]+|\\.)|(?P<letter>[a-zA-Z])|(?P<sign>[^\s])"
 )
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega Gamma "
-    "Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial nabla Re Im aleph star odot".split()  # noqa: SIM905
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "hbar",
+        "ell",
+        "partial",
+        "nabla",
+        "Re",
+        "Im",
+        "aleph",
+        "star",
+        "odot",
+    ]
 )
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arcsinh arccosh arctanh ln log "
-    "exp sgn sign floor ceil arsinh arcosh artanh lg erf".split()  # noqa: SIM905
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "arcsec",
+        "arccsc",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "arcsinh",
+        "arccosh",
+        "arctanh",
+        "ln",
+        "log",
+        "exp",
+        "sgn",
+        "sign",
+        "floor",
+        "ceil",
+        "arsinh",
+        "arcosh",
+        "artanh",
+        "lg",
+        "erf",
+    ]
 )
 _SEVERAL_ARGUMENTS = frozenset(("gcd", "lcm", "max", "min"))
 _ACCENTS = frozenset(
@@ -61,10 +134,80 @@ _OPERATORS = {
 _UNKNOWN_FUNCTIONS = frozenset("fghFGHW")
 _MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip # noqa: E501
 _STRUCTURE = frozenset(
-    "int iint iiint oint lim limsup liminf sup inf det dim ker deg begin end left right overset underset stackrel text boxed "
-    "hline not over choose atop cases rfloor rceil rightarrow Rightarrow Leftrightarrow implies therefore because ldots pmod "
-    "bmod mod quad qquad circ cdot times div cup cap setminus pm mp in to le ge ne approx color substack forall exists "
-    "textbf mathbb neg prime and or max min argmax argmin Pr".split()  # noqa: SIM905
+    [
+        "int",
+        "iint",
+        "iiint",
+        "oint",
+        "lim",
+        "limsup",
+        "liminf",
+        "sup",
+        "inf",
+        "det",
+        "dim",
+        "ker",
+        "deg",
+        "begin",
+        "end",
+        "left",
+        "right",
+        "overset",
+        "underset",
+        "stackrel",
+        "text",
+        "boxed",
+        "hline",
+        "not",
+        "over",
+        "choose",
+        "atop",
+        "cases",
+        "rfloor",
+        "rceil",
+        "rightarrow",
+        "Rightarrow",
+        "Leftrightarrow",
+        "implies",
+        "therefore",
+        "because",
+        "ldots",
+        "pmod",
+        "bmod",
+        "mod",
+        "quad",
+        "qquad",
+        "circ",
+        "cdot",
+        "times",
+        "div",
+        "cup",
+        "cap",
+        "setminus",
+        "pm",
+        "mp",
+        "in",
+        "to",
+        "le",
+        "ge",
+        "ne",
+        "approx",
+        "color",
+        "substack",
+        "forall",
+        "exists",
+        "textbf",
+        "mathbb",
+        "neg",
+        "prime",
+        "and",
+        "or",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "Pr",
+    ]
 )
 _BETWEEN = frozenset(
     "\\cdot \\times \\div \\cup \\cap \\setminus \\pm \\mp \\rfloor \\rceil \\over \\choose \\pmod".split()  # noqa: SIM905
@@ -77,7 +220,7 @@ _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _DEEPEST = 60
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """The string cannot be read whole; the message says where it stopped."""
 
 
@@ -797,7 +940,18 @@ class _Parser:
                 last = self.argument()
         if variable is None or last is None:
             raise Unreadable(f"\\{name} without its limits")
-        return (name, self.product(), variable, first, last)
+        body = self.product()
+        if variable[0] == "constant":
+            # \\sum_{i=1}: here i is no imaginary unit.
+            index = ("symbol", f"index {variable[1]}")
+            body, variable = _replaced(body, variable, index), index
+        return (name, body, variable, first, last)
+
+
+def _replaced(node: Any, old: Node, new: Node) -> Any:
+    if node == old:
+        return new
+    return tuple(_replaced(item, old, new) for item in node) if isinstance(node, tuple) else node
 
 
 _ARITHMETIC = frozenset(("+", "*", "/", "^", "-", "pm", "mp", "function", "percent", "degree", "sum", "prod"))

@@ -18,10 +18,34 @@ _GREEK = {
     **dict(
         zip(
             "αβγδεζηθικλμνξπρστυφχψω",
-            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(),
+            [
+                "alpha",
+                "beta",
+                "gamma",
+                "delta",
+                "epsilon",
+                "zeta",
+                "eta",
+                "theta",
+                "iota",
+                "kappa",
+                "lambda",
+                "mu",
+                "nu",
+                "xi",
+                "pi",
+                "rho",
+                "sigma",
+                "tau",
+                "upsilon",
+                "phi",
+                "chi",
+                "psi",
+                "omega",
+            ],
             strict=True,
         )
-    ),  # noqa: E501, SIM905
+    ),
     **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),  # noqa: SIM905
     "ϕ": "phi",
     "ϵ": "epsilon",
@@ -441,19 +465,41 @@ _WHOLE_TEXTS = {
     **{
         word: str(value)
         for value, word in enumerate(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split()
+            [
+                "zero",
+                "one",
+                "two",
+                "three",
+                "four",
+                "five",
+                "six",
+                "seven",
+                "eight",
+                "nine",
+                "ten",
+                "eleven",
+                "twelve",
+                "thirteen",
+                "fourteen",
+                "fifteen",
+                "sixteen",
+                "seventeen",
+                "eighteen",
+                "nineteen",
+                "twenty",
+            ]
         )
-    },  # noqa: E501, SIM905
+    },
     **dict.fromkeys(("empty set", "the empty set"), "\\emptyset "),
     **dict.fromkeys(
         ("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"),
         "\\mathbb{R}",
-    ),  # noqa: E501
+    ),
     **dict.fromkeys(("infinity", "infinitely many", "infinite"), "\\infty "),
     **dict.fromkeys(
         ("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"),
         "\\text{no solution}",
-    ),  # noqa: E501
+    ),
     **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
 }
 _REWRITES = [

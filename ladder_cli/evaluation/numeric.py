@@ -23,7 +23,7 @@ _TERMS = 2_000
 Env = Mapping[str, Any]
 
 
-class Undefined(Exception):  # noqa: N818
+class Undefined(Exception):
     """The expression has no value here: division by zero, a size beyond all use, something that is no number."""
 
 

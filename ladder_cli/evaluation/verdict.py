@@ -25,7 +25,7 @@ from typing import Any
 from ladder_cli.data.gold import PHYSICAL, GoldRule
 from ladder_cli.evaluation.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
 from ladder_cli.evaluation.equality import EXACT, Tolerance, is_name, same, unnamed
-from ladder_cli.evaluation.expression import Node, Unreadable, read, symbols, walk
+from ladder_cli.evaluation.expression import Node, Unreadable, read, walk
 from ladder_cli.evaluation.normal_form import normal_form, squeezed
 
 CORRECT, INCORRECT, NO_ANSWER = "correct", "incorrect", "no_answer"
