@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF002
 r"""Reading a normal form as mathematics: the whole of it, or not at all. Imports no torch.
 
 A recursive descent over the tokens of the string. Every token is used, or `Unreadable` is raised; nothing is skipped.
@@ -124,7 +125,7 @@ FUNCTIONS = frozenset(
 )
 _SEVERAL_ARGUMENTS = frozenset(("gcd", "lcm", "max", "min"))
 _ACCENTS = frozenset(
-    "vec hat bar tilde overline overrightarrow dot ddot widehat widetilde underbar overleftrightarrow overarc mathbb".split()  # noqa: E501, SIM905
+    "vec hat bar tilde overline overrightarrow dot ddot widehat widetilde underbar overleftrightarrow overarc mathbb".split()  # noqa: SIM905
 )
 _OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\approx": "~", "\\in": "in", "\\notin": "notin",
@@ -132,7 +133,7 @@ _OPERATORS = {
     "\\rightarrow": "mapsto", "\\parallel": "parallel", "\\perp": "perp", "\\propto": "propto", "\\doteq": "~",
 }  # fmt: skip
 _UNKNOWN_FUNCTIONS = frozenset("fghFGHW")
-_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip # noqa: E501
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip
 _STRUCTURE = frozenset(
     [
         "int",
@@ -510,7 +511,7 @@ class _Parser:
         return node
 
     def minutes(self, node: Node) -> Node:
-        """The minutes of an angle: `18^\\circ 30'`."""
+        r"""The minutes of an angle: `18^\circ 30'`."""
         if re.fullmatch(r"\d+(\.\d+)?", self.next()) and self.next(1) in ("'",):
             part = number(self.next())
             self.at += 2
@@ -550,7 +551,7 @@ class _Parser:
                 return node
 
     def argument(self) -> Node:
-        """What `^`, `\\frac` or `\\sqrt` takes: a group, or one token."""
+        r"""What `^`, `\frac` or `\sqrt` takes: a group, or one token."""
         token = self.next()
         if token == "{":
             return self.group()
@@ -823,9 +824,9 @@ class _Parser:
             return ("numbers", letter)
         if name in _ACCENTS:
             self.at += 1
-            inner = self.braced_words()
+            over = self.braced_words()
             subscript = self.subscript() if self.next() == "_" else ""
-            return self.named(f"{name}({re.sub(r'[{}]', '', inner)}){subscript}")
+            return self.named(f"{name}({re.sub(r'[{}]', '', over)}){subscript}")
         if name in ("angle", "triangle", "measuredangle", "arc", "widearc"):
             self.at += 1
             points = []
@@ -855,10 +856,7 @@ class _Parser:
         if self.take("["):
             order = self.sum()
             self.need("]")
-        if self.next() == "(":
-            inner = self.bracket("(")
-        else:
-            inner = self.argument()
+        inner = self.bracket("(") if self.next() == "(" else self.argument()
         return ("function", "root", (inner, order))
 
     def repeating(self) -> Node:
@@ -955,7 +953,7 @@ def _replaced(node: Any, old: Node, new: Node) -> Any:
 
 
 _ARITHMETIC = frozenset(("+", "*", "/", "^", "-", "pm", "mp", "function", "percent", "degree", "sum", "prod"))
-_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip # noqa: E501
+_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip
 
 
 def _check(node: Any, inside: bool) -> None:
@@ -981,7 +979,7 @@ def _times(left: Node, right: Node) -> Node:
 
 
 def _mixed(node: Node, following: Node | None) -> Node | None:
-    """`3\\frac{1}{5}` is a mixed number."""
+    r"""`3\frac{1}{5}` is a mixed number."""
     if following is None or node[0] != "number" or node[1].denominator != 1 or node[2] is not None:
         return None
     if following[0] == "/" and all(part[0] == "number" and part[1].denominator == 1 for part in following[1:]):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
 
 `answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
@@ -140,10 +141,7 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
     nodes, reason = _readings(text, rule)
     flat = _flat(text)
     letter = _LETTER.fullmatch(flat)
-    if nodes and nodes[0][0] == "list":
-        parts = len(nodes[0][1])
-    else:
-        parts = 1
+    parts = len(nodes[0][1]) if nodes and nodes[0][0] == "list" else 1
     if reason is not None and (
         letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))
     ):
