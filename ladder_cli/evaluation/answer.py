@@ -1,9 +1,10 @@
+# ruff: noqa: E501, RUF001
 r"""Where the answer of a completion stands. The only place that knows what a box is. Imports no torch.
 
 A completion is read in this order; the first that is there decides:
 
-1. An unfinished thought (`<think>` that is never closed) holds no answer; what a finished one holds counts only where no
-   text follows it.
+1. An unfinished thought (`<think>` that is never closed) holds no answer; what a finished one holds counts only where
+   no text follows it.
 2. The last complete box with something in it: `\boxed{..}`, `\boxed {..}`, `\boxed 4`, `\fbox{..}`, `\framebox{..}`. A
    statement of the final answer after it ("The final answer is $5$", "**Answer:** 5") replaces it. A box that only
    begins is no answer, and neither is one before it: the model was about to say something else.
@@ -77,7 +78,7 @@ class Answer:
 
     Attributes:
         text: the string that is compared, as written; None where there is no answer.
-        found: how it was found: in a box, after "answer is", as the whole text, as the last formula or number, not at all.
+        found: how it was found: in a box, after "answer is", as the whole text, as the last formula or number, or not.
         boxes: what the boxes that were read together hold, where there are several.
         notes: what was left out, and why.
     """
@@ -123,10 +124,10 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
     if len(text) > LONGEST_READ:
         text = text[-LONGEST_READ:]
         notes.append(f"only the last {LONGEST_READ} of {len(completion)} characters were read")
-    text = _outside_thoughts(mended(text), notes)
-    if text is None:
+    open_text = _outside_thoughts(mended(text), notes)
+    if open_text is None:
         return Answer(None, NONE, notes=tuple(notes))
-    text = _first_turn(text)
+    text = _first_turn(open_text)
     found = find_boxes(text)
     boxed = _boxed(text, found, parts, notes, truncated)
     if boxed is not None:
@@ -183,7 +184,7 @@ def find_boxes(text: str) -> list[_Box]:
             content = text[opened + 1 : end]
             inner_boxes = [content] if _BOX.search(content) is None else [box.content for box in find_boxes(content)]
             complete = [inner for inner in inner_boxes if inner is not None and inner.strip()]
-            found.append(_Box(match.start(), end + 1, ", ".join(complete) if complete else (content if _BOX.search(content) is None else "")))  # fmt: skip # noqa: E501
+            found.append(_Box(match.start(), end + 1, ", ".join(complete) if complete else (content if _BOX.search(content) is None else "")))  # fmt: skip
             position = end + 1
         elif following == "(":
             end = text.find(")", opened)
@@ -261,10 +262,10 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
 
 
 def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> list[_Box]:
-    """The boxes at the end that belong together.
+    r"""The boxes at the end that belong together.
 
     Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
-    `$\\boxed{2}, \\boxed{3}$` gives two answers. `$\\boxed{2}$ and $\\boxed{3}$` is judged by its last box then, as the
+    `$\boxed{2}, \boxed{3}$` gives two answers. `$\boxed{2}$ and $\boxed{3}$` is judged by its last box then, as the
     MATH set is.
     """
     group = [filled[-1]]
@@ -463,7 +464,7 @@ def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
     if len(stripped) <= 300 and "\n" not in stripped and not _words(stripped) and _readable(stripped.strip("*")):
         return Answer(stripped.strip("*"), WHOLE, notes=tuple(notes))
     formulas = _listed(text, [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(text)])
-    numbers = [match for match in _PLAIN_NUMBER.finditer(text)]
+    numbers = list(_PLAIN_NUMBER.finditer(text))
     spans = [(start, end) for start, end, _ in formulas]
     outside = [match for match in numbers if not any(start <= match.start() < end for start, end in spans)]
     for start, end, inner in reversed(formulas):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
 
 Numbers: fractions are compared as fractions; what is irrational is computed to 50 and to 110 digits. A decimal is
@@ -44,6 +45,7 @@ class Tolerance:
 
     @property
     def exact(self) -> bool:
+        """Is nothing but the gold itself right?"""
         return self.relative == 0.0 and self.absolute == 0.0
 
 
@@ -391,7 +393,7 @@ def _same_zeros(one: Node, other: Node) -> bool:
         return False
     with mp.workdps(_DIGITS):
         for name in sorted(names):
-            roots = 0
+            agreed: list[Any] = []
             for env in _points(names, negative=False):
                 try:
                     root, its = _linear_root(one, name, dict(env)), _linear_root(other, name, dict(env))
@@ -399,8 +401,8 @@ def _same_zeros(one: Node, other: Node) -> bool:
                     break
                 if root is None or its is None or abs(root - its) > mpf(10) ** (20 - _DIGITS) * max(1, abs(root)):
                     break
-                roots += 1
-                if roots == _POINTS:
+                agreed.append(root)
+                if len(agreed) == _POINTS:
                     return True
     return False
 
@@ -426,9 +428,7 @@ def _same_collections(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     if gold[0] in _SETS or answer[0] in _SETS:
         return _same_real_sets(gold, answer)
     if gold[0] == answer[0] == "tuple":
-        if gold[1:3] == answer[1:3] and _ordered(gold[3], answer[3], tolerance):
-            return True
-        return False
+        return bool(gold[1:3] == answer[1:3] and _ordered(gold[3], answer[3], tolerance))
     if gold[0] == answer[0] == "set":
         return matched(_distinct(gold[1]), _distinct(answer[1]), equal)
     if "matrix" in (gold[0], answer[0]) and _matrix(gold, answer)[0] == _matrix(answer, gold)[0] == "matrix":
@@ -469,7 +469,7 @@ def _distinct(parts: Any) -> list[Node]:
 
 
 def _spread(parts: list[Node]) -> list[Node]:
-    """`n=2, 3, 4` as 2, 3, 4; `x = 1 \\pm 2, 7` with both; names only where they say nothing about which is which."""
+    r"""`n=2, 3, 4` as 2, 3, 4; `x = 1 \pm 2, 7` with both; names only where they say nothing about which is which."""
     found: list[Node] = []
     names = [part[1][0] for part in parts if part[0] == "relation" and part[2][0] in ("=", "in")]
     alone = len(names) <= 1 or all(name == names[0] for name in names)
@@ -527,15 +527,14 @@ def _matrix(node: Node, other: Node) -> Node:
 
 def _same_matrices(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     rows, others = gold[1], answer[1]
-    if len(rows) == len(others) and all(
-        _ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)
-    ):
-        return True
-    return False
+    return bool(
+        len(rows) == len(others)
+        and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True))
+    )
 
 
 def _same_remainder(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
-    """`x \\equiv 3 \\pmod 8`: the modulus may be left out, but not be another."""
+    r"""`x \equiv 3 \pmod 8`: the modulus may be left out, but not be another."""
     if gold[0] == answer[0]:
         return same(gold[2], answer[2]) and same(gold[1], answer[1], tolerance)
     return _same(gold[1] if gold[0] == "mod" else gold, answer[1] if answer[0] == "mod" else answer, tolerance)
@@ -881,7 +880,7 @@ def _identical(gold: Node, answer: Node) -> bool:
 
 
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
-    """`(-1)^n` and `\\cos n\\pi`: where the gold only makes sense for whole numbers, those are tried."""
+    r"""`(-1)^n` and `\cos n\pi`: where the gold only makes sense for whole numbers, those are tried."""
     counting = {
         item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF002
 r"""Reading a normal form as mathematics: the whole of it, or not at all. Imports no torch.
 
 A recursive descent over the tokens of the string. Every token is used, or `Unreadable` is raised; nothing is skipped.
@@ -42,16 +43,89 @@ _TOKEN = re.compile(
     r"|(?P<command>\\[a-zA-Z]+|\\.)|(?P<letter>[a-zA-Z])|(?P<sign>[^\s])"
 )
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega Gamma "
-    "Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial nabla Re Im aleph star odot".split()  # noqa: SIM905
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "hbar",
+        "ell",
+        "partial",
+        "nabla",
+        "Re",
+        "Im",
+        "aleph",
+        "star",
+        "odot",
+    ]
 )
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arcsinh arccosh arctanh ln log "
-    "exp sgn sign floor ceil arsinh arcosh artanh lg erf".split()  # noqa: SIM905
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "arcsec",
+        "arccsc",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "arcsinh",
+        "arccosh",
+        "arctanh",
+        "ln",
+        "log",
+        "exp",
+        "sgn",
+        "sign",
+        "floor",
+        "ceil",
+        "arsinh",
+        "arcosh",
+        "artanh",
+        "lg",
+        "erf",
+    ]
 )
 _SEVERAL_ARGUMENTS = frozenset(("gcd", "lcm", "max", "min"))
 _ACCENTS = frozenset(
-    "vec hat bar tilde overline overrightarrow dot ddot widehat widetilde underbar overleftrightarrow overarc mathbb".split()  # noqa: E501, SIM905
+    "vec hat bar tilde overline overrightarrow dot ddot widehat widetilde underbar overleftrightarrow overarc mathbb".split()  # noqa: SIM905
 )
 _OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\approx": "~", "\\in": "in", "\\notin": "notin",
@@ -59,12 +133,82 @@ _OPERATORS = {
     "\\rightarrow": "mapsto", "\\parallel": "parallel", "\\perp": "perp", "\\propto": "propto", "\\doteq": "~",
 }  # fmt: skip
 _UNKNOWN_FUNCTIONS = frozenset("fghFGHW")
-_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip # noqa: E501
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip
 _STRUCTURE = frozenset(
-    "int iint iiint oint lim limsup liminf sup inf det dim ker deg begin end left right overset underset stackrel text boxed "
-    "hline not over choose atop cases rfloor rceil rightarrow Rightarrow Leftrightarrow implies therefore because ldots pmod "
-    "bmod mod quad qquad circ cdot times div cup cap setminus pm mp in to le ge ne approx color substack forall exists "
-    "textbf mathbb neg prime and or max min argmax argmin Pr".split()  # noqa: SIM905
+    [
+        "int",
+        "iint",
+        "iiint",
+        "oint",
+        "lim",
+        "limsup",
+        "liminf",
+        "sup",
+        "inf",
+        "det",
+        "dim",
+        "ker",
+        "deg",
+        "begin",
+        "end",
+        "left",
+        "right",
+        "overset",
+        "underset",
+        "stackrel",
+        "text",
+        "boxed",
+        "hline",
+        "not",
+        "over",
+        "choose",
+        "atop",
+        "cases",
+        "rfloor",
+        "rceil",
+        "rightarrow",
+        "Rightarrow",
+        "Leftrightarrow",
+        "implies",
+        "therefore",
+        "because",
+        "ldots",
+        "pmod",
+        "bmod",
+        "mod",
+        "quad",
+        "qquad",
+        "circ",
+        "cdot",
+        "times",
+        "div",
+        "cup",
+        "cap",
+        "setminus",
+        "pm",
+        "mp",
+        "in",
+        "to",
+        "le",
+        "ge",
+        "ne",
+        "approx",
+        "color",
+        "substack",
+        "forall",
+        "exists",
+        "textbf",
+        "mathbb",
+        "neg",
+        "prime",
+        "and",
+        "or",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "Pr",
+    ]
 )
 _BETWEEN = frozenset(
     "\\cdot \\times \\div \\cup \\cap \\setminus \\pm \\mp \\rfloor \\rceil \\over \\choose \\pmod".split()  # noqa: SIM905
@@ -77,7 +221,7 @@ _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _DEEPEST = 60
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """The string cannot be read whole; the message says where it stopped."""
 
 
@@ -367,7 +511,7 @@ class _Parser:
         return node
 
     def minutes(self, node: Node) -> Node:
-        """The minutes of an angle: `18^\\circ 30'`."""
+        r"""The minutes of an angle: `18^\circ 30'`."""
         if re.fullmatch(r"\d+(\.\d+)?", self.next()) and self.next(1) in ("'",):
             part = number(self.next())
             self.at += 2
@@ -407,7 +551,7 @@ class _Parser:
                 return node
 
     def argument(self) -> Node:
-        """What `^`, `\\frac` or `\\sqrt` takes: a group, or one token."""
+        r"""What `^`, `\frac` or `\sqrt` takes: a group, or one token."""
         token = self.next()
         if token == "{":
             return self.group()
@@ -680,9 +824,9 @@ class _Parser:
             return ("numbers", letter)
         if name in _ACCENTS:
             self.at += 1
-            inner = self.braced_words()
+            over = self.braced_words()
             subscript = self.subscript() if self.next() == "_" else ""
-            return self.named(f"{name}({re.sub(r'[{}]', '', inner)}){subscript}")
+            return self.named(f"{name}({re.sub(r'[{}]', '', over)}){subscript}")
         if name in ("angle", "triangle", "measuredangle", "arc", "widearc"):
             self.at += 1
             points = []
@@ -712,10 +856,7 @@ class _Parser:
         if self.take("["):
             order = self.sum()
             self.need("]")
-        if self.next() == "(":
-            inner = self.bracket("(")
-        else:
-            inner = self.argument()
+        inner = self.bracket("(") if self.next() == "(" else self.argument()
         return ("function", "root", (inner, order))
 
     def repeating(self) -> Node:
@@ -797,11 +938,22 @@ class _Parser:
                 last = self.argument()
         if variable is None or last is None:
             raise Unreadable(f"\\{name} without its limits")
-        return (name, self.product(), variable, first, last)
+        body = self.product()
+        if variable[0] == "constant":
+            # \\sum_{i=1}: here i is no imaginary unit.
+            index = ("symbol", f"index {variable[1]}")
+            body, variable = _replaced(body, variable, index), index
+        return (name, body, variable, first, last)
+
+
+def _replaced(node: Any, old: Node, new: Node) -> Any:
+    if node == old:
+        return new
+    return tuple(_replaced(item, old, new) for item in node) if isinstance(node, tuple) else node
 
 
 _ARITHMETIC = frozenset(("+", "*", "/", "^", "-", "pm", "mp", "function", "percent", "degree", "sum", "prod"))
-_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip # noqa: E501
+_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip
 
 
 def _check(node: Any, inside: bool) -> None:
@@ -827,7 +979,7 @@ def _times(left: Node, right: Node) -> Node:
 
 
 def _mixed(node: Node, following: Node | None) -> Node | None:
-    """`3\\frac{1}{5}` is a mixed number."""
+    r"""`3\frac{1}{5}` is a mixed number."""
     if following is None or node[0] != "number" or node[1].denominator != 1 or node[2] is not None:
         return None
     if following[0] == "/" and all(part[0] == "number" and part[1].denominator == 1 for part in following[1:]):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""Units of measurement: which are the same, which are another. Imports no torch.
 
 A unit that only one side writes is left out, for a question names it. Where both write one they must agree: known units
@@ -95,7 +96,7 @@ def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
 
 
 def _known(word: str) -> tuple[str, Fraction] | None:
-    for name in (word, word.lower() if len(word) > 2 else word, word.rstrip("s") if len(word) > 2 else word, word.lower().rstrip("s") if len(word) > 3 else word):  # fmt: skip # noqa: E501
+    for name in (word, word.lower() if len(word) > 2 else word, word.rstrip("s") if len(word) > 2 else word, word.lower().rstrip("s") if len(word) > 3 else word):  # fmt: skip
         if name in _KNOWN:
             return _KNOWN[name]
     return None

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
 
 `answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
@@ -25,7 +26,7 @@ from typing import Any
 from ladder_cli.data.gold import PHYSICAL, GoldRule
 from ladder_cli.evaluation.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
 from ladder_cli.evaluation.equality import EXACT, Tolerance, is_name, same, unnamed
-from ladder_cli.evaluation.expression import Node, Unreadable, read, symbols, walk
+from ladder_cli.evaluation.expression import Node, Unreadable, read, walk
 from ladder_cli.evaluation.normal_form import normal_form, squeezed
 
 CORRECT, INCORRECT, NO_ANSWER = "correct", "incorrect", "no_answer"
@@ -140,10 +141,7 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
     nodes, reason = _readings(text, rule)
     flat = _flat(text)
     letter = _LETTER.fullmatch(flat)
-    if nodes and nodes[0][0] == "list":
-        parts = len(nodes[0][1])
-    else:
-        parts = 1
+    parts = len(nodes[0][1]) if nodes and nodes[0][0] == "list" else 1
     if reason is not None and (
         letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))
     ):

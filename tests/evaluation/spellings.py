@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 r"""Answers in many spellings, right ones and wrong ones, by gold; every one stands in a box."""
 
 # gold: (right answers, wrong answers)

@@ -32,7 +32,7 @@ def test_workers_give_the_same_verdicts_from_a_thread(grader):
 
 
 def test_a_verification_that_runs_on_is_killed_and_the_others_are_not_lost(grader):
-    endless = "\\boxed{\\sum_{i=1}^{2000}\\sum_{j=1}^{2000}\\sum_{k=1}^{2000} ijk}"
+    endless = "\\boxed{\\sum_{a=1}^{2000}\\sum_{b=1}^{2000}\\sum_{c=1}^{2000} a b c}"
     tasks = [
         Task("good 1", "7", "\\boxed{7}"),
         Task("endless", "7", endless),

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001
 r"""One spelling for many; and reading the whole of it."""
 
 import time
