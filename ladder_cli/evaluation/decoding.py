@@ -48,7 +48,7 @@ def read_limits(model: ModelConfig) -> ModelLimits:
             location, revision=model.revision, trust_remote_code=model.trust_remote_code, local_files_only=local
         )
         try:
-            own = GenerationConfig.from_pretrained(location, revision=model.revision, local_files_only=local)
+            own = GenerationConfig.from_pretrained(location, revision=model.revision or "main", local_files_only=local)
         except OSError:
             # A folder or repository without the file; one that holds a broken file is the user's to mend.
             if local and (Path(location) / _GENERATION_CONFIG).is_file():
@@ -178,7 +178,7 @@ class FiniteLogits(LogitsProcessor):
         self._step = 0
         self.first: Tensor | None = None
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores `[batch, vocabulary]` of the next token, noted."""
         broken = ~scores.amax(-1).isfinite()
         if self.first is None:
