@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,8 +90,8 @@ class PromptRenderer:
         and one that prints something else (another date) is another.
         """
         first, *others = _PROBES
-        texts = [self._attempt(lambda: self.prompt_text(first[0][1]))]
-        texts += [self._attempt(lambda m=messages: self.prompt_text("", m)) for messages in others]
+        # The first as a question, under which the instruction stands; the others as chats.
+        texts = [self._attempt(first[0][1]), *(self._attempt("", messages) for messages in others)]
         parts = [texts, self._ids(texts), self.instruction, self.end_id, self.stop_ids]
         return _hash(json.dumps(parts))
 
@@ -263,10 +263,10 @@ class PromptRenderer:
         form = _PLAIN_TURNS.get(role, _PLAIN_OTHER)
         return form.format(role=role.capitalize(), text=text, end=self.tokenizer.eos_token or "")
 
-    def _attempt(self, render: Callable[[], str]) -> str:
-        """What is rendered, or how the template refuses."""
+    def _attempt(self, question: str, messages: Messages = ()) -> str:
+        """The prompt, or how the template refuses it."""
         try:
-            return render()
+            return self.prompt_text(question, messages)
         except UserError as error:
             return f"refused: {error}"
 

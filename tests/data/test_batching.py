@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ladder_cli.data.batching import LengthGroupedSampler, PaddingCollator
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.data.encoding import IGNORED_LABEL, encode
+from ladder_cli.data.encoding import IGNORED_LABEL, encode, writable_cache
 from ladder_cli.data.examples import Example
 from ladder_cli.errors import UserError
 
@@ -126,3 +126,12 @@ def test_a_first_thousand_rows_that_are_all_too_long_are_dropped_like_any_others
     examples = [Example(f"long {n}", "Q", "no " * 60) for n in range(1001)] + [Example("short", "Q", "yes")]
     encoded = encode(examples, renderer, 40, "drop")
     assert (len(encoded), encoded.dropped) == (1, 1001)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without_and_said(tmp_path):
+    assert writable_cache(tmp_path / "outputs" / "tokens") == (tmp_path / "outputs" / "tokens", "")
+    (tmp_path / "file").write_text("")
+    folder, note = writable_cache(tmp_path / "file" / "tokens")
+    assert folder is None
+    assert note.startswith(f"tokenised rows are not kept: {tmp_path}/file/tokens cannot be written")
+    assert "data.cache=false" in note

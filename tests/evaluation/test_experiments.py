@@ -63,9 +63,7 @@ def sweep(tmp_path, tiny_backbone, tiny_tokenizer):
         run = tmp_path / "sweep" / f"ladder-tiny,seed={seed}"
         side = LadderModel.on(tiny_backbone, connect(tiny_backbone.config.num_hidden_layers, "aligned"), reduction=2)
         side.save_pretrained(run / "adapter")
-        (run / "adapter" / "prompt.json").write_text(
-            json.dumps({"fingerprint": prompt.fingerprint, "instruction": "Answer."})
-        )
+        (run / "adapter" / "prompt.json").write_text(json.dumps(prompt.as_dict()))
         (run / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed, "output_dir": str(run)}))
     return tmp_path / "sweep"
 

@@ -13,7 +13,7 @@ from tests.faults.interrupted import KIND, Interrupted, contents
 from tests.faults.processes import Command, Limits
 from tests.faults.table import Row
 from tests.faults.twins import DECODED, Difference, compare_runs, compare_samples, train_arguments
-from tests.malformed import complaint, folders, make_runs, options, rows
+from tests.malformed import complaint, folders, make_runs, options, rows, tokenizers
 
 _AT_ONCE_SECONDS = 20  # the busiest of machines included; retrying takes a minute
 _TEN_YEARS = 10 * 365 * 86_400.0
@@ -165,7 +165,7 @@ def malformed(folder: Path) -> Iterator[Row]:
     """Every malformed input that the tests know."""
     runs = make_runs(folder / "whole")
     whole = contents(runs)
-    cases = [*options.CASES, *rows.CASES, *folders.CASES]
+    cases = [*options.CASES, *rows.CASES, *folders.CASES, *tokenizers.CASES]
     wrong, slowest = 0, 0.0
     for number, case in enumerate(cases):
         place = folder / str(number)
