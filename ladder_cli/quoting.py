@@ -38,9 +38,7 @@ def quote(text: str) -> str:
 
 
 def as_typed(key: str, value: str) -> str | None:
-    """An option as it is to be typed, quoted for Hydra and the shell; None where brackets or quotes in it leave open what
-    was meant.
-    """
+    """An option as it is to be typed, quoted for Hydra and the shell; None if its brackets or quotes leave open how."""
     inside = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else None
     if set(value if inside is None else inside) & set("[]{}\"'"):
         return None

@@ -20,7 +20,7 @@ _TEN_YEARS = 10 * 365 * 86_400.0
 
 
 def signals(half: Interrupted, folder: Path, seed: int = 5) -> Iterator[Row]:
-    """Ctrl-C, SIGTERM as Slurm sends it, SIGHUP of a closed terminal, at a random step: saved, status 130, continued."""
+    """Ctrl-C, SIGTERM, SIGHUP of a closed terminal, SIGUSR1 of Slurm, at a random step: saved, 130, continued."""
     rng = random.Random(seed)
     found, tried = Difference(), 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP, signal.SIGUSR1):

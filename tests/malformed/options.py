@@ -40,7 +40,8 @@ _EVALUATE = [
     "decode.batch_size=0", "decode.temperature=-1", "decode.temperature=nan", "decode.top_p=0", "decode.top_p=2",
     "decode.grade_seconds=0", "decode.grade_seconds=forever", "run=nowhere", "run=/dev/null", "run='*'", "run=[a,b]",
     "completions=nowhere.jsonl", "completions=/é=[1].jsonl", "run=/no=where", "benchmarks=[é]", "run=2026_11_25",
-    "completions=~no-such-user/x.jsonl", "completions=/", "decode.beams=4", "model=gpt5", "benchmarks=[math500] data_dir=/",
+    "completions=~no-such-user/x.jsonl",
+    "completions=/", "decode.beams=4", "model=gpt5", "benchmarks=[math500] data_dir=/",
 ]  # fmt: skip
 
 
