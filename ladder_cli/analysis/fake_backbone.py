@@ -84,7 +84,7 @@ def fold_experts(model: nn.Module) -> None:
     """
     for module in model.modules():
         if _is_experts(module):
-            module.forward = partial(_one_expert, module)  # type: ignore[method-assign]
+            module.forward = partial(_one_expert, module)
 
 
 def _is_experts(module: Any) -> bool:

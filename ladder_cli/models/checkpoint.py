@@ -86,8 +86,7 @@ def _load(
     """Load and see what fits; shapes that do not are reported with the rest and not one by one."""
     if config is not None:
         options = options | {"config": config}
-    model: PreTrainedModel
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         location,
         key_mapping=renamed or None,
         output_loading_info=True,
@@ -95,7 +94,8 @@ def _load(
         use_safetensors=True,
         **options,
     )
-    findings = _Findings.of(info)
+    model: PreTrainedModel = loaded[0]
+    findings = _Findings.of(loaded[1])
     findings.mismatched.update(_quantised_mismatches(model))
     return model, findings
 

@@ -78,6 +78,9 @@ def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **wh
 def _with_adapters(backbone: PreTrainedModel, config: LoraConfig) -> PeftModel:
     with quiet_peft():
         model = get_peft_model(backbone, config)
+    # peft notes ranks for fused experts, which are not adapted; an adapter that says so would be no plain LoRA.
+    model.peft_config["default"].rank_pattern = {}
+    model.peft_config["default"].alpha_pattern = {}
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
@@ -93,7 +96,7 @@ def quiet_peft() -> Iterator[None]:
     """Without what peft says of itself: a former name in Transformers, and ranks for experts that are not adapted."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
         yield
 
 

@@ -211,7 +211,7 @@ def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: st
     block.mlp = _NoFeedForward(getattr(block.mlp, "returns_scores", False))
     # The norms around a feed-forward layer have nothing left to do, and a parameter that gets no gradient would stop
     # distributed training.
-    around = ("ln_2", "pre_feedforward_layernorm", "post_feedforward_layernorm", "post_mlp_layernorm")
+    around: tuple[str, ...] = ("ln_2", "pre_feedforward_layernorm", "post_feedforward_layernorm", "post_mlp_layernorm")
     # Where the feed-forward layer has a norm behind it and none before (OLMo 2), or one of its own before (Gemma 2),
     # this one belongs to the attention.
     if not any(hasattr(block, name) for name in around[1:3]):
