@@ -346,9 +346,8 @@ def _same_chain(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     terms, operators = answer[1], answer[2]
     turned = tuple(reversed(terms)), tuple(_FLIPPED.get(operator, operator) for operator in reversed(operators))
     for other_terms, other_operators in ((terms, operators), turned):
-        if gold[2] == other_operators and len(gold[1]) == len(other_terms):
-            if all(same(one, other, tolerance) for one, other in zip(gold[1], other_terms, strict=True)):
-                return True
+        if gold[2] == other_operators and _ordered(gold[1], other_terms, tolerance):
+            return True
     return False
 
 
@@ -519,9 +518,9 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
 
 def _matrix(node: Node, other: Node) -> Node:
     """`[[1, 2], [3, 4]]` as a matrix, against one."""
-    if node[0] == "tuple" and other[0] == "matrix" and node[1] == "[":
-        if all(row[0] == "tuple" and row[1] == "[" for row in node[3]):
-            return ("matrix", tuple(row[3] for row in node[3]))
+    rows = node[3] if node[0] == "tuple" and node[1] == "[" and other[0] == "matrix" else ()
+    if rows and all(row[0] == "tuple" and row[1] == "[" for row in rows):
+        return ("matrix", tuple(row[3] for row in rows))
     return node
 
 

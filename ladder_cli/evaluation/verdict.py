@@ -205,9 +205,9 @@ def _compare(gold: _Gold, answer: Answer, rule: GoldRule) -> tuple[bool, str]:
         and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes)
     ):
         return True, "every box as expressions"
-    if rule.name == PHYSICAL and _natural(gold.nodes[0]) != gold.nodes[0]:
-        if any(same(_natural(gold.nodes[0]), node, tolerance) for node in nodes):
-            return True, "as expressions, with the natural logarithm"
+    natural = _natural(gold.nodes[0])
+    if rule.name == PHYSICAL and natural != gold.nodes[0] and any(same(natural, node, tolerance) for node in nodes):
+        return True, "as expressions, with the natural logarithm"
     if _decimal_comma(gold, answer, nodes):
         return True, "as a decimal comma"
     return False, "as expressions"
