@@ -1,9 +1,10 @@
+# ruff: noqa: E501, RUF001
 r"""Where the answer of a completion stands. The only place that knows what a box is. Imports no torch.
 
 A completion is read in this order; the first that is there decides:
 
-1. An unfinished thought (`<think>` that is never closed) holds no answer; what a finished one holds counts only where no
-   text follows it.
+1. An unfinished thought (`<think>` that is never closed) holds no answer; what a finished one holds counts only where
+   no text follows it.
 2. The last complete box with something in it: `\boxed{..}`, `\boxed {..}`, `\boxed 4`, `\fbox{..}`, `\framebox{..}`. A
    statement of the final answer after it ("The final answer is $5$", "**Answer:** 5") replaces it. A box that only
    begins is no answer, and neither is one before it: the model was about to say something else.
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ladder_cli.evaluation.expression import Unreadable, read
-from ladder_cli.evaluation.normal_form import closing_brace, mended, normal_form
+from ladder_cli.evaluation.normal_form import closing_brace, mended, normal_form, trimmed
 
 # Longer completions are read from their end, where the answer stands.
 LONGEST_READ = 20_000
@@ -77,7 +78,7 @@ class Answer:
 
     Attributes:
         text: the string that is compared, as written; None where there is no answer.
-        found: how it was found: in a box, after "answer is", as the whole text, as the last formula or number, not at all.
+        found: how it was found: in a box, after "answer is", as the whole text, as the last formula or number, or not.
         boxes: what the boxes that were read together hold, where there are several.
         notes: what was left out, and why.
     """
@@ -105,7 +106,9 @@ class _Box:
 
     @property
     def empty(self) -> bool:
-        return self.content is not None and (not self.content.strip() or _PLACEHOLDER.fullmatch(self.content) is not None)
+        return self.content is not None and (
+            not self.content.strip() or _PLACEHOLDER.fullmatch(self.content) is not None
+        )
 
 
 def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter: bool = False) -> Answer:
@@ -121,10 +124,10 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
     if len(text) > LONGEST_READ:
         text = text[-LONGEST_READ:]
         notes.append(f"only the last {LONGEST_READ} of {len(completion)} characters were read")
-    text = _outside_thoughts(mended(text), notes)
-    if text is None:
+    open_text = _outside_thoughts(mended(text), notes)
+    if open_text is None:
         return Answer(None, NONE, notes=tuple(notes))
-    text = _first_turn(text)
+    text = _first_turn(open_text)
     found = find_boxes(text)
     boxed = _boxed(text, found, parts, notes, truncated)
     if boxed is not None:
@@ -181,15 +184,20 @@ def find_boxes(text: str) -> list[_Box]:
             content = text[opened + 1 : end]
             inner_boxes = [content] if _BOX.search(content) is None else [box.content for box in find_boxes(content)]
             complete = [inner for inner in inner_boxes if inner is not None and inner.strip()]
-            found.append(_Box(match.start(), end + 1, ", ".join(complete) if complete else (content if _BOX.search(content) is None else "")))  # fmt: skip # noqa: E501
+            found.append(_Box(match.start(), end + 1, ", ".join(complete) if complete else (content if _BOX.search(content) is None else "")))  # fmt: skip
             position = end + 1
         elif following == "(":
             end = text.find(")", opened)
-            found.append(_Box(match.start(), end + 1 if end > 0 else len(text), text[opened + 1 : end] if end > 0 else None))
+            found.append(
+                _Box(match.start(), end + 1 if end > 0 else len(text), text[opened + 1 : end] if end > 0 else None)
+            )
             position = max(end, opened)
         elif following and not following.isspace() and following not in "}$,.;:)\"'`":
             # \boxed 4, \boxed12, \boxed\frac12: one number, letter or command.
-            token = re.match(r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\[a-zA-Z]+(?:\{[^{}]*\})*", text[opened:])
+            token = re.match(
+                r"-?\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\frac\s*\{[^{}]*\}\s*\{[^{}]*\}|\\[a-zA-Z]+(?:\{[^{}]*\})*",
+                text[opened:],
+            )
             if token is None:
                 position = opened
                 continue
@@ -235,7 +243,9 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
     group = _together(text, filled, parts, notes)
     contents = list(dict.fromkeys(box.content.strip() for box in group if box.content is not None))
     if len(group) < len(filled):
-        notes.append(f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes")
+        notes.append(
+            f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes"
+        )
     if not truncated:
         later = _after_phrase(text[filled[-1].end :], _FINAL, alone=True)
         if later is not None:
@@ -252,10 +262,10 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
 
 
 def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> list[_Box]:
-    """The boxes at the end that belong together.
+    r"""The boxes at the end that belong together.
 
     Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
-    `$\\boxed{2}, \\boxed{3}$` gives two answers. `$\\boxed{2}$ and $\\boxed{3}$` is judged by its last box then, as the
+    `$\boxed{2}, \boxed{3}$` gives two answers. `$\boxed{2}$ and $\boxed{3}$` is judged by its last box then, as the
     MATH set is.
     """
     group = [filled[-1]]
@@ -307,7 +317,10 @@ def _joins(between: str) -> bool:
     if not re.search(r"[a-zA-Z0-9=]", words):
         return len(words) <= 10
     # "and", "papers and", "for part (a) and", "and y_2 =".
-    return re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words) is not None
+    return (
+        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
+        is not None
+    )
 
 
 def _after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False, letter: bool = False) -> str | None:
@@ -319,7 +332,7 @@ def _after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False, lette
     for match in reversed(list(phrase.finditer(text))[-_MOST_PHRASES:]):
         answer = _stated(text[match.end() : match.end() + _LONGEST_STATEMENT], alone, letter)
         if answer is not None:
-            return answer
+            return trimmed(answer)
     return None
 
 
@@ -339,7 +352,9 @@ def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
     if not rest or re.match(r"(?:not|n't|neither|unknown|unclear)\b", rest):
         return None
     if letter:
-        chosen = re.match(r"(?:\W|\\(?:text|textbf|mathrm|boxed)\b|option\b|choice\b)*([A-J])(?![\w'])", rest, re.IGNORECASE)
+        chosen = re.match(
+            r"(?:\W|\\(?:text|textbf|mathrm|boxed)\b|option\b|choice\b)*([A-J])(?![\w'])", rest, re.IGNORECASE
+        )
         if chosen and chosen[1].isupper():
             return chosen[1]
     display = re.match(r"\s*(?:\$\$|\\\[)", rest)
@@ -350,14 +365,20 @@ def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
     stripped = sentence.strip().strip("*_\"'”` ").rstrip(".,;:!")
     choice = re.fullmatch(r"\(?([A-J])\)?(?:[.):]\s*.*|\s*)", stripped)
     if choice and len(stripped) < 60:
-        return stripped if re.fullmatch(r"\(?[A-J]\)?", stripped) else f"({choice[1]}) {stripped.split(choice[1], 1)[1].lstrip('.): ')}"
+        return (
+            stripped
+            if re.fullmatch(r"\(?[A-J]\)?", stripped)
+            else f"({choice[1]}) {stripped.split(choice[1], 1)[1].lstrip('.): ')}"
+        )
     if stripped and len(stripped) <= 120 and _readable(stripped) and not _words(stripped):
         return stripped
     if alone:
         return None
     formulas = [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(sentence)]
     formulas = _listed(sentence, formulas)
-    numbers = [match for match in _PLAIN_NUMBER.finditer(sentence) if not _inside(match.start(), _MATH.finditer(sentence))]
+    numbers = [
+        match for match in _PLAIN_NUMBER.finditer(sentence) if not _inside(match.start(), _MATH.finditer(sentence))
+    ]
     if formulas and (not numbers or formulas[-1][1] > numbers[-1].end()):
         tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", sentence[formulas[-1][1] :])
         return formulas[-1][2].strip() + ("\\%" if tail else "")
@@ -414,9 +435,15 @@ def _plain(match: re.Match[str], text: str) -> str:
     if decimal and len(decimal[2]) != 3:
         value = f"{decimal[1]}.{decimal[2]}"
     sign = "-" if (match["sign"] or "").strip() in ("-", "−", "–") else ""
-    if sign and re.search(r"[\w)]\s*\Z", text[: match.start()]) and not re.search(r"\b(?:is|are|be|or|and|to|get)\s*\Z", text[: match.start()]):
+    if (
+        sign
+        and re.search(r"[\w)]\s*\Z", text[: match.start()])
+        and not re.search(r"\b(?:is|are|be|or|and|to|get)\s*\Z", text[: match.start()])
+    ):
         sign = ""
-    return f"{sign}{value}{match['exponent'] or ''}{match['bottom'] or ''}{'%' if match['percent'] else ''}".replace("%", "\\%")
+    return f"{sign}{value}{match['exponent'] or ''}{match['bottom'] or ''}{'%' if match['percent'] else ''}".replace(
+        "%", "\\%"
+    )
 
 
 def _readable(text: str) -> bool:
@@ -437,7 +464,7 @@ def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
     if len(stripped) <= 300 and "\n" not in stripped and not _words(stripped) and _readable(stripped.strip("*")):
         return Answer(stripped.strip("*"), WHOLE, notes=tuple(notes))
     formulas = _listed(text, [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(text)])
-    numbers = [match for match in _PLAIN_NUMBER.finditer(text)]
+    numbers = list(_PLAIN_NUMBER.finditer(text))
     spans = [(start, end) for start, end, _ in formulas]
     outside = [match for match in numbers if not any(start <= match.start() < end for start, end in spans)]
     for start, end, inner in reversed(formulas):

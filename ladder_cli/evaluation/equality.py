@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
 
 Numbers: fractions are compared as fractions; what is irrational is computed to 50 and to 110 digits. A decimal is
@@ -44,6 +45,7 @@ class Tolerance:
 
     @property
     def exact(self) -> bool:
+        """Is nothing but the gold itself right?"""
         return self.relative == 0.0 and self.absolute == 0.0
 
 
@@ -248,7 +250,9 @@ def _same_relations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return gold[0] == "list" and len(gold[1]) > 1 and _same_collections(gold, answer, tolerance)
     # The gold is a relation, the answer none.
     terms, operators = gold[1], gold[2]
-    if set(operators) <= {"=", "~", "in", "mapsto", "==="} and (is_name(terms[0]) or len(terms) > 2 or not symbols(gold)):
+    if set(operators) <= {"=", "~", "in", "mapsto", "==="} and (
+        is_name(terms[0]) or len(terms) > 2 or not symbols(gold)
+    ):
         for meant in _answers(gold):
             if same(meant, answer, tolerance):
                 return True
@@ -290,7 +294,10 @@ def _same_equations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         renamed = _renamed(one[0], other[0], other[1])
         if renamed is not None and same(one[1], renamed, tolerance):
             return True
-    if any(item[0] in ("tuple", "set", "list", "matrix", "cup", "relation") for item in walk((left, right, other_left, other_right))):
+    if any(
+        item[0] in ("tuple", "set", "list", "matrix", "cup", "relation")
+        for item in walk((left, right, other_left, other_right))
+    ):
         return False
     if not symbols(gold) and not symbols(answer):
         return same(right, other_right, tolerance)
@@ -339,9 +346,8 @@ def _same_chain(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     terms, operators = answer[1], answer[2]
     turned = tuple(reversed(terms)), tuple(_FLIPPED.get(operator, operator) for operator in reversed(operators))
     for other_terms, other_operators in ((terms, operators), turned):
-        if gold[2] == other_operators and len(gold[1]) == len(other_terms):
-            if all(same(one, other, tolerance) for one, other in zip(gold[1], other_terms, strict=True)):
-                return True
+        if gold[2] == other_operators and _ordered(gold[1], other_terms, tolerance):
+            return True
     return False
 
 
@@ -386,7 +392,7 @@ def _same_zeros(one: Node, other: Node) -> bool:
         return False
     with mp.workdps(_DIGITS):
         for name in sorted(names):
-            roots = 0
+            agreed: list[Any] = []
             for env in _points(names, negative=False):
                 try:
                     root, its = _linear_root(one, name, dict(env)), _linear_root(other, name, dict(env))
@@ -394,8 +400,8 @@ def _same_zeros(one: Node, other: Node) -> bool:
                     break
                 if root is None or its is None or abs(root - its) > mpf(10) ** (20 - _DIGITS) * max(1, abs(root)):
                     break
-                roots += 1
-                if roots == _POINTS:
+                agreed.append(root)
+                if len(agreed) == _POINTS:
                     return True
     return False
 
@@ -421,9 +427,7 @@ def _same_collections(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     if gold[0] in _SETS or answer[0] in _SETS:
         return _same_real_sets(gold, answer)
     if gold[0] == answer[0] == "tuple":
-        if gold[1:3] == answer[1:3] and _ordered(gold[3], answer[3], tolerance):
-            return True
-        return False
+        return bool(gold[1:3] == answer[1:3] and _ordered(gold[3], answer[3], tolerance))
     if gold[0] == answer[0] == "set":
         return matched(_distinct(gold[1]), _distinct(answer[1]), equal)
     if "matrix" in (gold[0], answer[0]) and _matrix(gold, answer)[0] == _matrix(answer, gold)[0] == "matrix":
@@ -464,7 +468,7 @@ def _distinct(parts: Any) -> list[Node]:
 
 
 def _spread(parts: list[Node]) -> list[Node]:
-    """`n=2, 3, 4` as 2, 3, 4; `x = 1 \\pm 2, 7` with both; names only where they say nothing about which is which."""
+    r"""`n=2, 3, 4` as 2, 3, 4; `x = 1 \pm 2, 7` with both; names only where they say nothing about which is which."""
     found: list[Node] = []
     names = [part[1][0] for part in parts if part[0] == "relation" and part[2][0] in ("=", "in")]
     alone = len(names) <= 1 or all(name == names[0] for name in names)
@@ -476,7 +480,9 @@ def _spread(parts: list[Node]) -> list[Node]:
 
 
 def _ordered(gold: Any, answer: Any, tolerance: Tolerance) -> bool:
-    return len(gold) == len(answer) and all(same(one, other, tolerance) for one, other in zip(gold, answer, strict=True))
+    return len(gold) == len(answer) and all(
+        same(one, other, tolerance) for one, other in zip(gold, answer, strict=True)
+    )
 
 
 def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
@@ -489,7 +495,9 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _same_real_sets(gold, answer)
     if other[0] == "matrix" and (len(other[1]) == 1 or len(other[1][0]) == 1):
         flat = tuple(cell for row in other[1] for cell in row)
-        return pair[1:3] == ("(", ")") and (_ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance))
+        return pair[1:3] == ("(", ")") and (
+            _ordered(flat, pair[3], tolerance) if flipped else _ordered(pair[3], flat, tolerance)
+        )
     if other[0] == "list":
         parts = other[1]
         bounds = all(part[0] == "relation" and _is_bounds(part) for part in parts)
@@ -502,27 +510,30 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
         return _ordered(plain, pair[3], tolerance) if flipped else _ordered(pair[3], plain, tolerance)
     if other[0] == "set":
         # One point, in braces.
-        return len(other[1]) == 1 and (_same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance))
+        return len(other[1]) == 1 and (
+            _same(other[1][0], pair, tolerance) if flipped else _same(pair, other[1][0], tolerance)
+        )
     return False
 
 
 def _matrix(node: Node, other: Node) -> Node:
     """`[[1, 2], [3, 4]]` as a matrix, against one."""
-    if node[0] == "tuple" and other[0] == "matrix" and node[1] == "[":
-        if all(row[0] == "tuple" and row[1] == "[" for row in node[3]):
-            return ("matrix", tuple(row[3] for row in node[3]))
+    rows = node[3] if node[0] == "tuple" and node[1] == "[" and other[0] == "matrix" else ()
+    if rows and all(row[0] == "tuple" and row[1] == "[" for row in rows):
+        return ("matrix", tuple(row[3] for row in rows))
     return node
 
 
 def _same_matrices(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     rows, others = gold[1], answer[1]
-    if len(rows) == len(others) and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True)):
-        return True
-    return False
+    return bool(
+        len(rows) == len(others)
+        and all(_ordered(row, other, tolerance) for row, other in zip(rows, others, strict=True))
+    )
 
 
 def _same_remainder(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
-    """`x \\equiv 3 \\pmod 8`: the modulus may be left out, but not be another."""
+    r"""`x \equiv 3 \pmod 8`: the modulus may be left out, but not be another."""
     if gold[0] == answer[0]:
         return same(gold[2], answer[2]) and same(gold[1], answer[1], tolerance)
     return _same(gold[1] if gold[0] == "mod" else gold, answer[1] if answer[0] == "mod" else answer, tolerance)
@@ -717,7 +728,9 @@ def _line(node: Node) -> tuple[Any, Any]:
 
 
 def _merged(pieces: list[_Piece]) -> list[_Piece]:
-    kept = [piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])]
+    kept = [
+        piece for piece in pieces if piece[0] < piece[2] or (piece[0] == piece[2] and not piece[1] and not piece[3])
+    ]
     found: list[_Piece] = []
     for piece in sorted(kept, key=lambda piece: (piece[0], piece[1])):
         if found:
@@ -818,7 +831,11 @@ def _rounds(gold: Node, answer: Node, left: Fraction | None, right: Fraction | N
         return _identical(gold, answer)
     value, digits = written
     counting = len(str(abs(value.numerator * 10**digits // value.denominator)))
-    enough = counting >= FRACTION_DIGITS if (left if other is gold else right) is not None else min(digits, counting) >= DECIMALS
+    enough = (
+        counting >= FRACTION_DIGITS
+        if (left if other is gold else right) is not None
+        else min(digits, counting) >= DECIMALS
+    )
     if not enough:
         return _identical(gold, answer)
     try:
@@ -862,11 +879,9 @@ def _identical(gold: Node, answer: Node) -> bool:
 
 
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
-    """`(-1)^n` and `\\cos n\\pi`: where the gold only makes sense for whole numbers, those are tried."""
+    r"""`(-1)^n` and `\cos n\pi`: where the gold only makes sense for whole numbers, those are tried."""
     counting = {
-        item[2][1]
-        for item in walk(gold)
-        if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
+        item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }
     return bool(counting) and names == counting and _equal_at_points(gold, answer, names, negative=False, whole=True)
 

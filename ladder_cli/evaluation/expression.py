@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF002
 r"""Reading a normal form as mathematics: the whole of it, or not at all. Imports no torch.
 
 A recursive descent over the tokens of the string. Every token is used, or `Unreadable` is raised; nothing is skipped.
@@ -42,16 +43,89 @@ _TOKEN = re.compile(
     r"|(?P<command>\\[a-zA-Z]+|\\.)|(?P<letter>[a-zA-Z])|(?P<sign>[^\s])"
 )
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega Gamma "
-    "Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell partial nabla Re Im aleph star odot".split()  # noqa: SIM905
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "hbar",
+        "ell",
+        "partial",
+        "nabla",
+        "Re",
+        "Im",
+        "aleph",
+        "star",
+        "odot",
+    ]
 )
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth arcsinh arccosh arctanh ln log "
-    "exp sgn sign floor ceil arsinh arcosh artanh lg erf".split()  # noqa: SIM905
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "arcsec",
+        "arccsc",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "arcsinh",
+        "arccosh",
+        "arctanh",
+        "ln",
+        "log",
+        "exp",
+        "sgn",
+        "sign",
+        "floor",
+        "ceil",
+        "arsinh",
+        "arcosh",
+        "artanh",
+        "lg",
+        "erf",
+    ]
 )
 _SEVERAL_ARGUMENTS = frozenset(("gcd", "lcm", "max", "min"))
 _ACCENTS = frozenset(
-    "vec hat bar tilde overline overrightarrow dot ddot widehat widetilde underbar overleftrightarrow overarc mathbb".split()  # noqa: E501, SIM905
+    "vec hat bar tilde overline overrightarrow dot ddot widehat widetilde underbar overleftrightarrow overarc mathbb".split()  # noqa: SIM905
 )
 _OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\approx": "~", "\\in": "in", "\\notin": "notin",
@@ -59,22 +133,95 @@ _OPERATORS = {
     "\\rightarrow": "mapsto", "\\parallel": "parallel", "\\perp": "perp", "\\propto": "propto", "\\doteq": "~",
 }  # fmt: skip
 _UNKNOWN_FUNCTIONS = frozenset("fghFGHW")
-_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip # noqa: E501
+_MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "psmallmatrix", "bsmallmatrix"))  # fmt: skip
 _STRUCTURE = frozenset(
-    "int iint iiint oint lim limsup liminf sup inf det dim ker deg begin end left right overset underset stackrel text boxed "
-    "hline not over choose atop cases rfloor rceil rightarrow Rightarrow Leftrightarrow implies therefore because ldots pmod "
-    "bmod mod quad qquad circ cdot times div cup cap setminus pm mp in to le ge ne approx color substack forall exists "
-    "textbf mathbb neg prime and or max min argmax argmin Pr".split()  # noqa: SIM905
+    [
+        "int",
+        "iint",
+        "iiint",
+        "oint",
+        "lim",
+        "limsup",
+        "liminf",
+        "sup",
+        "inf",
+        "det",
+        "dim",
+        "ker",
+        "deg",
+        "begin",
+        "end",
+        "left",
+        "right",
+        "overset",
+        "underset",
+        "stackrel",
+        "text",
+        "boxed",
+        "hline",
+        "not",
+        "over",
+        "choose",
+        "atop",
+        "cases",
+        "rfloor",
+        "rceil",
+        "rightarrow",
+        "Rightarrow",
+        "Leftrightarrow",
+        "implies",
+        "therefore",
+        "because",
+        "ldots",
+        "pmod",
+        "bmod",
+        "mod",
+        "quad",
+        "qquad",
+        "circ",
+        "cdot",
+        "times",
+        "div",
+        "cup",
+        "cap",
+        "setminus",
+        "pm",
+        "mp",
+        "in",
+        "to",
+        "le",
+        "ge",
+        "ne",
+        "approx",
+        "color",
+        "substack",
+        "forall",
+        "exists",
+        "textbf",
+        "mathbb",
+        "neg",
+        "prime",
+        "and",
+        "or",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "Pr",
+    ]
 )
 _BETWEEN = frozenset(
     "\\cdot \\times \\div \\cup \\cap \\setminus \\pm \\mp \\rfloor \\rceil \\over \\choose \\pmod".split()  # noqa: SIM905
 )
-_NO_UNIT = re.compile(r"(?<![\^a-zA-Z\d-])\d|\b(?:or|more|less|than|least|most|not|no|between|to|only|if|when|where|for|except|about|if)\b", re.IGNORECASE)
+_NO_UNIT = re.compile(
+    r"(?<![\^a-zA-Z\d-])\d|\b(?:or|more|less|than|least|most|not|no|between|to|only|if|when|where|for|except|about|if)\b",
+    re.IGNORECASE,
+)
 _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 _DEEPEST = 60
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """The string cannot be read whole; the message says where it stopped."""
 
 
@@ -318,10 +465,9 @@ class _Parser:
             node = mixed
         parts = [node]
         while self.starts_factor():
-            factor = self.power()
-            if factor[0] == "number" and parts[-1][0] in ("number", "mixed"):
+            if self.next()[-1].isdigit() and self.found[self.at - 1][-1].isdigit():
                 raise Unreadable("two numbers side by side")
-            parts.append(factor)
+            parts.append(self.power())
         return parts[0] if len(parts) == 1 else ("*", tuple(parts))
 
     def peek_fraction(self) -> Node | None:
@@ -365,7 +511,7 @@ class _Parser:
         return node
 
     def minutes(self, node: Node) -> Node:
-        """The minutes of an angle: `18^\\circ 30'`."""
+        r"""The minutes of an angle: `18^\circ 30'`."""
         if re.fullmatch(r"\d+(\.\d+)?", self.next()) and self.next(1) in ("'",):
             part = number(self.next())
             self.at += 2
@@ -405,7 +551,7 @@ class _Parser:
                 return node
 
     def argument(self) -> Node:
-        """What `^`, `\\frac` or `\\sqrt` takes: a group, or one token."""
+        r"""What `^`, `\frac` or `\sqrt` takes: a group, or one token."""
         token = self.next()
         if token == "{":
             return self.group()
@@ -678,9 +824,9 @@ class _Parser:
             return ("numbers", letter)
         if name in _ACCENTS:
             self.at += 1
-            inner = self.braced_words()
+            over = self.braced_words()
             subscript = self.subscript() if self.next() == "_" else ""
-            return self.named(f"{name}({re.sub(r'[{}]', '', inner)}){subscript}")
+            return self.named(f"{name}({re.sub(r'[{}]', '', over)}){subscript}")
         if name in ("angle", "triangle", "measuredangle", "arc", "widearc"):
             self.at += 1
             points = []
@@ -710,10 +856,7 @@ class _Parser:
         if self.take("["):
             order = self.sum()
             self.need("]")
-        if self.next() == "(":
-            inner = self.bracket("(")
-        else:
-            inner = self.argument()
+        inner = self.bracket("(") if self.next() == "(" else self.argument()
         return ("function", "root", (inner, order))
 
     def repeating(self) -> Node:
@@ -753,7 +896,17 @@ class _Parser:
             node = ("function", "log", (inner, base if base is not None else number(10)))
         elif base is not None:
             raise Unreadable(f"a subscript of {name}")
-        elif exponent == ("-", number(1)) and name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"):
+        elif exponent == ("-", number(1)) and name in (
+            "sin",
+            "cos",
+            "tan",
+            "cot",
+            "sec",
+            "csc",
+            "sinh",
+            "cosh",
+            "tanh",
+        ):
             node, exponent = ("function", f"arc{name}", (inner,)), None
         else:
             node = ("function", name, (inner,))
@@ -763,7 +916,9 @@ class _Parser:
         """The argument of a function without parentheses: factors up to the next function, bracket or operator."""
         sign = self.take("-", "+")
         parts = [self.power()]
-        while self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS:
+        while (
+            self.starts_factor() and self.next() not in ("(", "[", "\\{") and self.next().lstrip("\\") not in FUNCTIONS
+        ):
             parts.append(self.power())
         node: Node = parts[0] if len(parts) == 1 else ("*", tuple(parts))
         return ("-", node) if sign == "-" else node
@@ -783,11 +938,22 @@ class _Parser:
                 last = self.argument()
         if variable is None or last is None:
             raise Unreadable(f"\\{name} without its limits")
-        return (name, self.product(), variable, first, last)
+        body = self.product()
+        if variable[0] == "constant":
+            # \\sum_{i=1}: here i is no imaginary unit.
+            index = ("symbol", f"index {variable[1]}")
+            body, variable = _replaced(body, variable, index), index
+        return (name, body, variable, first, last)
+
+
+def _replaced(node: Any, old: Node, new: Node) -> Any:
+    if node == old:
+        return new
+    return tuple(_replaced(item, old, new) for item in node) if isinstance(node, tuple) else node
 
 
 _ARITHMETIC = frozenset(("+", "*", "/", "^", "-", "pm", "mp", "function", "percent", "degree", "sum", "prod"))
-_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip # noqa: E501
+_COLLECTIONS = frozenset(("tuple", "set", "list", "groups", "relation", "mod", "cup", "cap", "setminus", "numbers", "clock", "ratio", "unit"))  # fmt: skip
 
 
 def _check(node: Any, inside: bool) -> None:
@@ -813,7 +979,7 @@ def _times(left: Node, right: Node) -> Node:
 
 
 def _mixed(node: Node, following: Node | None) -> Node | None:
-    """`3\\frac{1}{5}` is a mixed number."""
+    r"""`3\frac{1}{5}` is a mixed number."""
     if following is None or node[0] != "number" or node[1].denominator != 1 or node[2] is not None:
         return None
     if following[0] == "/" and all(part[0] == "number" and part[1].denominator == 1 for part in following[1:]):
@@ -846,4 +1012,6 @@ def walk(node: Any) -> Any:
 
 def symbols(node: Node) -> set[str]:
     """The names of the symbols and unknown functions in it."""
-    return {item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)}
+    return {
+        item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)
+    }

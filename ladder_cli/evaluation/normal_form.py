@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF001
 r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, and nothing of this project.
 
 `normal_form` takes an answer as it was written and returns the string that `expression.py` reads: braces and commands
@@ -15,7 +16,37 @@ LONGEST = 1500
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ", "0123456789+-()ni", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-", strict=True))
 _GREEK = {
-    **dict(zip("αβγδεζηθικλμνξπρστυφχψω", "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega".split(), strict=True)),  # noqa: E501, SIM905
+    **dict(
+        zip(
+            "αβγδεζηθικλμνξπρστυφχψω",
+            [
+                "alpha",
+                "beta",
+                "gamma",
+                "delta",
+                "epsilon",
+                "zeta",
+                "eta",
+                "theta",
+                "iota",
+                "kappa",
+                "lambda",
+                "mu",
+                "nu",
+                "xi",
+                "pi",
+                "rho",
+                "sigma",
+                "tau",
+                "upsilon",
+                "phi",
+                "chi",
+                "psi",
+                "omega",
+            ],
+            strict=True,
+        )
+    ),
     **dict(zip("ΓΔΘΛΞΠΣΦΨΩ", "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(), strict=True)),  # noqa: SIM905
     "ϕ": "phi",
     "ϵ": "epsilon",
@@ -99,7 +130,7 @@ _TEXTS = "text|textbf|textit|textrm|textnormal|textsf|texttt|textup|textsc|textm
 _SIZES = re.compile(r"\\(?:m?left|m?right|middle|[bB]ig{1,2}[lrm]?|bigm|displaystyle|textstyle|scriptstyle|limits|nolimits|"
                     r"nonumber|strut|mathstrut|allowbreak|boldmath|normalsize|Large|large|small|Huge|huge|relax|"
                     r"par|noindent|centering|hfill|qed|blacksquare|square|checkmark)(?![a-zA-Z])\.?")  # fmt: skip
-_SPACES = re.compile(r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|~|[\s\u00a0\u2000-\u200a\u202f\u205f\u3000]+")  # fmt: skip # noqa: E501
+_SPACES = re.compile(r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|~|[\s\u00a0\u2000-\u200a\u202f\u205f\u3000]+")  # fmt: skip
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac", "rac": "frac",
     "dbinom": "binom", "tbinom": "binom",
@@ -144,7 +175,9 @@ _COMPOUND = re.compile(
     r"(?<=\d)\s*((?:[kcm]?m|mi|ft|[kmc]?g|N|J|W|V|A|C|L)\s*(?:/|\\cdot)\s*(?:hr?|s|min|sec|m|[kc]?m|kg|K|mol|C)"
     r"(?:\s*\^\s*\{?\d\}?)?)\s*(?=$|[,;])"
 )
-_WORDS_AFTER_NUMBER = re.compile(r"(?<=[\d}])\s+([a-zA-Z]{3,}(?:[ -]+[a-zA-Z]{2,})*)\.?(?=\s*(?:$|[,;]|\\text\{(?:and|or)\}))")
+_WORDS_AFTER_NUMBER = re.compile(
+    r"(?<=[\d}])\s+([a-zA-Z]{3,}(?:[ -]+[a-zA-Z]{2,})*)\.?(?=\s*(?:$|[,;]|\\text\{(?:and|or)\}))"
+)
 _LONG_WORD = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z]{5,}(?:[ '-]+[a-zA-Z]+)*)(?![a-zA-Z])")
 _AND_OR = re.compile(r"(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])")
 
@@ -158,11 +191,11 @@ _SPACED_GROUPS = re.compile(r"(?<![\d.,] )(?<![\d.,_^])" + _GROUPED.format(" ") 
 _COMMA_GROUPS = re.compile(r"(?<![\d.,_^])" + _GROUPED.format(",") + r"(?!,\d)")
 _MIXED = re.compile(r"(?<![\d.^_,/*}] )(?<![\d.^_/*}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.]|\s*\^)")
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MAGNITUDE = re.compile(r"(?<=[\d}])\s*(?:\\text\{\s*(hundred|thousand|million|billion|trillion)\b\s*|\b(hundred|thousand|million|billion|trillion)\b)")  # fmt: skip # noqa: E501
+_MAGNITUDE = re.compile(r"(?<=[\d}])\s*(?:\\text\{\s*(hundred|thousand|million|billion|trillion)\b\s*|\b(hundred|thousand|million|billion|trillion)\b)")  # fmt: skip
 _DIGITS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
            "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}  # fmt: skip
-_BASE_WORD = re.compile(rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|_({'|'.join(_DIGITS)})(?![a-z])")  # fmt: skip # noqa: E501
-_IN_BASE = re.compile(rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)")  # fmt: skip # noqa: E501
+_BASE_WORD = re.compile(rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|_({'|'.join(_DIGITS)})(?![a-z])")  # fmt: skip
+_IN_BASE = re.compile(rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)")  # fmt: skip
 
 
 # What `\frac`, `\boxed`, `\alpha`, `\vec`, `\text` become where a string was unescaped once too often.
@@ -211,7 +244,9 @@ def rewrite_command(text: str, names: str, rewrite: "re.Pattern[str] | None" = N
 
 def _unicode(text: str) -> str:
     text = _FRACTION_CHARACTER.sub(_fraction_character, text)
-    text = re.sub(f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text)
+    text = re.sub(
+        f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text
+    )
     text = re.sub(f"[{''.join(_SUBSCRIPTS)}]+", lambda m: f"_{{{''.join(map(_SUBSCRIPTS.__getitem__, m[0]))}}}", text)
     text = re.sub(r"([√∛∜])\s*(\(|\d+(?:\.\d+)?|[a-zA-Z]|\{)?", _root, text)
     text = text.translate(_TRANSLATION)
@@ -247,7 +282,7 @@ def _synonym(match: re.Match[str]) -> str:
 
 
 def _text(content: str) -> str:
-    """What stands for a text command: a separator, its content where that is mathematics, or `\\text{words}`."""
+    r"""What stands for a text command: a separator, its content where that is mathematics, or `\text{words}`."""
     inner = " ".join(content.replace("\\ ", " ").replace("~", " ").replace("$", " ").split())
     bare = inner.strip(" ,.;:")
     if not bare:
@@ -276,7 +311,8 @@ def _text(content: str) -> str:
 
 def _texts(text: str) -> str:
     pattern = re.compile(rf"\\(?:{_TEXTS})\s*\{{")
-    out, position = [], 0
+    out: list[str] = []
+    position = 0
     while True:
         match = pattern.search(text, position)
         if match is None:
@@ -334,7 +370,7 @@ def trimmed(text: str) -> str:
                     text = inner
         if text.endswith("...") or text.endswith("\\ldots"):
             return text
-        while text and text[-1] in ".,;:!" and not text.endswith("\\" + text[-1]) and (text[-1] != "!" or text[:-1].endswith(".")):  # fmt: skip # noqa: E501
+        while text and text[-1] in ".,;:!" and not text.endswith("\\" + text[-1]) and (text[-1] != "!" or text[:-1].endswith(".")):  # fmt: skip
             text = text[:-1].rstrip()
         if re.search(r"\\[,;: !]$", text):
             text = text[:-2]
@@ -359,7 +395,9 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     elif "matrix" in text or "array" in text:
         text = re.sub(r"(?<!\\)\\\\(?=(?:d|t|c)?frac|sqrt|boxed|left|right|begin|end|pi\b|cdot|text)", r"\\", text)
     text = re.sub(r"^(?:=|\\approx(?![a-z])|\\therefore(?![a-z])|\\implies|\\Rightarrow)\s*", "", trimmed(text))
-    text = re.sub(r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text)
+    text = re.sub(
+        r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text
+    )
     text = re.sub(r"\\(?:textcolor|colorbox)\s*\{[^{}]*\}", "", text)
     text = re.sub(r"\\color\s+[a-z]+", "", text)
     text = re.sub(r"\\(q?quad|left|right)(?=[a-zA-Z](?![a-zA-Z]))", r"\\\1 ", text)
@@ -370,7 +408,9 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = re.sub(r"\\\\\s*\[[^\]]*(?:pt|em|ex|mm|cm)\]|\\cr(?![a-zA-Z])", r"\\\\ ", text)
     text = re.sub(r"\^\s*\{?\s*\\degree\s*\}?|\\degree(?![a-zA-Z])", r"^\\circ ", text)
     text = re.sub(r"\\Bbb(?![a-zA-Z])", r"\\mathbb", text)
-    text = re.sub(r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text)
+    text = re.sub(
+        r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text
+    )
     text = _ROMAN_UNIT.sub(_roman_unit, text)
     if "\\" in text:
         text = rewrite_command(text, f"(?:{_FONTS})")
@@ -404,8 +444,8 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = _outside_texts(text, _BARE_UNIT, lambda m: f"\\text{{{m[1].strip()}}}")
     if units:
         text = _outside_texts(text, _COMPOUND, lambda m: f"\\text{{{m[1]}}}")
-    text = _outside_texts(text, _WORDS_AFTER_NUMBER, lambda m: f"\\text{{{m[1]}}}")
-    text = _outside_texts(text, _LONG_WORD, lambda m: f"\\text{{{m[1]}}}")
+    text = _outside_texts(text, _WORDS_AFTER_NUMBER, _as_words)
+    text = _outside_texts(text, _LONG_WORD, _as_words)
     return trimmed(text)
 
 
@@ -414,17 +454,54 @@ _ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
 
 
 def _roman_unit(match: re.Match[str]) -> str:
-    """`5\\,\\mathrm{m\\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
+    r"""`5\,\mathrm{m\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
     words = re.split(r"(?:\\[,;: !.]|~|\s|\\cdot|/)+", match[2].strip())
-    return f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}" if all(map(_ROMAN.fullmatch, words)) else match[0]
+    return (
+        f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}"
+        if all(map(_ROMAN.fullmatch, words))
+        else match[0]
+    )
 
 
 _WHOLE_TEXTS = {
-    **{word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty".split())},  # noqa: E501, SIM905
+    **{
+        word: str(value)
+        for value, word in enumerate(
+            [
+                "zero",
+                "one",
+                "two",
+                "three",
+                "four",
+                "five",
+                "six",
+                "seven",
+                "eight",
+                "nine",
+                "ten",
+                "eleven",
+                "twelve",
+                "thirteen",
+                "fourteen",
+                "fifteen",
+                "sixteen",
+                "seventeen",
+                "eighteen",
+                "nineteen",
+                "twenty",
+            ]
+        )
+    },
     **dict.fromkeys(("empty set", "the empty set"), "\\emptyset "),
-    **dict.fromkeys(("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"), "\\mathbb{R}"),  # noqa: E501
+    **dict.fromkeys(
+        ("all real numbers", "all reals", "all real numbers x", "the set of all real numbers", "the real numbers"),
+        "\\mathbb{R}",
+    ),
     **dict.fromkeys(("infinity", "infinitely many", "infinite"), "\\infty "),
-    **dict.fromkeys(("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"), "\\text{no solution}"),  # noqa: E501
+    **dict.fromkeys(
+        ("no solutions", "no real solutions", "no real solution", "there is no solution", "there are no solutions"),
+        "\\text{no solution}",
+    ),
     **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
 }
 _REWRITES = [
@@ -463,6 +540,16 @@ def _rewritten(text: str) -> str:
     for pattern, by in _REWRITES:
         text = pattern.sub(by, text)
     return text
+
+
+def _as_words(match: re.Match[str]) -> str:
+    r"""Words as `\text{words}`; letters that spell no word, or stand in the order of the alphabet, are variables."""
+    words = match[1].split()
+    if len(words) == 1 and (
+        len(words[0]) < 4 or not re.search("[aeiouy]", words[0]) or list(words[0]) == sorted(words[0])
+    ):
+        return match[0]
+    return f"\\text{{{match[1]}}}"
 
 
 def _one_number(text: str) -> bool:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The value of an expression: exact where it is rational, to any number of digits otherwise. Imports no torch.
 
 Nothing here may run on: powers, factorials and sums beyond a size raise `Undefined` before they are computed.
@@ -23,7 +24,7 @@ _TERMS = 2_000
 Env = Mapping[str, Any]
 
 
-class Undefined(Exception):  # noqa: N818
+class Undefined(Exception):
     """The expression has no value here: division by zero, a size beyond all use, something that is no number."""
 
 
@@ -160,7 +161,15 @@ def evaluate(node: Node, env: Env) -> Any:
     """
     try:
         return _evaluate(node, env)
-    except (ZeroDivisionError, OverflowError, ValueError, TypeError, KeyError, IndexError, NotImplementedError) as error:
+    except (
+        ZeroDivisionError,
+        OverflowError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+    ) as error:
         raise Undefined(str(error)) from error
 
 
@@ -238,7 +247,7 @@ def _add(left: Any, right: Any) -> Any:
 
 def _multiply(left: Any, right: Any) -> Any:
     if isinstance(left, list) and isinstance(right, list):
-        return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*right, strict=True)] for row in left]  # fmt: skip # noqa: E501
+        return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*right, strict=True)] for row in left]  # fmt: skip
     if isinstance(left, list):
         return _scale(right, left)
     return _scale(left, right)
@@ -328,8 +337,14 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "ceil": mp.ceil,
     "sgn": mp.sign,
     "sign": mp.sign,
-    **{name: getattr(mp, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "erf")},
-    **{f"arc{name}": getattr(mp, f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    **{
+        name: getattr(mp, name)
+        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "erf")
+    },
+    **{
+        f"arc{name}": getattr(mp, f"a{name}")
+        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
+    },
     "arsinh": mp.asinh,
     "arcosh": mp.acosh,
     "artanh": mp.atanh,
@@ -351,7 +366,7 @@ def _series(node: Node, env: Env) -> Any:
         # Compared by its parts: two sums with the same parts have the same value.
         key = variable[1]
         inner = _evaluate(body, {**env, key: mpf(1) / 7}), _evaluate(body, {**env, key: mpf(5) / 3})
-        return _unknown(name, [*inner, start if not mp.isinf(start) else mpf(10) ** 9, end if not mp.isinf(end) else mpf(10) ** 9])  # fmt: skip # noqa: E501
+        return _unknown(name, [*inner, start if not mp.isinf(start) else mpf(10) ** 9, end if not mp.isinf(end) else mpf(10) ** 9])  # fmt: skip
     total = mpf(0) if name == "sum" else mpf(1)
     for step in range(int(start), int(end) + 1):
         value = _scalar(_evaluate(body, {**env, variable[1]: mpf(step)}))

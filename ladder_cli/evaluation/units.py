@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""Units of measurement: which are the same, which are another. Imports no torch.
 
 A unit that only one side writes is left out, for a question names it. Where both write one they must agree: known units
@@ -36,7 +37,15 @@ _define("pound money", GBP="1")
 _define("temperature C", C__Celsius__celsius="1")
 _define("temperature F", F__Fahrenheit__fahrenheit="1")
 _define("temperature K", K__kelvin__Kelvin="1")
-_define("energy", J__joule__Joule="1", kJ="1000", eV="1.602176634e-19", keV="1.602176634e-16", MeV="1.602176634e-13", erg="1e-7")
+_define(
+    "energy",
+    J__joule__Joule="1",
+    kJ="1000",
+    eV="1.602176634e-19",
+    keV="1.602176634e-16",
+    MeV="1.602176634e-13",
+    erg="1e-7",
+)
 _define("force", N__newton__Newton="1", kN="1000", dyne="0.00001")
 _define("power", W__watt__Watt="1", kW="1000", MW="1000000")
 _define("pressure", Pa__pascal="1", kPa="1000", atm="101325", bar="100000")
@@ -87,7 +96,7 @@ def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
 
 
 def _known(word: str) -> tuple[str, Fraction] | None:
-    for name in (word, word.lower() if len(word) > 2 else word, word.rstrip("s") if len(word) > 2 else word, word.lower().rstrip("s") if len(word) > 3 else word):  # fmt: skip # noqa: E501
+    for name in (word, word.lower() if len(word) > 2 else word, word.rstrip("s") if len(word) > 2 else word, word.lower().rstrip("s") if len(word) > 3 else word):  # fmt: skip
         if name in _KNOWN:
             return _KNOWN[name]
     return None

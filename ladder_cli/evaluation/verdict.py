@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
 
 `answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
@@ -25,7 +26,7 @@ from typing import Any
 from ladder_cli.data.gold import PHYSICAL, GoldRule
 from ladder_cli.evaluation.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
 from ladder_cli.evaluation.equality import EXACT, Tolerance, is_name, same, unnamed
-from ladder_cli.evaluation.expression import Node, Unreadable, read, symbols, walk
+from ladder_cli.evaluation.expression import Node, Unreadable, read, walk
 from ladder_cli.evaluation.normal_form import normal_form, squeezed
 
 CORRECT, INCORRECT, NO_ANSWER = "correct", "incorrect", "no_answer"
@@ -140,11 +141,10 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
     nodes, reason = _readings(text, rule)
     flat = _flat(text)
     letter = _LETTER.fullmatch(flat)
-    if nodes and nodes[0][0] == "list":
-        parts = len(nodes[0][1])
-    else:
-        parts = 1
-    if reason is not None and (letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))):
+    parts = len(nodes[0][1]) if nodes and nodes[0][0] == "list" else 1
+    if reason is not None and (
+        letter or _LETTER_AND_MORE.fullmatch(flat) or re.fullmatch(r"[a-z'., -]+", squeezed(text))
+    ):
         reason = None
     return _Gold(text, tuple(nodes), reason, letter[1] if letter else None, parts)
 
@@ -199,11 +199,15 @@ def _compare(gold: _Gold, answer: Answer, rule: GoldRule) -> tuple[bool, str]:
         for node in nodes:
             if same(meant, node, tolerance) or _once(meant, node, tolerance, rule):
                 return True, "as expressions"
-    if len(answer.boxes) > 1 and gold.parts == 1 and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes):
+    if (
+        len(answer.boxes) > 1
+        and gold.parts == 1
+        and all(_compare(gold, Answer(box, BOX), rule)[0] for box in answer.boxes)
+    ):
         return True, "every box as expressions"
-    if rule.name == PHYSICAL and _natural(gold.nodes[0]) != gold.nodes[0]:
-        if any(same(_natural(gold.nodes[0]), node, tolerance) for node in nodes):
-            return True, "as expressions, with the natural logarithm"
+    natural = _natural(gold.nodes[0])
+    if rule.name == PHYSICAL and natural != gold.nodes[0] and any(same(natural, node, tolerance) for node in nodes):
+        return True, "as expressions, with the natural logarithm"
     if _decimal_comma(gold, answer, nodes):
         return True, "as a decimal comma"
     return False, "as expressions"
@@ -237,7 +241,9 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
             return (wanted[1] or wanted[2]) == (more[1] or more[2])
         value, _ = _readings(more[3], rule, units=True)
         tolerance = _tolerance(gold, rule)
-        if squeezed(gold.text) == squeezed(more[3]) or any(same(meant, node, tolerance) for meant in gold.nodes for node in value):
+        if squeezed(gold.text) == squeezed(more[3]) or any(
+            same(meant, node, tolerance) for meant in gold.nodes for node in value
+        ):
             return True
     return None
 
@@ -265,7 +271,10 @@ def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
     if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
         return False
     value = Fraction(written.replace(",", "."))
-    return any(node[0] == "number" and node[2] is not None and node[1] == value for node in (nodes if written is gold.text else gold.nodes))
+    return any(
+        node[0] == "number" and node[2] is not None and node[1] == value
+        for node in (nodes if written is gold.text else gold.nodes)
+    )
 
 
 def measured_number(gold: str) -> float | None:

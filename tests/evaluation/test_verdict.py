@@ -1,7 +1,8 @@
 import json
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ladder_cli.data.gold import GoldRule
@@ -10,11 +11,11 @@ from ladder_cli.evaluation.verdict import (
     GOLD_UNPARSED,
     INCORRECT,
     NO_ANSWER,
-    boxes,
     judge,
     measured_number,
-    plain_number,
+    unread,
 )
+from tests.evaluation.spellings import SPELLINGS
 
 EXPRESSION, PHYSICAL = GoldRule(), GoldRule("physical")
 
@@ -93,9 +94,114 @@ def test_a_completion_is_judged_by_the_rule_of_its_benchmark(gold, completion, r
     assert judge(gold, completion, rule)[0] == expected
 
 
-def test_under_math_verify_alone_tiny_numbers_would_be_equal():
-    # What the rule `physical` is for. If this fails, Math-Verify has mended it.
-    assert judge("6.6 \\times 10^{-27}", "\\boxed{3.1 \\times 10^{-21}}", EXPRESSION)[0] == CORRECT
+@pytest.mark.parametrize(
+    ("gold", "right"), [(gold, answer) for gold, (right, _) in SPELLINGS.items() for answer in right]
+)
+def test_a_right_answer_is_right_in_every_spelling(gold, right):
+    assert judge(gold, f"so it is $\\boxed{{{right}}}$.", EXPRESSION).verdict == CORRECT
+
+
+@pytest.mark.parametrize(
+    ("gold", "wrong"), [(gold, answer) for gold, (_, wrong) in SPELLINGS.items() for answer in wrong]
+)
+def test_another_answer_is_wrong_however_near_its_spelling(gold, wrong):
+    assert judge(gold, f"so it is $\\boxed{{{wrong}}}$.", EXPRESSION).verdict == INCORRECT
+
+
+def test_tiny_and_huge_numbers_are_told_apart_exactly():
+    assert judge("6.6 \\times 10^{-27}", "\\boxed{3.1 \\times 10^{-21}}", EXPRESSION)[0] == INCORRECT
+    assert judge("\\frac{1}{2004!}", "\\boxed{\\frac{1}{2006!}}", EXPRESSION)[0] == INCORRECT
+    assert judge("10^{100}", "\\boxed{10^{100}+1}", EXPRESSION)[0] == INCORRECT
+    assert judge("2^{5000}", "\\boxed{4^{2500}}", EXPRESSION)[0] == CORRECT
+
+
+def test_what_is_too_large_to_compute_is_compared_as_it_is_written():
+    tower = "9^{9^{9^{9}}}"
+    assert judge(tower, f"\\boxed{{{tower}}}", EXPRESSION)[0] == CORRECT
+    assert judge(tower, "\\boxed{9^{9^{9^{8}}}}", EXPRESSION)[0] == INCORRECT
+
+
+def test_a_gold_that_cannot_be_read_whole_says_why_and_is_compared_as_a_string():
+    assert unread("$t(0,4]$", several()) is not None
+    assert judge("$t(0,4]$", "\\boxed{t (0, 4]}", several())[0] == CORRECT
+    assert judge("$t(0,4]$", "\\boxed{4}", several())[0] == INCORRECT
+    assert unread("", EXPRESSION) is not None
+    assert [unread(gold, EXPRESSION) for gold in ("\\frac12", "C", "\\text{Evelyn}", "x=5", "1 \\pm i")] == [None] * 5
+
+
+def test_the_unit_of_a_row_is_left_out_and_another_letter_is_not():
+    verdicts = [
+        judge("6", f"\\boxed{{{answer}}}", several("m"))[0] for answer in ("6", "6m", "6\\,\\mathrm{m}", "6n", "6m^2")
+    ]
+    assert verdicts == [CORRECT, CORRECT, CORRECT, INCORRECT, INCORRECT]
+    assert judge("$6m$", "\\boxed{6}", several())[0] == INCORRECT
+
+
+def test_the_tolerance_of_a_row_holds_for_formulas_too():
+    verdicts = [
+        judge("\\sqrt{2}", f"\\boxed{{{answer}}}", several(error=0.01))[0] for answer in ("1.41", "1.42", "1.43")
+    ]
+    assert verdicts == [CORRECT, CORRECT, INCORRECT]
+
+
+def test_gold_and_answer_in_words_and_letters():
+    assert judge("C", "The answer is C because A is wrong.", EXPRESSION)[0] == CORRECT
+    assert judge("12", "\\boxed{\\textbf{(E)}\\ 12}", EXPRESSION)[0] == CORRECT
+    assert judge("12", "\\boxed{\\textbf{(E)}\\ 13}", EXPRESSION)[0] == INCORRECT
+
+
+@st.composite
+def expressions(draw, depth=3):
+    """An expression in x and y as LaTeX."""
+    if depth == 0 or draw(st.integers(0, 3)) == 0:
+        return draw(st.sampled_from(["x", "y", "2", "3", "7", "\\pi", "\\frac{1}{2}", "x^2"]))
+    left, right = draw(expressions(depth=depth - 1)), draw(expressions(depth=depth - 1))
+    pattern = draw(st.sampled_from(["({}+{})", "({}-{})", "({})({})", "\\frac{{{}}}{{{}+11}}", "\\sqrt{{{}+{}+9}}"]))
+    return pattern.format(left, right)
+
+
+@settings(max_examples=150, deadline=None)
+@given(expressions())
+def test_an_expression_equals_its_other_spellings_and_not_its_neighbours(text):
+    spelled = [
+        text.replace("\\frac", "\\dfrac"),
+        text.replace("(", "\\left(").replace(")", "\\right)"),
+        f" {text} .",
+        f"{text}+x-x",
+        f"1 \\cdot ({text})",
+        text.replace("\\pi", "π "),
+    ]
+    for other in spelled:
+        assert judge(text, f"\\boxed{{{other}}}", EXPRESSION).verdict == CORRECT, other
+    for other in (f"{text}+1", f"{text}+\\frac{{1}}{{10^{{12}}}}", f"({text})x+1", f"-({text})-1", f"({text}) + z"):
+        assert judge(text, f"\\boxed{{{other}}}", EXPRESSION).verdict == INCORRECT, other
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
+def test_whole_numbers_are_equal_only_to_themselves(one, other):
+    assert (judge(str(one), f"\\boxed{{{other}}}", EXPRESSION).verdict == CORRECT) == (one == other)
+
+
+@given(st.lists(st.integers(-99, 99), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_a_list_is_equal_in_any_order_and_to_no_other_multiset(parts, random):
+    gold, shuffled = ", ".join(map(str, parts)), list(parts)
+    random.shuffle(shuffled)
+    assert judge(gold, f"\\boxed{{{', '.join(map(str, shuffled))}}}", EXPRESSION).verdict == CORRECT
+    assert judge(gold, f"\\boxed{{{', '.join(map(str, shuffled[1:]))}}}", EXPRESSION).verdict == INCORRECT
+    changed = [shuffled[0] + 1, *shuffled[1:]]
+    assert judge(gold, f"\\boxed{{{', '.join(map(str, changed))}}}", EXPRESSION).verdict == INCORRECT
+
+
+def test_peoples_own_solutions_of_math_end_in_their_answers(shared):
+    rows = (shared / "data" / "math" / "train.jsonl").read_text().splitlines()[::5]
+    wrong = []
+    for row in rows:
+        solution = json.loads(row)["solution"]
+        boxed = re.findall(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\})*)\}", solution)
+        if boxed and boxed[-1] and judge(boxed[-1], solution, EXPRESSION).verdict != CORRECT:
+            wrong.append(boxed[-1])
+    assert len(rows) == 1500
+    assert wrong == []
 
 
 @given(st.floats(1e-30, 1e30), st.floats(1e-30, 1e30))
@@ -109,27 +215,6 @@ def test_measured_numbers_are_equal_within_one_per_cent_at_any_size(gold, given_
 @pytest.mark.parametrize("gold", ["__import__('os').system('true')", "np.load(1.0)", "9.0**9**9", "1.5 Z", "2.", "x.y"])
 def test_a_gold_is_never_run_as_code(gold):
     assert measured_number(gold) == (2.0 if gold == "2." else None)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1,234.5", 1234.5),
-        ("10^{-8}", 1e-8),
-        ("-3", -3.0),
-        ("4.5 \\times 10^{33} \\text{ erg/s}", 4.5e33),
-        ("2x", None),
-    ],
-)
-def test_numbers_are_read_as_people_write_them(text, value):
-    assert plain_number(text) == value
-
-
-def test_boxes_are_found_in_one_pass_at_any_depth():
-    assert boxes("a \\boxed{1} b \\fbox{\\frac{1}{2}} \\boxed{never closed") == ["1", "\\frac{1}{2}"]
-    assert boxes("\\boxed{a \\boxed{b}}") == ["b", "a \\boxed{b}"]
-    assert boxes("\\boxed{\\{1, 2\\}}") == ["\\{1, 2\\}"]
-    assert len(boxes("\\boxed{" * 20_000 + "}" * 20_000)) == 20_000
 
 
 def test_every_gold_of_minerva_and_olympiadbench_can_be_measured_as_meant(shared):
