@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
+from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
 from ladder_cli.models.lean import QuantizedHead
 from ladder_cli.models.loss import completion_cross_entropy
@@ -22,7 +23,10 @@ def attach(
 ) -> PeftModel:
     """Low-rank adapters on every linear layer but the head (Dettmers et al., 2023).
 
-    Experts are no linear layers but stacked parameters: of a mixture of experts the attention alone is adapted.
+    Experts are no linear layers but stacked parameters: of gpt-oss the attention alone is adapted.
+
+    Raises:
+        UserError: where peft would adapt stacked experts (Mixtral, Qwen3-MoE).
     """
     prepare(backbone, gradient_checkpointing, loss_chunk)
     head = backbone.get_output_embeddings()
@@ -38,9 +42,11 @@ def attach(
     )
     with quiet_peft():
         model = get_peft_model(backbone, config)
-    # peft notes ranks for fused experts, which are not adapted; an adapter that says so would be no plain LoRA.
-    model.peft_config["default"].rank_pattern = {}
-    model.peft_config["default"].alpha_pattern = {}
+    if getattr(model.peft_config["default"], "target_parameters", None):
+        raise UserError(
+            f"method=qlora is not supported for {backbone.config.model_type}: peft adapts its stacked experts by other "
+            "means than low-rank matrices on linear layers, and such adapters are not read here. Use method=ladder."
+        )
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
