@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
+from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import anatomy_of, keep_differentiable
 from ladder_cli.models.lean import QuantizedHead
 from ladder_cli.models.loss import completion_cross_entropy
@@ -36,7 +37,10 @@ def attach(
         last_layers: decoder layers that get adapters, counted from the last; the layers below see no gradient and
             keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
 
-    Experts are no linear layers but stacked parameters: of a mixture of experts the attention alone is adapted.
+    Experts are no linear layers but stacked parameters: of gpt-oss the attention alone is adapted.
+
+    Raises:
+        UserError: where peft would adapt stacked experts (Mixtral, Qwen3-MoE).
     """
     if last_layers is None:
         prepare(backbone, gradient_checkpointing, loss_chunk)
@@ -78,9 +82,11 @@ def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **wh
 def _with_adapters(backbone: PreTrainedModel, config: LoraConfig) -> PeftModel:
     with quiet_peft():
         model = get_peft_model(backbone, config)
-    # peft notes ranks for fused experts, which are not adapted; an adapter that says so would be no plain LoRA.
-    model.peft_config["default"].rank_pattern = {}
-    model.peft_config["default"].alpha_pattern = {}
+    if getattr(model.peft_config["default"], "target_parameters", None):
+        raise UserError(
+            f"method=qlora is not supported for {backbone.config.model_type}: peft adapts its stacked experts by other "
+            "means than low-rank matrices on linear layers, and such adapters are not read here. Use method=ladder."
+        )
     # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
     model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model

@@ -55,6 +55,7 @@ NOT_TOGETHER = {
     ("attention", "backbone"): ("opt", "opt-350m", "gpt2", "gpt_neox"),
     ("init", "pruned_magnitude"): ("gpt_neox", "phi3-longrope", *EXPERTS),
     ("init", "cloned"): EXPERTS,
+    ("kind", "qlora"): ("mixtral", "qwen3_moe"),
 }
 # With architectures that came later: what asks something of the architecture, each once.
 WITH_LATER = ("ladder", "xladder, deeper", "LST", "LAST", "backbone's heads", "branch", "qlora")

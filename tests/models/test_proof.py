@@ -97,7 +97,7 @@ def test_what_raises_is_refused_by_name(monkeypatch):
 
 
 @pytest.mark.parametrize("config", [LADDER, QLORA], ids=["ladder", "qlora"])
-@pytest.mark.parametrize("architecture", ["llama", "mixtral"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt_oss"])
 def test_it_disturbs_nothing(config, architecture):
     def attached(proven: bool) -> tuple[torch.nn.Module, float]:
         torch.manual_seed(7)
