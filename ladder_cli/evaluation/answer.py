@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001
+# ruff: noqa: E501
 r"""Where the answer of a completion stands. The only place that knows what a box is. Imports no torch.
 
 A completion is read in this order; the first that is there decides:

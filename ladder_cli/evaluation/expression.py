@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF002
+# ruff: noqa: E501
 r"""Reading a normal form as mathematics: the whole of it, or not at all. Imports no torch.
 
 A recursive descent over the tokens of the string. Every token is used, or `Unreadable` is raised; nothing is skipped.

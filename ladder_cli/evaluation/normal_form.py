@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001
+# ruff: noqa: E501
 r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, and nothing of this project.
 
 `normal_form` takes an answer as it was written and returns the string that `expression.py` reads: braces and commands

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 r"""Answers in many spellings, right ones and wrong ones, by gold; every one stands in a box."""
 
 # gold: (right answers, wrong answers)

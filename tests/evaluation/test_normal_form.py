@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 r"""One spelling for many; and reading the whole of it."""
 
 import time
