@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ladder_cli.models.ladder_config import LadderConfig
     from ladder_cli.models.method import load_adapter
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["LadderConfig", "LadderModel", "connect", "load_adapter"]
 
 _HOMES = {

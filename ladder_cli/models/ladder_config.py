@@ -64,6 +64,11 @@ class LadderConfig(PreTrainedConfig):
     side_shape: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        # Here and not in the command's config alone: a word that is taken for another one would train another network.
+        for name, choices in LADDER_CHOICES.items():
+            one_of(name, getattr(self, name), choices)
+        if self.reduction < 1 or self.projection_rank < 1:
+            raise UserError(f"reduction={self.reduction}, projection_rank={self.projection_rank}: both are at least 1.")
         if self.backbone is not None:
             backbone = self.backbone_config()
             for name in _INHERITED:
@@ -135,8 +140,6 @@ def read_ladder_config(folder: str | Path) -> LadderConfig:
     if type(rank) is not int or not 1 <= rank <= LARGEST_WIDTH:
         raise UserError(f"{where}: its projection_rank is {str(rank)[:40]}.")
     try:
-        for name, choices in LADDER_CHOICES.items():
-            one_of(name, own.get(name, choices[0]), choices)
         config = LadderConfig(**own)
         config.connections()
     except UserError as error:

@@ -6,6 +6,7 @@ from transformers import Trainer, TrainingArguments
 
 from ladder_cli import LadderModel, connect, load_adapter
 from ladder_cli.errors import UserError
+from ladder_cli.method_config import LADDER_CHOICES
 from tests.conftest import random_backbone
 
 
@@ -123,3 +124,10 @@ def test_trl_trains_a_ladder(tmp_path, tiny_tokenizer, tiny_config):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.7 * losses[0]
     assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", list(LADDER_CHOICES))
+def test_the_python_api_refuses_what_the_config_refuses(name):
+    misspelt = LADDER_CHOICES[name][0][:-1] + "x"
+    with pytest.raises(UserError, match=rf"{name}={misspelt} is not a choice"):
+        LadderModel.on(random_backbone("qwen2"), connect(4, "aligned"), reduction=2, **{name: misspelt})
