@@ -69,7 +69,9 @@ _PLAIN_NUMBER = re.compile(
     r"(?![\w^_/]|[.,]\d)(?P<unit>m[²³])?|(?<![\w.\\^_{/])(?P<number_with_unit>\d{1,3}(?:,\d{3})*(?:\.\d+)?)(?=(?:cm|mm|km|m|kg|g)[²³]?(?!\w))"
 )
 _SENTENCE = re.compile(r"(?<=[^\s\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|\n")
-_LIST_WORDS = re.compile(r"\s*(?:,|;|,?\s*and\s|,?\s*or\s|\s)\s*\Z", re.IGNORECASE)
+_ALL_HOLD = re.compile(r"\b(?:values|solutions|roots)\b[^.?!]*\bare\b[^.?!]*\Z")
+_BOTH = re.compile(r"\bboth (?:values|solutions|roots|of (?:them|these))\b")
+_OR = re.compile(r"(?<![a-zA-Z])or(?![a-zA-Z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,10 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
     if len(filled) < len(found):
         notes.append("empty boxes were passed over")
     group = _together(text, filled, parts, notes)
-    contents = list(dict.fromkeys(box.content.strip() for box in group if box.content is not None))
+    contents = [box.content.strip() for box in group if box.content is not None]
+    if len(contents) != parts:
+        # The same answer given twice is one answer, unless the gold has as many parts.
+        contents = list(dict.fromkeys(contents))
     if len(group) < len(filled):
         notes.append(
             f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes"
@@ -266,19 +271,20 @@ def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> li
 
     Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
     `$\boxed{2}, \boxed{3}$` gives two answers. `$\boxed{2}$ and $\boxed{3}$` is judged by its last box then, as the
-    MATH set is.
+    MATH set is. "Or" offers alternatives, of which none is the answer, unless the text says that all of them hold.
     """
     group = [filled[-1]]
     for box in reversed(filled[:-1]):
         between = text[box.end : group[0].start]
         if not _joins(between):
             break
-        if parts == 1 and _ends_a_formula(between):
+        hedged = _OR.search(between) and not _ALL_HOLD.search(text[max(0, box.start - 150) : box.start])
+        if parts == 1 and _ends_a_formula(between) and not (hedged and not _BOTH.search(text, filled[-1].end)):
             notes.append("a box in a formula of its own is another statement: the last one counts")
             break
         group.insert(0, box)
-    distinct = list(dict.fromkeys((box.content or "").strip() for box in group))
-    if parts > 1 and sum(_holds(content) for content in distinct) < parts and len(filled) > len(group):
+    held = [(box.content or "").strip() for box in group]
+    if parts > 1 and sum(map(_holds, held)) < parts and len(filled) > len(group):
         wider = list(group)
         for box in reversed(filled[: -len(group)]):
             between = text[box.end : wider[0].start]
@@ -286,7 +292,7 @@ def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> li
                 break
             wider.insert(0, box)
         contents = list(dict.fromkeys((box.content or "").strip() for box in wider))
-        if len(contents) == parts:
+        if parts in (len(contents), len(wider)):
             return wider
     return group
 

@@ -20,7 +20,13 @@ from ladder_cli.evaluation.numeric import Undefined, evaluate, exact
 from ladder_cli.evaluation.units import same_quantity
 
 _DIGITS, _MORE_DIGITS = 50, 110
-_POINTS, _TRIES = 3, 9
+_POINTS, _TRIES, _MORE_POINTS = 3, 9, 12
+# Where the points lie.
+_NEAR, _WIDE, _WHOLE = "near", "wide", "whole"
+_ROUNDING = frozenset(("floor", "ceil"))
+_KINKED = _ROUNDING | {"abs", "sgn", "sign", "max", "min"}
+# Letters that stand for whole numbers where a formula rounds.
+_COUNTERS = frozenset("nmkN")
 # What a rounded decimal must give to stand for an exact value: digits that count for a fraction, decimal places (and as
 # many digits that count) for an irrational number.
 FRACTION_DIGITS, DECIMALS = 5, 6
@@ -207,7 +213,8 @@ def _answers(node: Node) -> Iterator[Node]:
     """What an answer that is a relation may mean where the gold is none."""
     terms, operators = node[1], node[2]
     if operators[-1] == "in" and len(operators) == 1:
-        yield terms[-1]
+        if not _is_negated_name(terms[0]):
+            yield terms[-1]
         return
     if set(operators) <= {"=", "~", "===", "mapsto"}:
         if operators[-1] == "~":
@@ -223,9 +230,15 @@ def _answers(node: Node) -> Iterator[Node]:
         if zero and not is_name(terms[0]) and symbols(terms[0]):
             # An equation, and not the value 0.
             return
-        yield last
+        if not (len(terms) == 2 and _is_negated_name(terms[0])):
+            yield last
         if is_name(last) and len(terms) == 2 and not is_name(terms[0]):
             yield terms[0]
+
+
+def _is_negated_name(node: Node) -> bool:
+    """-x: nobody is asked for that, so what it equals is no answer."""
+    return node[0] == "-" and is_name(node[1])
 
 
 def _near(one: Node, other: Node) -> bool:
@@ -268,7 +281,8 @@ def _both_relations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
     if set(left[2]) <= {"="} and set(right[2]) <= {"="} and len(left[1]) == len(right[1]) == 2:
         return _same_equations(left, right, tolerance)
     if "in" in left[2] or "in" in right[2] or _is_bounds(left) != _is_bounds(right):
-        return _same_real_sets(gold, answer) or _same_chain(left, right, tolerance)
+        alike = symbols(left) == symbols(right) or _same_names_of_values(left, right)
+        return (alike and _same_real_sets(gold, answer)) or _same_chain(left, right, tolerance)
     if _same_chain(left, right, tolerance) or _same_inequality(left, right):
         return True
     return symbols(left) == symbols(right) and _same_real_sets(left, right)
@@ -311,6 +325,12 @@ def _same_names(one: Node, other: Node) -> bool:
     if one[0] == other[0] == "tuple":
         return len(one[3]) == len(other[3]) and all(map(_same_names, one[3], other[3]))
     return is_name(one) and is_name(other) and not _is_number(one) and same_value(one, other)
+
+
+def _same_names_of_values(one: Node, other: Node) -> bool:
+    """y and f(x) are both what a function takes as its values."""
+    names = [symbols(one), symbols(other)]
+    return {"y"} in names and any(item[0] == "apply" and item[2] == (("symbol", "x"),) for item in walk((one, other)))
 
 
 def _is_number(node: Node) -> bool:
@@ -368,15 +388,16 @@ def _same_inequality(gold: Node, answer: Node) -> bool:
 def proportional(one: Node, other: Node) -> float | None:
     """The constant by which one expression is a multiple of the other; None if there is none."""
     ratios = []
+    where, enough = (_WIDE, _MORE_POINTS) if _kinked(one, other) else (_NEAR, _POINTS)
     with mp.workdps(_DIGITS):
-        for env in _points(symbols(one) | symbols(other), negative=False):
+        for env in _points(symbols(one) | symbols(other), where):
             try:
                 left, right = evaluate(one, env), evaluate(other, env)
                 if not isinstance(left, list) and not isinstance(right, list) and right != 0 and left != 0:
                     ratios.append(left / right)
             except Undefined:
                 continue
-            if len(ratios) == _POINTS:
+            if len(ratios) == enough:
                 break
         if len(ratios) < _POINTS:
             return None
@@ -391,17 +412,22 @@ def _same_zeros(one: Node, other: Node) -> bool:
     if names != symbols(other) or not names:
         return False
     with mp.workdps(_DIGITS):
-        for name in sorted(names):
+        rounded = {name for item in walk((one, other)) if item[0] == "function" and item[1] in _KINKED for name in symbols(item)}  # fmt: skip
+        for name in sorted(names - rounded):
             agreed: list[Any] = []
-            for env in _points(names, negative=False):
+            where, enough = (_WIDE, _MORE_POINTS) if _kinked(one, other) else (_NEAR, _POINTS)
+            for env in _points(names, where):
                 try:
                     root, its = _linear_root(one, name, dict(env)), _linear_root(other, name, dict(env))
                 except (Undefined, TypeError, ZeroDivisionError):
                     break
                 if root is None or its is None or abs(root - its) > mpf(10) ** (20 - _DIGITS) * max(1, abs(root)):
                     break
+                if root == 0:
+                    # M R = S R M C and M R = -S R M C both have M = 0, and say nothing by it.
+                    break
                 agreed.append(root)
-                if len(agreed) == _POINTS:
+                if len(agreed) == enough:
                     return True
     return False
 
@@ -669,10 +695,9 @@ def _bound(node: Node) -> Any:
 def _solutions(node: Node) -> list[_Piece]:
     """Of inequalities between one variable, or its absolute value, and numbers."""
     terms, operators = node[1], node[2]
-    if operators == ("in",):
-        return _pieces(terms[1])
-    if operators == ("notin",):
-        return _complement(_merged(_pieces(terms[1])))
+    if operators in (("in",), ("notin",)):
+        pieces = _solved(terms[0], _pieces(terms[1]))
+        return pieces if operators == ("in",) else _complement(_merged(pieces))
     everywhere = [(mpf("-inf"), True, mpf("inf"), True)]
     pieces = everywhere
     variables = [term for term in terms if symbols(term)]
@@ -682,6 +707,19 @@ def _solutions(node: Node) -> list[_Piece]:
     for left, operator, right in zip(terms, operators, terms[1:], strict=False):
         pieces = _intersection(pieces, _one_sided(left, operator, right, variable))
     return pieces
+
+
+def _solved(term: Node, pieces: list[_Piece]) -> list[_Piece]:
+    """The values of the variable in a linear term for which the term lies in these pieces: -x in [1, 2] is x in [-2, -1]."""
+    slope, shift = _line(term)
+    if (slope, shift) == (1, 0):
+        return pieces
+    found = []
+    for low, low_open, high, high_open in pieces:
+        ends = ((low - shift) / slope, low_open), ((high - shift) / slope, high_open)
+        (low, low_open), (high, high_open) = ends if slope > 0 else reversed(ends)
+        found.append((low, low_open, high, high_open))
+    return found
 
 
 def _one_sided(left: Node, operator: str, right: Node, variable: Node) -> list[_Piece]:
@@ -872,33 +910,42 @@ def _numerically_close(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
 def _identical(gold: Node, answer: Node) -> bool:
     """Equal at every point that is tried."""
     names = symbols(gold) | symbols(answer)
-    if not _equal_at_points(gold, answer, names, negative=False):
+    if not _equal_at_points(gold, answer, names, _NEAR):
         return _equal_at_whole_numbers(gold, answer, names)
-    bars = any(item[0] == "function" and item[1] in ("abs", "sgn", "sign") for item in walk((gold, answer)))
-    return not (bars and names) or _equal_at_points(gold, answer, names, negative=True)
+    if not names or not _kinked(gold, answer):
+        return True
+    return _equal_at_points(gold, answer, names, _WIDE) or _equal_at_whole_numbers(gold, answer, names)
+
+
+def _kinked(*nodes: Node) -> bool:
+    """Is there a function that is one thing here and another there, so that few points near zero prove nothing?"""
+    return any(item[0] == "function" and item[1] in _KINKED for item in walk(nodes))
 
 
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
-    r"""`(-1)^n` and `\cos n\pi`: where the gold only makes sense for whole numbers, those are tried."""
+    r"""`(-1)^n` and `\cos n\pi`, `\lceil n/2 \rceil` and `\lfloor (n+1)/2 \rfloor`.
+
+    Where the gold only makes sense for whole numbers, those are tried.
+    """
     counting = {
         item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }
-    return bool(counting) and names == counting and _equal_at_points(gold, answer, names, negative=False, whole=True)
+    if all(any(item[0] == "function" and item[1] in _ROUNDING for item in walk(node)) for node in (gold, answer)):
+        counting |= names & _COUNTERS
+    return bool(counting) and names == counting and _equal_at_points(gold, answer, names, _WHOLE)
 
 
-def _equal_at_points(gold: Node, answer: Node, names: set[str], negative: bool, whole: bool = False) -> bool:
-    tried = 0
-    for number_of_try, env in enumerate(_points(names, negative, whole)):
-        if number_of_try == _TRIES:
-            break
+def _equal_at_points(gold: Node, answer: Node, names: set[str], where: str) -> bool:
+    tried, enough = 0, _MORE_POINTS if where == _WIDE or (where == _WHOLE and _kinked(gold, answer)) else _POINTS
+    for env in _points(names, where):
         verdict = _equal_at(gold, answer, env)
         if verdict is False:
             return False
         if verdict:
             tried += 1
-            if tried == _POINTS or not names:
+            if tried == enough or not names:
                 return True
-    return tried == _POINTS
+    return tried >= _POINTS
 
 
 def _equal_at(gold: Node, answer: Node, env: dict[str, Callable[[], Any]]) -> bool | None:
@@ -947,19 +994,25 @@ def _distance(left: Any, right: Any) -> tuple[Any, Any]:
     return distance, size
 
 
-def _points(names: set[str], negative: bool, whole: bool = False) -> Iterator[Any]:
-    """Values for the symbols: the same at every run, no two symbols alike."""
-    for attempt in range(_TRIES):
+def _points(names: set[str], where: str) -> Iterator[Any]:
+    """Values for the symbols: the same at every run, no two symbols alike.
+
+    Args:
+        where: near zero and positive; of either sign up to 60; or whole numbers up to 60.
+    """
+    for attempt in range(_TRIES if where == _NEAR else 3 * _MORE_POINTS):
         env: dict[str, Any] = {}
         for name in sorted(names):
             digest = hashlib.sha256(f"{name}/{attempt}".encode()).digest()
             share = Fraction(int.from_bytes(digest[:12], "big"), 1 << 96)
-            if whole:
-                value = Fraction(2 + attempt + int(share * 5))
-            else:
-                value = Fraction(1, 3) + share * (2 + attempt)
-                if negative and digest[12] % 2 == (attempt % 2):
-                    value = -value
+            reach = (3, 12, 60)[attempt % 3]
+            match where:
+                case "whole":
+                    value = Fraction(1 + attempt % 4 + int(share * reach))
+                case "wide":
+                    value = (share * 2 - 1) * reach
+                case _:
+                    value = Fraction(1, 3) + share * (2 + attempt)
             env[name] = _Lazy(value)
         yield env
 

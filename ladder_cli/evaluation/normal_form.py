@@ -199,14 +199,15 @@ _IN_BASE = re.compile(rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(
 
 
 # What `\frac`, `\boxed`, `\alpha`, `\vec`, `\text` become where a string was unescaped once too often.
-_UNESCAPED = str.maketrans({"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"})
+_UNESCAPED = {"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"}
 
 
 def mended(text: str) -> str:
-    """With the commands whose backslash and first letter have become a control character."""
+    """With the commands whose backslash and first letter have become a control character, and without others."""
     if text.isprintable():
         return text
-    text = text.translate(_UNESCAPED)
+    text = re.sub(r"[\x07\x08\x0b\x0c](?=[a-z])", lambda m: _UNESCAPED[m[0]], text)
+    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text)
     return re.sub(r"\t(?=ext(?:bf|it|rm)?\{|imes(?![a-z])|heta(?![a-z])|frac(?![a-z])|an(?![a-z]))", r"\\t", text)
 
 
