@@ -71,6 +71,7 @@ _PLAIN_NUMBER = re.compile(
 _SENTENCE = re.compile(r"(?<=[^\s\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|\n")
 _ALL_HOLD = re.compile(r"\b(?:values|solutions|roots)\b[^.?!]*\bare\b[^.?!]*\Z")
 _BOTH = re.compile(r"\bboth (?:values|solutions|roots|of (?:them|these))\b")
+_MORE_LETTERS = re.compile(r"(?:\W*(?:,|/|&|\band\b|\bor\b)\W*[A-J](?![\w']))+")
 _OR = re.compile(r"(?<![a-zA-Z])or(?![a-zA-Z])", re.IGNORECASE)
 
 
@@ -362,7 +363,8 @@ def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
             r"(?:\W|\\(?:text|textbf|mathrm|boxed)\b|option\b|choice\b)*([A-J])(?![\w'])", rest, re.IGNORECASE
         )
         if chosen and chosen[1].isupper():
-            return chosen[1]
+            more = _MORE_LETTERS.match(rest, chosen.end())
+            return chosen[1] if more is None else f"{chosen[1]}, {', '.join(re.findall('[A-J]', more[0]))}"
     display = re.match(r"\s*(?:\$\$|\\\[)", rest)
     if display:
         formula = _MATH.match(rest.lstrip())

@@ -590,6 +590,9 @@ def _clock(node: Node) -> tuple[int, int, str] | None:
         if half not in ("am", "pm"):
             return None
         node = node[1]
+        if node[0] == "number" and node[2] is None and node[1].denominator == 1 and 1 <= node[1] <= 12:
+            # 3 p.m.
+            return int(node[1]), 0, half
     return (node[1], node[2], half) if node[0] == "clock" else None
 
 
@@ -914,7 +917,15 @@ def _identical(gold: Node, answer: Node) -> bool:
         return _equal_at_whole_numbers(gold, answer, names)
     if not names or not _kinked(gold, answer):
         return True
+    if _rounds_off(gold) or _rounds_off(answer):
+        # \lfloor x \rfloor + 1 and \lceil x \rceil differ at whole numbers alone.
+        if not _equal_at_points(gold, answer, names, _WHOLE):
+            return False
     return _equal_at_points(gold, answer, names, _WIDE) or _equal_at_whole_numbers(gold, answer, names)
+
+
+def _rounds_off(node: Node) -> bool:
+    return any(item[0] == "function" and item[1] in _ROUNDING for item in walk(node))
 
 
 def _kinked(*nodes: Node) -> bool:
@@ -930,7 +941,7 @@ def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
     counting = {
         item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
     }
-    if all(any(item[0] == "function" and item[1] in _ROUNDING for item in walk(node)) for node in (gold, answer)):
+    if _rounds_off(gold) and _rounds_off(answer):
         counting |= names & _COUNTERS
     return bool(counting) and names == counting and _equal_at_points(gold, answer, names, _WHOLE)
 

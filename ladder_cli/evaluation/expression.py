@@ -461,8 +461,9 @@ class _Parser:
         node = self.power()
         mixed = _mixed(node, self.peek_fraction())
         if mixed is not None:
-            self.power()
-            node = mixed
+            # 33 1/3 %: the sign is that of the whole.
+            mark = self.power()[0]
+            node = (mark, mixed) if mark in ("percent", "degree") else mixed
         parts = [node]
         while self.starts_factor():
             if self.next()[-1].isdigit() and self.found[self.at - 1][-1].isdigit():
@@ -982,6 +983,8 @@ def _mixed(node: Node, following: Node | None) -> Node | None:
     r"""`3\frac{1}{5}` is a mixed number."""
     if following is None or node[0] != "number" or node[1].denominator != 1 or node[2] is not None:
         return None
+    if following[0] in ("percent", "degree"):
+        following = following[1]
     if following[0] == "/" and all(part[0] == "number" and part[1].denominator == 1 for part in following[1:]):
         top, bottom = following[1][1], following[2][1]
         if 0 < top < bottom:

@@ -8,6 +8,7 @@ drops a letter that could be a variable, and never makes a number out of a tuple
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 # Longer strings are no answers that anybody could read: only their blanks are taken out.
@@ -185,6 +186,9 @@ _FRACTION_CHARACTER = re.compile("[¼-¾⅐-⅞↉]")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot|overbar)\s*\{?\s*(\d+)\s*\}?(?:\s*\\dot\s*\{?(\d)\}?)?")
 _DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{2,6}(?=(?:\d+))|\d)(?:(?<=\d\d)\2|\2\2)\2*\s*(?:\\ldots|\.\.\.+)")
 _SCIENTIFIC = re.compile(r"(?<![a-zA-Z\\\d.])(\d+\.?\d*|\.\d+)\s*[eE]\s*([+-]?\d+)(?![\d.a-zA-Z])")
+# 1.5\mathrm{e}{-3}, 1.5\text{e-3}.
+_ROMAN_SCIENTIFIC = re.compile(r"(?<=\d)\s*\\(?:mathrm|text|textrm|rm)\s*\{\s*[eE]\s*(?:\}\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]\d+))|([+-]?\d+)\s*\})")  # fmt: skip
+_MONEY = re.compile(r"(-?)\\\$\s*(-?\d[\d.,]*(?:(?:\{,\}|\\,|,\\!)\d{3})*)")
 _GROUPED = r"\d{{1,3}}(?:{0}\d{{3}})+(?![\d])"
 _BRACED_GROUPS = re.compile(r"(?<![\d.])" + _GROUPED.format(r"(?:\s*\{\s*,\s*\}\s*|,\s*\\!\s*|\\!\s*,?\s*|\\,)"))
 _SPACED_GROUPS = re.compile(r"(?<![\d.,] )(?<![\d.,_^])" + _GROUPED.format(" ") + r"(?!\s*[/.]?\d)(?! \d)")
@@ -359,11 +363,18 @@ def _magnitude(match: re.Match[str]) -> str:
     return f"\\times10^{{{_MAGNITUDES[word]}}}{rest}"
 
 
+_CHOSEN = re.compile(r"[_^]\s*\{?\s*\w+\s*\}?\s*\\?[a-z]*\{?[CP]\}?\s*_")
+
+
 def trimmed(text: str) -> str:
     """Without the marks around an answer that say nothing: dollars, stars, blanks, a point or comma at the end."""
     while True:
         before = text
-        text = text.strip().strip("*_`") if not text.startswith("*") or text.startswith("**") else text.strip()
+        text = text.strip()
+        if not text.startswith("*") or text.startswith("**"):
+            text = text.strip("*`").rstrip("_")
+            # `_{10}C_3` begins with a subscript, `_so_` is set in italics.
+            text = text if _CHOSEN.match(text) else text.lstrip("_")
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
                 inner = text[len(opening) : -len(closing)]
@@ -412,7 +423,11 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = re.sub(
         r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text
     )
+    text = _ROMAN_SCIENTIFIC.sub(lambda m: f"e{m[1] or m[2] or m[3]}", text)
     text = _ROMAN_UNIT.sub(_roman_unit, text)
+    money = _MONEY.fullmatch(text)
+    if money:
+        text = f"{money[1]}{money[2]}\\text{{dollars}}"
     if "\\" in text:
         text = rewrite_command(text, f"(?:{_FONTS})")
         text = re.sub(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}", r"\1", text)
@@ -456,12 +471,18 @@ _ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
 
 def _roman_unit(match: re.Match[str]) -> str:
     r"""`5\,\mathrm{m\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
-    words = re.split(r"(?:\\[,;: !.]|~|\s|\\cdot|/)+", match[2].strip())
-    return (
-        f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}"
-        if all(map(_ROMAN.fullmatch, words))
-        else match[0]
-    )
+    inner = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", match[2].strip())
+    words = re.split(r"((?:\\[,;: !.]|~|\s|\\cdot(?![a-z])|/)+)", inner)
+    if not all(map(_ROMAN.fullmatch, words[::2])):
+        return match[0]
+    above: list[str] = []
+    below: list[str] = []
+    divided = False
+    for word, joint in zip(words[::2], ["", *words[1::2]], strict=True):
+        divided = divided or "/" in joint
+        plain = re.sub("[{}]", "", word)
+        (below if divided != ("^-" in plain) else above).append(plain.replace("^-1", "").replace("^-", "^"))
+    return f"\\text{{{' '.join(above)}{'/' if below else ''}{' '.join(below)}}}"
 
 
 _WHOLE_TEXTS = {
@@ -505,7 +526,21 @@ _WHOLE_TEXTS = {
     ),
     **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
 }
-_REWRITES = [
+
+
+def _chosen(match: re.Match[str]) -> str:
+    """C with ten below and three above is how many ways there are to choose three of ten."""
+    first, second = match[1] or match[2], match[3] or match[4]
+    of, chosen = max(int(first), int(second)), min(int(first), int(second))
+    below = first if match[0].replace(" ", "")[1] == "_" else second
+    return f"\\binom{{{of}}}{{{chosen}}}" if of >= 3 and int(below) == of else match[0]
+
+
+def _unit_fraction(match: re.Match[str]) -> str:
+    return match[1] or f"\\text{{{match[2].strip()}/{match[3].strip()}}}"
+
+
+_REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), by)
     for pattern, by in (
         (r"^\\text\{\s*(?i:(?:the |my )?(?:final |correct )?(?:answer|result)(?: is)?)\s*[:=]?\s*\}\s*[:=]?", ""),
@@ -519,7 +554,10 @@ _REWRITES = [
         (r"\(\s*(?:\\bmod|\\mod|\\pmod|\\text\{\s*mod\s*\}|mod)\s*\{?(\d+|[a-z])\}?\s*\)", r"\\pmod{\1}"),
         (r"\\pmod\s*(\d+|[a-z])", r"\\pmod{\1}"),
         (r"(?:\\mod|\\bmod|\bmod|\\text\{\s*mod\s*\})\s*\{?(\d+)\}?\s*$", r"\\pmod{\1}"),
-        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
+        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*(C|P)\s*_\s*\{?\s*(\w+)\s*\}?", r"\2(\1,\3)"),
+        (r"(?<![a-zA-Z\\])C\s*_\s*(?:\{(\d+)\}|(\d))\s*\^\s*(?:\{(\d+)\}|(\d))(?!\d)", _chosen),
+        (r"(?<![a-zA-Z\\])C\s*\^\s*(?:\{(\d+)\}|(\d))\s*_\s*(?:\{(\d+)\}|(\d))(?!\d)", _chosen),
+        (r"(\\text\{[^{}]*\})|\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", _unit_fraction),
         (r"(\d*\.\d*)\((\d{1,8})\)(?:\.\.\.)?$", r"\1\\overline{\2}"),
         (r"(?<=\d)\s*_\s*\{?\s*\((\d+)\)\s*\}?", r"_{\1}"),
         (r"(?<=\d)\s*\\text\{\s*(?:in )?base\s*\}\s*(\d+)", r"_{\1}"),

@@ -21,6 +21,9 @@ _FACTORIAL = 3_000
 _GAMMA = 1e6
 _TERMS = 2_000
 
+# C(10, 3) and P(10, 3).
+_COUNTS = {"C": "binomial", "P": "permutations"}
+
 Env = Mapping[str, Any]
 
 
@@ -58,6 +61,8 @@ def exact(node: Node) -> Fraction | None:
         return based(node)
     if kind == "function":
         return _exact_function(node[1], [exact(argument) for argument in node[2]])
+    if kind == "apply" and node[1] in _COUNTS and len(node[2]) == 2:
+        return _exact_function(_COUNTS[node[1]], [exact(argument) for argument in node[2]])
     return None
 
 
@@ -135,6 +140,8 @@ def _exact_function(name: str, arguments: list[Fraction | None]) -> Fraction | N
             return Fraction(math.prod(range(int(first), 0, -2)))
         case "binomial" if whole and 0 <= values[1] <= first <= _FACTORIAL:
             return Fraction(math.comb(int(first), int(values[1])))
+        case "permutations" if whole and 0 <= values[1] <= first <= _FACTORIAL:
+            return Fraction(math.perm(int(first), int(values[1])))
         case "gcd" if whole:
             return Fraction(math.gcd(*(int(value) for value in values)))
         case "lcm" if whole:
@@ -201,6 +208,8 @@ def _evaluate(node: Node, env: Env) -> Any:
         return _power(_evaluate(node[1], env), _evaluate(node[2], env))
     if kind == "function":
         return _function(node[1], [_evaluate(argument, env) for argument in node[2]])
+    if kind == "apply" and node[1] in _COUNTS and len(node[2]) == 2:
+        return _function(_COUNTS[node[1]], [_evaluate(argument, env) for argument in node[2]])
     if kind == "apply":
         return _unknown(node[1], [_evaluate(argument, env) for argument in node[2]])
     if kind == "percent":
@@ -314,10 +323,10 @@ def _function(name: str, arguments: list[Any]) -> Any:
         if abs(first) > _GAMMA:
             raise Undefined("a factorial too large")
         return mp.gamma(first + 1) if name == "factorial" else mp.fac2(first)
-    if name == "binomial":
+    if name in ("binomial", "permutations"):
         if max(abs(first), abs(arguments[1])) > _GAMMA:
             raise Undefined("a binomial too large")
-        return mp.binomial(first, arguments[1])
+        return (mp.binomial if name == "binomial" else mp.ff)(first, arguments[1])
     if name in ("max", "min"):
         return (max if name == "max" else min)(mp.re(value) for value in arguments)
     if name in ("floor", "ceil"):

@@ -130,5 +130,9 @@ def same_quantity(gold: Node, answer: Node, row_unit: str, equal: Callable[[Node
         return False
     if left[1] == right[1]:
         return equal(value, other)
+    if left[0] == (("angle", 1),):
+        # Degrees and radians, exactly.
+        in_degrees = ("/", ("*", ((other if right[1] != 1 else value), ("number", Fraction(180), None))), ("constant", "pi"))
+        return equal(value, in_degrees) if right[1] != 1 else equal(in_degrees, other)
     factor = right[1] / left[1]
     return equal(value, ("*", (other, ("number", factor, None))))
