@@ -325,7 +325,7 @@ def _joins(between: str) -> bool:
         return len(words) <= 10
     # "and", "papers and", "for part (a) and", "and y_2 =".
     return (
-        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
+        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:else|maybe|perhaps|possibly|(?:it )?(?:could|may|might|can) be)?\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
         is not None
     )
 

@@ -714,9 +714,9 @@ def _solutions(node: Node) -> list[_Piece]:
 
 def _solved(term: Node, pieces: list[_Piece]) -> list[_Piece]:
     """The values of the variable in a linear term for which the term lies in these pieces: -x in [1, 2] is x in [-2, -1]."""
-    slope, shift = _line(term)
-    if (slope, shift) == (1, 0):
+    if is_name(term):
         return pieces
+    slope, shift = _line(term)
     found = []
     for low, low_open, high, high_open in pieces:
         ends = ((low - shift) / slope, low_open), ((high - shift) / slope, high_open)
@@ -731,12 +731,13 @@ def _one_sided(left: Node, operator: str, right: Node, variable: Node) -> list[_
     if left != variable:
         return [(mpf("-inf"), True, mpf("inf"), True)]
     bound = _bound(right)
-    if variable[0] == "function" and variable[1] == "abs" and is_name(variable[2][0]):
-        inside = [(-bound, operator == "<", bound, operator == "<")]
+    if variable[0] == "function" and variable[1] == "abs":
+        inside = variable[2][0]
         if operator in ("<", "<="):
-            return inside
+            return _solved(inside, [(-bound, operator == "<", bound, operator == "<")])
         if operator in (">", ">="):
-            return [(mpf("-inf"), True, -bound, operator == ">"), (bound, operator == ">", mpf("inf"), True)]
+            outside = [(mpf("-inf"), True, -bound, operator == ">"), (bound, operator == ">", mpf("inf"), True)]
+            return _solved(inside, outside)
         raise Undefined("an absolute value unequal to")
     slope, shift = _line(variable)
     value = (bound - shift) / slope
