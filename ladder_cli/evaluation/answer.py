@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""Where the answer of a completion stands. The only place that knows what a box is. Imports no torch.
 
 A completion is read in this order; the first that is there decides:
@@ -325,7 +324,10 @@ def _joins(between: str) -> bool:
         return len(words) <= 10
     # "and", "papers and", "for part (a) and", "and y_2 =".
     return (
-        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:else|maybe|perhaps|possibly|(?:it )?(?:could|may|might|can) be)?\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
+        re.fullmatch(
+            r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:else|maybe|perhaps|possibly|(?:it )?(?:could|may|might|can) be)?\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?",
+            words,
+        )
         is not None
     )
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, and nothing of this project.
 
 `normal_form` takes an answer as it was written and returns the string that `expression.py` reads: braces and commands
@@ -162,7 +161,8 @@ _NAME_BEFORE_ARGUMENT = re.compile(r"(?<![a-zA-Z\\])(sqrt|exp|sin|cos|tan|ln|log
 # Units that are written without \text and can hardly be a product of variables.
 _UNIT_WORDS = (
     "kilomet(?:er|re)s?|centimet(?:er|re)s?|millimet(?:er|re)s?|met(?:er|re)s?|miles?|feet|foot|inch(?:es)?|yards?"
-    "|seconds?|secs?|minutes?|mins?|hours?|(?<=[\d/])hrs?|(?<=[\d/r]\s)hrs?|days?|weeks?|months?|years?|degrees?|radians?|rad|dollars?|cents?|euros?"
+    r"|seconds?|secs?|minutes?|mins?|hours?|(?<=[\d/])hrs?|(?<=[\d/r]\s)hrs?|days?|weeks?|months?|years?"
+    "|degrees?|radians?|rad|dollars?|cents?|euros?"
     "|pounds?|grams?|kilograms?|lit(?:er|re)s?|gallons?|units?|percent(?:age)?|pct|square|cubic|sq|mph|kmh|kph|km|cm|mm|nm"
     "|dm|kg|mg|ml|mL|ft|yd|lbs?|oz|Hz|kHz|MHz|GHz|eV|keV|MeV|GeV|kJ|mol|dollars|USD|EUR|people|ways|times|points?|deg|amu"
     "|erg|ergs|Pa|kPa|kW|rpm|gal|pm|am"

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The value of an expression: exact where it is rational, to any number of digits otherwise. Imports no torch.
 
 Nothing here may run on: powers, factorials and sums beyond a size raise `Undefined` before they are computed.
@@ -12,7 +11,7 @@ from typing import Any
 
 from mpmath import mp, mpc, mpf
 
-from ladder_cli.evaluation.expression import Node
+from ladder_cli.evaluation.nodes import Node
 
 # Sizes beyond which nothing is computed: bits of an exact number, bits of a number's exponent, terms of a sum.
 _EXACT_BITS = 20_000

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""Units of measurement: which are the same, which are another. Imports no torch.
 
 A unit that only one side writes is left out, for a question names it. Where both write one they must agree: known units
@@ -10,7 +9,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from ladder_cli.evaluation.expression import Node
+from ladder_cli.evaluation.nodes import Node
 
 # Unit -> what it measures, and how much of it.
 _KNOWN: dict[str, tuple[str, Fraction]] = {}
@@ -114,6 +113,11 @@ def _value_and_unit(node: Node) -> tuple[Node, str]:
     return node, ""
 
 
+def _from_radians(value: Node) -> Node:
+    """In degrees."""
+    return ("/", ("*", (value, ("number", Fraction(180), None))), ("constant", "pi"))
+
+
 def same_quantity(gold: Node, answer: Node, row_unit: str, equal: Callable[[Node, Node], bool]) -> bool:
     """Compare two values of which at least one has a unit.
 
@@ -132,7 +136,8 @@ def same_quantity(gold: Node, answer: Node, row_unit: str, equal: Callable[[Node
         return equal(value, other)
     if left[0] == (("angle", 1),):
         # Degrees and radians, exactly.
-        in_degrees = ("/", ("*", ((other if right[1] != 1 else value), ("number", Fraction(180), None))), ("constant", "pi"))
-        return equal(value, in_degrees) if right[1] != 1 else equal(in_degrees, other)
+        if right[1] != 1:
+            return equal(value, _from_radians(other))
+        return equal(_from_radians(value), other)
     factor = right[1] / left[1]
     return equal(value, ("*", (other, ("number", factor, None))))

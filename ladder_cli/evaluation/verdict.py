@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
 
 `answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
