@@ -36,7 +36,8 @@ _TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end)\|>|</s>|<eos>|<
 _RETRACTED = re.compile(
     r"\b(?:no|not|wait|wrong|actually|correct(?:ing|ion|ed)?|mistake|but|instead|however|hmm+|rather|oops|sorry|scratch|"
     r"retract|recheck|re-check|thus|therefore|hence|so|then|final|finally|gives|get|becomes|which|equals|simplif\w+|"
-    r"i\.e\.|that is|in other words|or rather|approximately|answer)\b|=>|->|→|⇒|\\to\b|\\(?:Right|right)arrow|\\implies|≈|\\approx",
+    r"i\.e\.|that is|in other words|or rather|approximately|answer)\b|=>|->|→|⇒|\\to\b|\\(?:Right|"
+    r"right)arrow|\\implies|≈|\\approx",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
@@ -53,7 +54,9 @@ _FINAL = re.compile(
 )
 _ANSWER_IS = re.compile(
     r"(?:\*\*|__)?\s*(?:final\s+|correct\s+)?(?:answers?|results?|solutions?|réponse|respuesta|antwort|ответ|答案)\s*(?:\*\*|__)?"
-    r"\s*(?:(?:is|are|was|would be|must be|should be|will be|es|est|ist)\b|是|为|:|：|=)+\s*(?:\*\*|__)?\s*(?::|=|is\b)?|(?:^|\n)\s*(?:#+\s*)?(?:\*\*|__)?\s*(?:final )?answer\s*(?:\*\*|__)?\s*\n|####|(?:option|choice)(?:\s+is)?:?\s+(?=\W*[A-J]\b)",
+    r"\s*(?:(?:is|are|was|would be|must be|should be|will be|es|est|ist)\b|是|为|:|：|=)+\s*(?:\*\*|"
+    r"__)?\s*(?::|=|is\b)?|(?:^|\n)\s*(?:#+\s*)?(?:\*\*|__)?\s*(?:final )?answer\s*(?:\*\*|__)?\s*\n|"
+    r"####|(?:option|choice)(?:\s+is)?:?\s+(?=\W*[A-J]\b)",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -63,7 +66,8 @@ _MATH = re.compile(
     re.DOTALL,
 )
 _PLAIN_NUMBER = re.compile(
-    r"(?<![\w.\\^_{/])(?P<sign>[-+−–]\s?)?(?:(?P<currency>\\?\$|€|£)\s?)?(?P<value>\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?(?![\d])|\d+(?:[.,]\d+)?|\.\d+)"
+    r"(?<![\w.\\^_{/])(?P<sign>[-+−–]\s?)?(?:(?P<currency>\\?\$|€|£)\s?)?"
+    r"(?P<value>\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?(?![\d])|\d+(?:[.,]\d+)?|\.\d+)"
     r"(?P<exponent>[eE][+-]?\d+)?(?P<bottom>\s?/\s?\d+(?:\.\d+)?)?(?P<percent>\s?(?:\\?%|percent\b|pct\b))?"
     r"(?![\w^_/]|[.,]\d)(?P<unit>m[²³])?|(?<![\w.\\^_{/])(?P<number_with_unit>\d{1,3}(?:,\d{3})*(?:\.\d+)?)(?=(?:cm|mm|km|m|kg|g)[²³]?(?!\w))"
 )
@@ -186,7 +190,8 @@ def find_boxes(text: str) -> list[_Box]:
             content = text[opened + 1 : end]
             inner_boxes = [content] if _BOX.search(content) is None else [box.content for box in find_boxes(content)]
             complete = [inner for inner in inner_boxes if inner is not None and inner.strip()]
-            found.append(_Box(match.start(), end + 1, ", ".join(complete) if complete else (content if _BOX.search(content) is None else "")))  # fmt: skip
+            only_blank = content if _BOX.search(content) is None else ""
+            found.append(_Box(match.start(), end + 1, ", ".join(complete) or only_blank))
             position = end + 1
         elif following == "(":
             end = text.find(")", opened)
@@ -325,7 +330,8 @@ def _joins(between: str) -> bool:
     # "and", "papers and", "for part (a) and", "and y_2 =".
     return (
         re.fullmatch(
-            r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:else|maybe|perhaps|possibly|(?:it )?(?:could|may|might|can) be)?\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?",
+            r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:else|maybe|perhaps|possibly|(?:it )?(?:could|may|might|"
+            r"can) be)?\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?",
             words,
         )
         is not None

@@ -1,7 +1,8 @@
 r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
 
 The kinds are told apart here and compared part by part; `values.py` compares what has one value, `points.py`
-expressions in symbols, `equations.py` and `real_sets.py` what relations say, `ratios.py` ratios and times, `units.py` quantities.
+expressions in symbols, `equations.py` and `real_sets.py` what relations say, `ratios.py` ratios and times, `units.py`
+quantities.
 """
 
 from collections.abc import Callable, Iterator

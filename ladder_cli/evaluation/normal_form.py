@@ -1,4 +1,4 @@
-r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, and nothing of this project.
+r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, nothing of this project.
 
 `normal_form` takes an answer as it was written and returns the string that `expression.py` reads: braces and commands
 that only change the look are gone, characters are commands, words stand in `\text{}`, numbers are plain. It never
@@ -127,10 +127,15 @@ _FONTS = (
     "|mathrel|ensuremath|pmb|bf|rm|it|underline|uline|emph|mathstrut|smash"
 )
 _TEXTS = "text|textbf|textit|textrm|textnormal|textsf|texttt|textup|textsc|textmd|mbox|hbox|operatorname\\*?"
-_SIZES = re.compile(r"\\(?:m?left|m?right|middle|[bB]ig{1,2}[lrm]?|bigm|displaystyle|textstyle|scriptstyle|limits|nolimits|"
+_SIZES = re.compile(
+    r"\\(?:m?left|m?right|middle|[bB]ig{1,2}[lrm]?|bigm|displaystyle|textstyle|scriptstyle|limits|"
+    r"nolimits|"
                     r"nonumber|strut|mathstrut|allowbreak|boldmath|normalsize|Large|large|small|Huge|huge|relax|"
                     r"par|noindent|centering|hfill|qed|blacksquare|square|checkmark)(?![a-zA-Z])\.?")  # fmt: skip
-_SPACES = re.compile(r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|~|[\s\u00a0\u2000-\u200a\u202f\u205f\u3000]+")  # fmt: skip
+_SPACES = re.compile(
+    r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|"
+    r"~|[\s\u00a0\u2000-\u200a\u202f\u205f\u3000]+"
+)
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac", "rac": "frac",
     "dbinom": "binom", "tbinom": "binom",
@@ -138,7 +143,8 @@ _SYNONYMS = {
     "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lVert": "\\|", "rVert": "\\|",
     "Vert": "\\|",
     "varnothing": "emptyset", "geqslant": "ge", "geqq": "ge", "geq": "ge", "leqslant": "le", "leqq": "le", "leq": "le",
-    "gt": ">", "lt": "<", "neq": "ne", "simeq": "approx", "cong": "approx", "thickapprox": "approx", "approxeq": "approx",
+    "gt": ">", "lt": "<", "neq": "ne", "simeq": "approx", "cong": "approx", "thickapprox": "approx",
+    "approxeq": "approx",
     "ast": "cdot", "bullet": "cdot", "centerdot": "cdot", "colon": ":", "lor": "or", "vee": "or", "land": "and",
     "degree": "circ ", "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "dots": "ldots", "cdots": "ldots",
     "dotsc": "ldots", "dotsb": "ldots", "infin": "infty", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cotg": "cot",
@@ -187,7 +193,10 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot|overbar)\s*\{?\s*(\d
 _DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{2,6}(?=(?:\d+))|\d)(?:(?<=\d\d)\2|\2\2)\2*\s*(?:\\ldots|\.\.\.+)")
 _SCIENTIFIC = re.compile(r"(?<![a-zA-Z\\\d.])(\d+\.?\d*|\.\d+)\s*[eE]\s*([+-]?\d+)(?![\d.a-zA-Z])")
 # 1.5\mathrm{e}{-3}, 1.5\text{e-3}.
-_ROMAN_SCIENTIFIC = re.compile(r"(?<=\d)\s*\\(?:mathrm|text|textrm|rm)\s*\{\s*[eE]\s*(?:\}\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]\d+))|([+-]?\d+)\s*\})")  # fmt: skip
+_ROMAN_SCIENTIFIC = re.compile(
+    r"(?<=\d)\s*\\(?:mathrm|text|textrm|rm)\s*\{\s*[eE]\s*(?:\}\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]\d+))|"
+    r"([+-]?\d+)\s*\})"
+)
 _MONEY = re.compile(r"(-?)\\\$\s*(-?\d[\d.,]*(?:(?:\{,\}|\\,|,\\!)\d{3})*)")
 _GROUPED = r"\d{{1,3}}(?:{0}\d{{3}})+(?![\d])"
 _BRACED_GROUPS = re.compile(r"(?<![\d.])" + _GROUPED.format(r"(?:\s*\{\s*,\s*\}\s*|,\s*\\!\s*|\\!\s*,?\s*|\\,)"))
@@ -195,11 +204,21 @@ _SPACED_GROUPS = re.compile(r"(?<![\d.,] )(?<![\d.,_^])" + _GROUPED.format(" ") 
 _COMMA_GROUPS = re.compile(r"(?<![\d.,_^])" + _GROUPED.format(",") + r"(?!,\d)")
 _MIXED = re.compile(r"(?<![\d.^_,/*}] )(?<![\d.^_/*}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.]|\s*\^)")
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MAGNITUDE = re.compile(r"(?<=[\d}])\s*(?:\\text\{\s*(hundred|thousand|million|billion|trillion)\b\s*|\b(hundred|thousand|million|billion|trillion)\b)")  # fmt: skip
+_MAGNITUDE = re.compile(
+    r"(?<=[\d}])\s*(?:\\text\{\s*(hundred|thousand|million|billion|trillion)\b\s*|\b(hundred|thousand|"
+    r"million|billion|trillion)\b)"
+)
 _DIGITS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
            "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}  # fmt: skip
-_BASE_WORD = re.compile(rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|_({'|'.join(_DIGITS)})(?![a-z])")  # fmt: skip
-_IN_BASE = re.compile(rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)")  # fmt: skip
+_BASE_WORD = re.compile(
+    rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|"
+    rf"_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|"
+    rf"_({'|'.join(_DIGITS)})(?![a-z])"
+)
+_IN_BASE = re.compile(
+    rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|"
+    rf"(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)"
+)
 
 
 # What `\frac`, `\boxed`, `\alpha`, `\vec`, `\text` become where a string was unescaped once too often.
@@ -382,7 +401,8 @@ def trimmed(text: str) -> str:
                     text = inner
         if text.endswith("...") or text.endswith("\\ldots"):
             return text
-        while text and text[-1] in ".,;:!" and not text.endswith("\\" + text[-1]) and (text[-1] != "!" or text[:-1].endswith(".")):  # fmt: skip
+        # A point, but no factorial, and not the space `\\,`.
+        while (text.endswith((".", ",", ";", ":")) and text[-2:-1] != "\\") or text.endswith(".!"):
             text = text[:-1].rstrip()
         if re.search(r"\\[,;: !]$", text):
             text = text[:-2]
@@ -598,7 +618,7 @@ def _one_number(text: str) -> bool:
 
 
 def squeezed(text: str) -> str:
-    """The string that is compared where an answer cannot be read: its normal form without blanks and braces' variants."""
+    """The string that is compared where an answer cannot be read: its normal form without blanks."""
     text = normal_form(text)
     if len(text) > LONGEST:
         return text

@@ -31,7 +31,7 @@ class Undefined(Exception):
 
 
 def exact(node: Node) -> Fraction | None:
-    """The exact value of an expression of rational numbers; None where it is not rational, or too large to write out."""
+    """The exact value of an expression; None where it is not rational, or too large to write out."""
     kind = node[0]
     if kind == "number":
         value = node[1]
@@ -255,7 +255,8 @@ def _add(left: Any, right: Any) -> Any:
 
 def _multiply(left: Any, right: Any) -> Any:
     if isinstance(left, list) and isinstance(right, list):
-        return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*right, strict=True)] for row in left]  # fmt: skip
+        columns = list(zip(*right, strict=True))
+        return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in columns] for row in left]
     if isinstance(left, list):
         return _scale(right, left)
     return _scale(left, right)
@@ -287,7 +288,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _odd_root(exponent: Any) -> int | None:
-    """The sign of a negative number to a fraction with an odd denominator, such as -8 to 1/3; None for other exponents."""
+    """The sign of a negative number to such a power as 1/3 (its denominator is odd); None for other exponents."""
     if exponent == mp.floor(exponent):
         return None
     for denominator in (3, 5, 7, 9):
@@ -374,7 +375,8 @@ def _series(node: Node, env: Env) -> Any:
         # Compared by its parts: two sums with the same parts have the same value.
         key = variable[1]
         inner = _evaluate(body, {**env, key: mpf(1) / 7}), _evaluate(body, {**env, key: mpf(5) / 3})
-        return _unknown(name, [*inner, start if not mp.isinf(start) else mpf(10) ** 9, end if not mp.isinf(end) else mpf(10) ** 9])  # fmt: skip
+        ends = [mpf(10) ** 9 if mp.isinf(limit) else limit for limit in (start, end)]
+        return _unknown(name, [*inner, *ends])
     total = mpf(0) if name == "sum" else mpf(1)
     for step in range(int(start), int(end) + 1):
         value = _scalar(_evaluate(body, {**env, variable[1]: mpf(step)}))

@@ -26,7 +26,8 @@ ACCENTS = frozenset((
 ))  # fmt: skip
 OPERATORS = {
     "=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\approx": "~", "\\in": "in",
-    "\\notin": "notin", "\\equiv": "===", "\\sim": "~~", "\\subset": "subset", "\\subseteq": "subseteq", "\\mapsto": "mapsto",
+    "\\notin": "notin", "\\equiv": "===", "\\sim": "~~", "\\subset": "subset", "\\subseteq": "subseteq",
+    "\\mapsto": "mapsto",
     "\\rightarrow": "mapsto", "\\parallel": "parallel", "\\perp": "perp", "\\propto": "propto", "\\doteq": "~",
 }  # fmt: skip
 UNKNOWN_FUNCTIONS = frozenset("fghFGHW")

@@ -59,7 +59,7 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
-    """What a unit measures (kinds with their powers) and how much of it one is; None if a word in it is no known unit."""
+    """What a unit measures (kinds with their powers), and how much of it one is; None if it has an unknown word."""
     text = unit.replace("\\text", "").replace("{", "").replace("}", "").replace("$", "").replace("\\", "")
     text = text.replace("%", " percent ")
     text = re.sub(r"\bper\b", "/", text.replace("cdot", " ").replace("^circ", "degree").replace("°", "degree"))
@@ -97,7 +97,12 @@ def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
 
 
 def _known(word: str) -> tuple[str, Fraction] | None:
-    for name in (word, word.lower() if len(word) > 2 else word, word.rstrip("s") if len(word) > 2 else word, word.lower().rstrip("s") if len(word) > 3 else word):  # fmt: skip
+    for name in (
+        word,
+        word.lower() if len(word) > 2 else word,
+        word.rstrip("s") if len(word) > 2 else word,
+        word.lower().rstrip("s") if len(word) > 3 else word,
+    ):
         if name in _KNOWN:
             return _KNOWN[name]
     return None

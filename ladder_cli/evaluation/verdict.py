@@ -116,7 +116,7 @@ def unread(gold: str, rule: GoldRule) -> str | None:
 
 
 def _shuffled(node: Any) -> Any:
-    """The same expression, otherwise built: products and sums turned round, so that only its value can show it equal."""
+    """The same expression with sums and products turned round, so that only its value can show it equal."""
     if not isinstance(node, tuple):
         return node
     if node and node[0] in ("+", "*") and not any(item[0] == "matrix" for item in walk(node)):
