@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""Where the answer of a completion stands. The only place that knows what a box is. Imports no torch.
 
 A completion is read in this order; the first that is there decides:
@@ -37,7 +36,8 @@ _TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end)\|>|</s>|<eos>|<
 _RETRACTED = re.compile(
     r"\b(?:no|not|wait|wrong|actually|correct(?:ing|ion|ed)?|mistake|but|instead|however|hmm+|rather|oops|sorry|scratch|"
     r"retract|recheck|re-check|thus|therefore|hence|so|then|final|finally|gives|get|becomes|which|equals|simplif\w+|"
-    r"i\.e\.|that is|in other words|or rather|approximately|answer)\b|=>|->|→|⇒|\\to\b|\\(?:Right|right)arrow|\\implies|≈|\\approx",
+    r"i\.e\.|that is|in other words|or rather|approximately|answer)\b|=>|->|→|⇒|\\to\b|\\(?:Right|"
+    r"right)arrow|\\implies|≈|\\approx",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
@@ -54,7 +54,9 @@ _FINAL = re.compile(
 )
 _ANSWER_IS = re.compile(
     r"(?:\*\*|__)?\s*(?:final\s+|correct\s+)?(?:answers?|results?|solutions?|réponse|respuesta|antwort|ответ|答案)\s*(?:\*\*|__)?"
-    r"\s*(?:(?:is|are|was|would be|must be|should be|will be|es|est|ist)\b|是|为|:|：|=)+\s*(?:\*\*|__)?\s*(?::|=|is\b)?|(?:^|\n)\s*(?:#+\s*)?(?:\*\*|__)?\s*(?:final )?answer\s*(?:\*\*|__)?\s*\n|####|(?:option|choice)(?:\s+is)?:?\s+(?=\W*[A-J]\b)",
+    r"\s*(?:(?:is|are|was|would be|must be|should be|will be|es|est|ist)\b|是|为|:|：|=)+\s*(?:\*\*|"
+    r"__)?\s*(?::|=|is\b)?|(?:^|\n)\s*(?:#+\s*)?(?:\*\*|__)?\s*(?:final )?answer\s*(?:\*\*|__)?\s*\n|"
+    r"####|(?:option|choice)(?:\s+is)?:?\s+(?=\W*[A-J]\b)",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
@@ -64,12 +66,16 @@ _MATH = re.compile(
     re.DOTALL,
 )
 _PLAIN_NUMBER = re.compile(
-    r"(?<![\w.\\^_{/])(?P<sign>[-+−–]\s?)?(?:(?P<currency>\\?\$|€|£)\s?)?(?P<value>\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?(?![\d])|\d+(?:[.,]\d+)?|\.\d+)"
+    r"(?<![\w.\\^_{/])(?P<sign>[-+−–]\s?)?(?:(?P<currency>\\?\$|€|£)\s?)?"
+    r"(?P<value>\d{1,3}(?:[, ]\d{3})+(?:\.\d+)?(?![\d])|\d+(?:[.,]\d+)?|\.\d+)"
     r"(?P<exponent>[eE][+-]?\d+)?(?P<bottom>\s?/\s?\d+(?:\.\d+)?)?(?P<percent>\s?(?:\\?%|percent\b|pct\b))?"
     r"(?![\w^_/]|[.,]\d)(?P<unit>m[²³])?|(?<![\w.\\^_{/])(?P<number_with_unit>\d{1,3}(?:,\d{3})*(?:\.\d+)?)(?=(?:cm|mm|km|m|kg|g)[²³]?(?!\w))"
 )
 _SENTENCE = re.compile(r"(?<=[^\s\d])[.!?](?=\s|$)|(?<=\d)\.(?=\s|$)|\n")
-_LIST_WORDS = re.compile(r"\s*(?:,|;|,?\s*and\s|,?\s*or\s|\s)\s*\Z", re.IGNORECASE)
+_ALL_HOLD = re.compile(r"\b(?:values|solutions|roots)\b[^.?!]*\bare\b[^.?!]*\Z")
+_BOTH = re.compile(r"\bboth (?:values|solutions|roots|of (?:them|these))\b")
+_MORE_LETTERS = re.compile(r"(?:\W*(?:,|/|&|\band\b|\bor\b)\W*[A-J](?![\w']))+")
+_OR = re.compile(r"(?<![a-zA-Z])or(?![a-zA-Z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,8 @@ def find_boxes(text: str) -> list[_Box]:
             content = text[opened + 1 : end]
             inner_boxes = [content] if _BOX.search(content) is None else [box.content for box in find_boxes(content)]
             complete = [inner for inner in inner_boxes if inner is not None and inner.strip()]
-            found.append(_Box(match.start(), end + 1, ", ".join(complete) if complete else (content if _BOX.search(content) is None else "")))  # fmt: skip
+            only_blank = content if _BOX.search(content) is None else ""
+            found.append(_Box(match.start(), end + 1, ", ".join(complete) or only_blank))
             position = end + 1
         elif following == "(":
             end = text.find(")", opened)
@@ -241,7 +248,10 @@ def _boxed(text: str, found: list[_Box], parts: int, notes: list[str], truncated
     if len(filled) < len(found):
         notes.append("empty boxes were passed over")
     group = _together(text, filled, parts, notes)
-    contents = list(dict.fromkeys(box.content.strip() for box in group if box.content is not None))
+    contents = [box.content.strip() for box in group if box.content is not None]
+    if len(contents) != parts:
+        # The same answer given twice is one answer, unless the gold has as many parts.
+        contents = list(dict.fromkeys(contents))
     if len(group) < len(filled):
         notes.append(
             f"the last of {len(filled)} boxes" if len(group) == 1 else f"the last {len(group)} of {len(filled)} boxes"
@@ -266,19 +276,20 @@ def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> li
 
     Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
     `$\boxed{2}, \boxed{3}$` gives two answers. `$\boxed{2}$ and $\boxed{3}$` is judged by its last box then, as the
-    MATH set is.
+    MATH set is. "Or" offers alternatives, of which none is the answer, unless the text says that all of them hold.
     """
     group = [filled[-1]]
     for box in reversed(filled[:-1]):
         between = text[box.end : group[0].start]
         if not _joins(between):
             break
-        if parts == 1 and _ends_a_formula(between):
+        hedged = _OR.search(between) and not _ALL_HOLD.search(text[max(0, box.start - 150) : box.start])
+        if parts == 1 and _ends_a_formula(between) and not (hedged and not _BOTH.search(text, filled[-1].end)):
             notes.append("a box in a formula of its own is another statement: the last one counts")
             break
         group.insert(0, box)
-    distinct = list(dict.fromkeys((box.content or "").strip() for box in group))
-    if parts > 1 and sum(_holds(content) for content in distinct) < parts and len(filled) > len(group):
+    held = [(box.content or "").strip() for box in group]
+    if parts > 1 and sum(map(_holds, held)) < parts and len(filled) > len(group):
         wider = list(group)
         for box in reversed(filled[: -len(group)]):
             between = text[box.end : wider[0].start]
@@ -286,7 +297,7 @@ def _together(text: str, filled: list[_Box], parts: int, notes: list[str]) -> li
                 break
             wider.insert(0, box)
         contents = list(dict.fromkeys((box.content or "").strip() for box in wider))
-        if len(contents) == parts:
+        if parts in (len(contents), len(wider)):
             return wider
     return group
 
@@ -318,7 +329,11 @@ def _joins(between: str) -> bool:
         return len(words) <= 10
     # "and", "papers and", "for part (a) and", "and y_2 =".
     return (
-        re.fullmatch(r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?", words)
+        re.fullmatch(
+            r"[^.?!:=]*(?:,|;|\b(?:and|or)\b)\s*(?:else|maybe|perhaps|possibly|(?:it )?(?:could|may|might|"
+            r"can) be)?\s*(?:[a-zA-Z]\w*(?:_\w+)?\s*(?:\([a-z]\))?\s*=)?",
+            words,
+        )
         is not None
     )
 
@@ -356,7 +371,8 @@ def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
             r"(?:\W|\\(?:text|textbf|mathrm|boxed)\b|option\b|choice\b)*([A-J])(?![\w'])", rest, re.IGNORECASE
         )
         if chosen and chosen[1].isupper():
-            return chosen[1]
+            more = _MORE_LETTERS.match(rest, chosen.end())
+            return chosen[1] if more is None else f"{chosen[1]}, {', '.join(re.findall('[A-J]', more[0]))}"
     display = re.match(r"\s*(?:\$\$|\\\[)", rest)
     if display:
         formula = _MATH.match(rest.lstrip())

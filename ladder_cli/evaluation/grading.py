@@ -27,7 +27,7 @@ DEFAULT_WORKERS = 2
 DEFAULT_SECONDS = 5.0
 MEMORY_LIMIT_BYTES = 2 * 2**30
 # To be raised when the modules that `verdict.py` names come to judge anything differently.
-RULES_VERSION = 2
+RULES_VERSION = 3
 _START_SECONDS = 120.0
 _STARTS = 5  # times that a worker may die before its first answer
 # Deaths of workers at one answer before its verdict is a crash: by SIGKILL, which somebody else must have sent, and by

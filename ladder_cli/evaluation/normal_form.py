@@ -1,5 +1,4 @@
-# ruff: noqa: E501
-r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, and nothing of this project.
+r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, nothing of this project.
 
 `normal_form` takes an answer as it was written and returns the string that `expression.py` reads: braces and commands
 that only change the look are gone, characters are commands, words stand in `\text{}`, numbers are plain. It never
@@ -8,6 +7,7 @@ drops a letter that could be a variable, and never makes a number out of a tuple
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 # Longer strings are no answers that anybody could read: only their blanks are taken out.
@@ -127,10 +127,15 @@ _FONTS = (
     "|mathrel|ensuremath|pmb|bf|rm|it|underline|uline|emph|mathstrut|smash"
 )
 _TEXTS = "text|textbf|textit|textrm|textnormal|textsf|texttt|textup|textsc|textmd|mbox|hbox|operatorname\\*?"
-_SIZES = re.compile(r"\\(?:m?left|m?right|middle|[bB]ig{1,2}[lrm]?|bigm|displaystyle|textstyle|scriptstyle|limits|nolimits|"
+_SIZES = re.compile(
+    r"\\(?:m?left|m?right|middle|[bB]ig{1,2}[lrm]?|bigm|displaystyle|textstyle|scriptstyle|limits|"
+    r"nolimits|"
                     r"nonumber|strut|mathstrut|allowbreak|boldmath|normalsize|Large|large|small|Huge|huge|relax|"
                     r"par|noindent|centering|hfill|qed|blacksquare|square|checkmark)(?![a-zA-Z])\.?")  # fmt: skip
-_SPACES = re.compile(r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|~|[\s\u00a0\u2000-\u200a\u202f\u205f\u3000]+")  # fmt: skip
+_SPACES = re.compile(
+    r"(?<!\\)\\(?:[,;:> ]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|enspace(?![a-zA-Z])|thinspace(?![a-zA-Z]))|"
+    r"~|[\s\u00a0\u2000-\u200a\u202f\u205f\u3000]+"
+)
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "nicefrac": "frac", "sfrac": "frac", "rac": "frac",
     "dbinom": "binom", "tbinom": "binom",
@@ -138,7 +143,8 @@ _SYNONYMS = {
     "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "lVert": "\\|", "rVert": "\\|",
     "Vert": "\\|",
     "varnothing": "emptyset", "geqslant": "ge", "geqq": "ge", "geq": "ge", "leqslant": "le", "leqq": "le", "leq": "le",
-    "gt": ">", "lt": "<", "neq": "ne", "simeq": "approx", "cong": "approx", "thickapprox": "approx", "approxeq": "approx",
+    "gt": ">", "lt": "<", "neq": "ne", "simeq": "approx", "cong": "approx", "thickapprox": "approx",
+    "approxeq": "approx",
     "ast": "cdot", "bullet": "cdot", "centerdot": "cdot", "colon": ":", "lor": "or", "vee": "or", "land": "and",
     "degree": "circ ", "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "dots": "ldots", "cdots": "ldots",
     "dotsc": "ldots", "dotsb": "ldots", "infin": "infty", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cotg": "cot",
@@ -161,7 +167,8 @@ _NAME_BEFORE_ARGUMENT = re.compile(r"(?<![a-zA-Z\\])(sqrt|exp|sin|cos|tan|ln|log
 # Units that are written without \text and can hardly be a product of variables.
 _UNIT_WORDS = (
     "kilomet(?:er|re)s?|centimet(?:er|re)s?|millimet(?:er|re)s?|met(?:er|re)s?|miles?|feet|foot|inch(?:es)?|yards?"
-    "|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|degrees?|radians?|rad|dollars?|cents?|euros?"
+    r"|seconds?|secs?|minutes?|mins?|hours?|(?<=[\d/])hrs?|(?<=[\d/r]\s)hrs?|days?|weeks?|months?|years?"
+    "|degrees?|radians?|rad|dollars?|cents?|euros?"
     "|pounds?|grams?|kilograms?|lit(?:er|re)s?|gallons?|units?|percent(?:age)?|pct|square|cubic|sq|mph|kmh|kph|km|cm|mm|nm"
     "|dm|kg|mg|ml|mL|ft|yd|lbs?|oz|Hz|kHz|MHz|GHz|eV|keV|MeV|GeV|kJ|mol|dollars|USD|EUR|people|ways|times|points?|deg|amu"
     "|erg|ergs|Pa|kPa|kW|rpm|gal|pm|am"
@@ -185,28 +192,45 @@ _FRACTION_CHARACTER = re.compile("[¼-¾⅐-⅞↉]")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot|overbar)\s*\{?\s*(\d+)\s*\}?(?:\s*\\dot\s*\{?(\d)\}?)?")
 _DOTTED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d{2,6}(?=(?:\d+))|\d)(?:(?<=\d\d)\2|\2\2)\2*\s*(?:\\ldots|\.\.\.+)")
 _SCIENTIFIC = re.compile(r"(?<![a-zA-Z\\\d.])(\d+\.?\d*|\.\d+)\s*[eE]\s*([+-]?\d+)(?![\d.a-zA-Z])")
+# 1.5\mathrm{e}{-3}, 1.5\text{e-3}.
+_ROMAN_SCIENTIFIC = re.compile(
+    r"(?<=\d)\s*\\(?:mathrm|text|textrm|rm)\s*\{\s*[eE]\s*(?:\}\s*(?:\{\s*([+-]?\d+)\s*\}|([+-]\d+))|"
+    r"([+-]?\d+)\s*\})"
+)
+_MONEY = re.compile(r"(-?)\\\$\s*(-?\d[\d.,]*(?:(?:\{,\}|\\,|,\\!)\d{3})*)")
 _GROUPED = r"\d{{1,3}}(?:{0}\d{{3}})+(?![\d])"
 _BRACED_GROUPS = re.compile(r"(?<![\d.])" + _GROUPED.format(r"(?:\s*\{\s*,\s*\}\s*|,\s*\\!\s*|\\!\s*,?\s*|\\,)"))
 _SPACED_GROUPS = re.compile(r"(?<![\d.,] )(?<![\d.,_^])" + _GROUPED.format(" ") + r"(?!\s*[/.]?\d)(?! \d)")
 _COMMA_GROUPS = re.compile(r"(?<![\d.,_^])" + _GROUPED.format(",") + r"(?!,\d)")
 _MIXED = re.compile(r"(?<![\d.^_,/*}] )(?<![\d.^_/*}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.]|\s*\^)")
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MAGNITUDE = re.compile(r"(?<=[\d}])\s*(?:\\text\{\s*(hundred|thousand|million|billion|trillion)\b\s*|\b(hundred|thousand|million|billion|trillion)\b)")  # fmt: skip
+_MAGNITUDE = re.compile(
+    r"(?<=[\d}])\s*(?:\\text\{\s*(hundred|thousand|million|billion|trillion)\b\s*|\b(hundred|thousand|"
+    r"million|billion|trillion)\b)"
+)
 _DIGITS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
            "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}  # fmt: skip
-_BASE_WORD = re.compile(rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|_({'|'.join(_DIGITS)})(?![a-z])")  # fmt: skip
-_IN_BASE = re.compile(rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)")  # fmt: skip
+_BASE_WORD = re.compile(
+    rf"_\{{?\s*\\text\{{\s*(?:base[ -]*)?({'|'.join(_DIGITS)}|\d+)\s*\}}\s*\}}?|"
+    rf"_\{{\s*(?:base\s*)?({'|'.join(_DIGITS)}|(?<=base )\d+|(?<=base)\d+)\s*\}}|"
+    rf"_({'|'.join(_DIGITS)})(?![a-z])"
+)
+_IN_BASE = re.compile(
+    rf"(?<=\d)\s*\\text\{{\s*(?:\(|in\s+)?base[ -]*({'|'.join(_DIGITS)}|\d+)\s*\)?\s*\}}|"
+    rf"(?<=\d)\s+(?:in )?base ({'|'.join(_DIGITS)}|\d+)"
+)
 
 
 # What `\frac`, `\boxed`, `\alpha`, `\vec`, `\text` become where a string was unescaped once too often.
-_UNESCAPED = str.maketrans({"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"})
+_UNESCAPED = {"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"}
 
 
 def mended(text: str) -> str:
-    """With the commands whose backslash and first letter have become a control character."""
+    """With the commands whose backslash and first letter have become a control character, and without others."""
     if text.isprintable():
         return text
-    text = text.translate(_UNESCAPED)
+    text = re.sub(r"[\x07\x08\x0b\x0c](?=[a-z])", lambda m: _UNESCAPED[m[0]], text)
+    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text)
     return re.sub(r"\t(?=ext(?:bf|it|rm)?\{|imes(?![a-z])|heta(?![a-z])|frac(?![a-z])|an(?![a-z]))", r"\\t", text)
 
 
@@ -358,11 +382,18 @@ def _magnitude(match: re.Match[str]) -> str:
     return f"\\times10^{{{_MAGNITUDES[word]}}}{rest}"
 
 
+_CHOSEN = re.compile(r"[_^]\s*\{?\s*\w+\s*\}?\s*\\?[a-z]*\{?[CP]\}?\s*_")
+
+
 def trimmed(text: str) -> str:
     """Without the marks around an answer that say nothing: dollars, stars, blanks, a point or comma at the end."""
     while True:
         before = text
-        text = text.strip().strip("*_`") if not text.startswith("*") or text.startswith("**") else text.strip()
+        text = text.strip()
+        if not text.startswith("*") or text.startswith("**"):
+            text = text.strip("*`").rstrip("_")
+            # `_{10}C_3` begins with a subscript, `_so_` is set in italics.
+            text = text if _CHOSEN.match(text) else text.lstrip("_")
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             if text.startswith(opening) and text.endswith(closing) and len(text) >= len(opening) + len(closing):
                 inner = text[len(opening) : -len(closing)]
@@ -370,7 +401,8 @@ def trimmed(text: str) -> str:
                     text = inner
         if text.endswith("...") or text.endswith("\\ldots"):
             return text
-        while text and text[-1] in ".,;:!" and not text.endswith("\\" + text[-1]) and (text[-1] != "!" or text[:-1].endswith(".")):  # fmt: skip
+        # A point, but no factorial, and not the space `\\,`.
+        while (text.endswith((".", ",", ";", ":")) and text[-2:-1] != "\\") or text.endswith(".!"):
             text = text[:-1].rstrip()
         if re.search(r"\\[,;: !]$", text):
             text = text[:-2]
@@ -411,7 +443,11 @@ def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
     text = re.sub(
         r"(?<=\d)\s*(?:\^\s*\{?\s*)?\\(?:text|textsuperscript|mathrm|textrm)\{(?:st|nd|rd|th)\}\s*\}?", "", text
     )
+    text = _ROMAN_SCIENTIFIC.sub(lambda m: f"e{m[1] or m[2] or m[3]}", text)
     text = _ROMAN_UNIT.sub(_roman_unit, text)
+    money = _MONEY.fullmatch(text)
+    if money:
+        text = f"{money[1]}{money[2]}\\text{{dollars}}"
     if "\\" in text:
         text = rewrite_command(text, f"(?:{_FONTS})")
         text = re.sub(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}", r"\1", text)
@@ -455,12 +491,18 @@ _ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
 
 def _roman_unit(match: re.Match[str]) -> str:
     r"""`5\,\mathrm{m\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
-    words = re.split(r"(?:\\[,;: !.]|~|\s|\\cdot|/)+", match[2].strip())
-    return (
-        f"\\text{{{' '.join(words).replace('{', '').replace('}', '')}}}"
-        if all(map(_ROMAN.fullmatch, words))
-        else match[0]
-    )
+    inner = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", match[2].strip())
+    words = re.split(r"((?:\\[,;: !.]|~|\s|\\cdot(?![a-z])|/)+)", inner)
+    if not all(map(_ROMAN.fullmatch, words[::2])):
+        return match[0]
+    above: list[str] = []
+    below: list[str] = []
+    divided = False
+    for word, joint in zip(words[::2], ["", *words[1::2]], strict=True):
+        divided = divided or "/" in joint
+        plain = re.sub("[{}]", "", word)
+        (below if divided != ("^-" in plain) else above).append(plain.replace("^-1", "").replace("^-", "^"))
+    return f"\\text{{{' '.join(above)}{'/' if below else ''}{' '.join(below)}}}"
 
 
 _WHOLE_TEXTS = {
@@ -504,7 +546,21 @@ _WHOLE_TEXTS = {
     ),
     **dict.fromkeys(("does not exist", "dne"), "\\text{undefined}"),
 }
-_REWRITES = [
+
+
+def _chosen(match: re.Match[str]) -> str:
+    """C with ten below and three above is how many ways there are to choose three of ten."""
+    first, second = match[1] or match[2], match[3] or match[4]
+    of, chosen = max(int(first), int(second)), min(int(first), int(second))
+    below = first if match[0].replace(" ", "")[1] == "_" else second
+    return f"\\binom{{{of}}}{{{chosen}}}" if of >= 3 and int(below) == of else match[0]
+
+
+def _unit_fraction(match: re.Match[str]) -> str:
+    return match[1] or f"\\text{{{match[2].strip()}/{match[3].strip()}}}"
+
+
+_REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), by)
     for pattern, by in (
         (r"^\\text\{\s*(?i:(?:the |my )?(?:final |correct )?(?:answer|result)(?: is)?)\s*[:=]?\s*\}\s*[:=]?", ""),
@@ -518,7 +574,10 @@ _REWRITES = [
         (r"\(\s*(?:\\bmod|\\mod|\\pmod|\\text\{\s*mod\s*\}|mod)\s*\{?(\d+|[a-z])\}?\s*\)", r"\\pmod{\1}"),
         (r"\\pmod\s*(\d+|[a-z])", r"\\pmod{\1}"),
         (r"(?:\\mod|\\bmod|\bmod|\\text\{\s*mod\s*\})\s*\{?(\d+)\}?\s*$", r"\\pmod{\1}"),
-        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*C\s*_\s*\{?\s*(\w+)\s*\}?", r"\\binom{\1}{\2}"),
+        (r"(?:\{\s*\})?[_^]\s*\{?\s*(\w+)\s*\}?\s*(C|P)\s*_\s*\{?\s*(\w+)\s*\}?", r"\2(\1,\3)"),
+        (r"(?<![a-zA-Z\\])C\s*_\s*(?:\{(\d+)\}|(\d))\s*\^\s*(?:\{(\d+)\}|(\d))(?!\d)", _chosen),
+        (r"(?<![a-zA-Z\\])C\s*\^\s*(?:\{(\d+)\}|(\d))\s*_\s*(?:\{(\d+)\}|(\d))(?!\d)", _chosen),
+        (r"(\\text\{[^{}]*\})|\\frac\s*\{\s*\\text\{([^{}]*)\}\s*\}\s*\{\s*\\text\{([^{}]*)\}\s*\}", _unit_fraction),
         (r"(\d*\.\d*)\((\d{1,8})\)(?:\.\.\.)?$", r"\1\\overline{\2}"),
         (r"(?<=\d)\s*_\s*\{?\s*\((\d+)\)\s*\}?", r"_{\1}"),
         (r"(?<=\d)\s*\\text\{\s*(?:in )?base\s*\}\s*(\d+)", r"_{\1}"),
@@ -559,7 +618,7 @@ def _one_number(text: str) -> bool:
 
 
 def squeezed(text: str) -> str:
-    """The string that is compared where an answer cannot be read: its normal form without blanks and braces' variants."""
+    """The string that is compared where an answer cannot be read: its normal form without blanks."""
     text = normal_form(text)
     if len(text) > LONGEST:
         return text

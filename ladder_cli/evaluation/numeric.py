@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The value of an expression: exact where it is rational, to any number of digits otherwise. Imports no torch.
 
 Nothing here may run on: powers, factorials and sums beyond a size raise `Undefined` before they are computed.
@@ -12,7 +11,7 @@ from typing import Any
 
 from mpmath import mp, mpc, mpf
 
-from ladder_cli.evaluation.expression import Node
+from ladder_cli.evaluation.nodes import Node
 
 # Sizes beyond which nothing is computed: bits of an exact number, bits of a number's exponent, terms of a sum.
 _EXACT_BITS = 20_000
@@ -20,6 +19,9 @@ _EXPONENT_BITS = 10_000_000
 _FACTORIAL = 3_000
 _GAMMA = 1e6
 _TERMS = 2_000
+
+# C(10, 3) and P(10, 3).
+_COUNTS = {"C": "binomial", "P": "permutations"}
 
 Env = Mapping[str, Any]
 
@@ -29,7 +31,7 @@ class Undefined(Exception):
 
 
 def exact(node: Node) -> Fraction | None:
-    """The exact value of an expression of rational numbers; None where it is not rational, or too large to write out."""
+    """The exact value of an expression; None where it is not rational, or too large to write out."""
     kind = node[0]
     if kind == "number":
         value = node[1]
@@ -58,6 +60,8 @@ def exact(node: Node) -> Fraction | None:
         return based(node)
     if kind == "function":
         return _exact_function(node[1], [exact(argument) for argument in node[2]])
+    if kind == "apply" and node[1] in _COUNTS and len(node[2]) == 2:
+        return _exact_function(_COUNTS[node[1]], [exact(argument) for argument in node[2]])
     return None
 
 
@@ -135,6 +139,8 @@ def _exact_function(name: str, arguments: list[Fraction | None]) -> Fraction | N
             return Fraction(math.prod(range(int(first), 0, -2)))
         case "binomial" if whole and 0 <= values[1] <= first <= _FACTORIAL:
             return Fraction(math.comb(int(first), int(values[1])))
+        case "permutations" if whole and 0 <= values[1] <= first <= _FACTORIAL:
+            return Fraction(math.perm(int(first), int(values[1])))
         case "gcd" if whole:
             return Fraction(math.gcd(*(int(value) for value in values)))
         case "lcm" if whole:
@@ -201,6 +207,8 @@ def _evaluate(node: Node, env: Env) -> Any:
         return _power(_evaluate(node[1], env), _evaluate(node[2], env))
     if kind == "function":
         return _function(node[1], [_evaluate(argument, env) for argument in node[2]])
+    if kind == "apply" and node[1] in _COUNTS and len(node[2]) == 2:
+        return _function(_COUNTS[node[1]], [_evaluate(argument, env) for argument in node[2]])
     if kind == "apply":
         return _unknown(node[1], [_evaluate(argument, env) for argument in node[2]])
     if kind == "percent":
@@ -247,7 +255,8 @@ def _add(left: Any, right: Any) -> Any:
 
 def _multiply(left: Any, right: Any) -> Any:
     if isinstance(left, list) and isinstance(right, list):
-        return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in zip(*right, strict=True)] for row in left]  # fmt: skip
+        columns = list(zip(*right, strict=True))
+        return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in columns] for row in left]
     if isinstance(left, list):
         return _scale(right, left)
     return _scale(left, right)
@@ -279,7 +288,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _odd_root(exponent: Any) -> int | None:
-    """The sign of a negative number to a fraction with an odd denominator, such as -8 to 1/3; None for other exponents."""
+    """The sign of a negative number to such a power as 1/3 (its denominator is odd); None for other exponents."""
     if exponent == mp.floor(exponent):
         return None
     for denominator in (3, 5, 7, 9):
@@ -314,10 +323,10 @@ def _function(name: str, arguments: list[Any]) -> Any:
         if abs(first) > _GAMMA:
             raise Undefined("a factorial too large")
         return mp.gamma(first + 1) if name == "factorial" else mp.fac2(first)
-    if name == "binomial":
+    if name in ("binomial", "permutations"):
         if max(abs(first), abs(arguments[1])) > _GAMMA:
             raise Undefined("a binomial too large")
-        return mp.binomial(first, arguments[1])
+        return (mp.binomial if name == "binomial" else mp.ff)(first, arguments[1])
     if name in ("max", "min"):
         return (max if name == "max" else min)(mp.re(value) for value in arguments)
     if name in ("floor", "ceil"):
@@ -366,7 +375,8 @@ def _series(node: Node, env: Env) -> Any:
         # Compared by its parts: two sums with the same parts have the same value.
         key = variable[1]
         inner = _evaluate(body, {**env, key: mpf(1) / 7}), _evaluate(body, {**env, key: mpf(5) / 3})
-        return _unknown(name, [*inner, start if not mp.isinf(start) else mpf(10) ** 9, end if not mp.isinf(end) else mpf(10) ** 9])  # fmt: skip
+        ends = [mpf(10) ** 9 if mp.isinf(limit) else limit for limit in (start, end)]
+        return _unknown(name, [*inner, *ends])
     total = mpf(0) if name == "sum" else mpf(1)
     for step in range(int(start), int(end) + 1):
         value = _scalar(_evaluate(body, {**env, variable[1]: mpf(step)}))

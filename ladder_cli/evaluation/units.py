@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""Units of measurement: which are the same, which are another. Imports no torch.
 
 A unit that only one side writes is left out, for a question names it. Where both write one they must agree: known units
@@ -10,7 +9,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from ladder_cli.evaluation.expression import Node
+from ladder_cli.evaluation.nodes import Node
 
 # Unit -> what it measures, and how much of it.
 _KNOWN: dict[str, tuple[str, Fraction]] = {}
@@ -31,6 +30,7 @@ _define("time", s__sec__second="1", min__minute="60", h__hr__hour="3600", day="8
 _define("months", month="1", year__yr="12")
 _define("volume", l__L__liter__litre="1000", ml__mL__milliliter="1", gallon__gal="3785.411784", quart="946.352946")
 _define("angle", degree__deg="1", radian__rad="57.29577951308232")
+_define("share", percent="0.01")
 _define("money", dollar__usd__USD="1", cent="0.01")
 _define("euro money", euro__EUR="1")
 _define("pound money", GBP="1")
@@ -59,8 +59,9 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
-    """What a unit measures (kinds with their powers) and how much of it one is; None if a word in it is no known unit."""
+    """What a unit measures (kinds with their powers), and how much of it one is; None if it has an unknown word."""
     text = unit.replace("\\text", "").replace("{", "").replace("}", "").replace("$", "").replace("\\", "")
+    text = text.replace("%", " percent ")
     text = re.sub(r"\bper\b", "/", text.replace("cdot", " ").replace("^circ", "degree").replace("°", "degree"))
     text = re.sub(r"(?<=[a-zA-Z])\.|,", " ", text)
     measures: dict[str, int] = {}
@@ -96,10 +97,30 @@ def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
 
 
 def _known(word: str) -> tuple[str, Fraction] | None:
-    for name in (word, word.lower() if len(word) > 2 else word, word.rstrip("s") if len(word) > 2 else word, word.lower().rstrip("s") if len(word) > 3 else word):  # fmt: skip
+    for name in (
+        word,
+        word.lower() if len(word) > 2 else word,
+        word.rstrip("s") if len(word) > 2 else word,
+        word.lower().rstrip("s") if len(word) > 3 else word,
+    ):
         if name in _KNOWN:
             return _KNOWN[name]
     return None
+
+
+def _value_and_unit(node: Node) -> tuple[Node, str]:
+    """A degree sign and a percent sign are units beside a unit in words."""
+    if node[0] == "unit":
+        return node[1], node[2]
+    inner = node[1] if node[0] == "-" else node
+    if inner[0] in ("degree", "percent"):
+        return (inner[1] if inner is node else ("-", inner[1])), inner[0]
+    return node, ""
+
+
+def _from_radians(value: Node) -> Node:
+    """In degrees."""
+    return ("/", ("*", (value, ("number", Fraction(180), None))), ("constant", "pi"))
 
 
 def same_quantity(gold: Node, answer: Node, row_unit: str, equal: Callable[[Node, Node], bool]) -> bool:
@@ -108,8 +129,9 @@ def same_quantity(gold: Node, answer: Node, row_unit: str, equal: Callable[[Node
     Args:
         row_unit: the unit of the benchmark's row, in which a gold without one is meant.
     """
-    value, unit = (gold[1], gold[2]) if gold[0] == "unit" else (gold, row_unit)
-    other, its = (answer[1], answer[2]) if answer[0] == "unit" else (answer, row_unit if gold[0] == "unit" else "")
+    (value, unit), (other, its) = _value_and_unit(gold), _value_and_unit(answer)
+    unit = unit or row_unit
+    its = its or (row_unit if gold[0] == "unit" else "")
     left, right = dimension(unit) if unit else None, dimension(its) if its else None
     if left is None or right is None or unit == its:
         return equal(value, other)
@@ -117,5 +139,10 @@ def same_quantity(gold: Node, answer: Node, row_unit: str, equal: Callable[[Node
         return False
     if left[1] == right[1]:
         return equal(value, other)
+    if left[0] == (("angle", 1),):
+        # Degrees and radians, exactly.
+        if right[1] != 1:
+            return equal(value, _from_radians(other))
+        return equal(_from_radians(value), other)
     factor = right[1] / left[1]
     return equal(value, ("*", (other, ("number", factor, None))))

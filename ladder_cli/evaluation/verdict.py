@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
 
 `answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
@@ -41,6 +40,8 @@ __all__ = ["boxes", "has_box", "judge", "measured_number", "unread"]
 
 _DECIMAL_COMMA = re.compile(r"-?(?:\d+,(?:\d{1,2}|\d{4,})|\d{4,},\d+|0,\d+)")
 _LETTER = re.compile(r"[(\[]?\s*([A-J])\s*[)\]]?\.?")
+_ONE_LETTER = r"(?:\(\s*[A-J]\s*\)|\[[A-J]\]|[A-J][.)]?)"
+_LETTERS = re.compile(rf"{_ONE_LETTER}(?:\s*(?:,\s*(?:and|or)|[,;&]|and|or)\s*{_ONE_LETTER})*")
 _LETTER_AND_MORE = re.compile(r"(?:\(\s*([A-J])\s*\)|([A-J])\s*[).:])\s*(.*)", re.DOTALL)
 
 
@@ -115,7 +116,7 @@ def unread(gold: str, rule: GoldRule) -> str | None:
 
 
 def _shuffled(node: Any) -> Any:
-    """The same expression, otherwise built: products and sums turned round, so that only its value can show it equal."""
+    """The same expression with sums and products turned round, so that only its value can show it equal."""
     if not isinstance(node, tuple):
         return node
     if node and node[0] in ("+", "*") and not any(item[0] == "matrix" for item in walk(node)):
@@ -125,7 +126,8 @@ def _shuffled(node: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def _gold(gold: str, rule: GoldRule) -> _Gold:
-    text = gold.strip()
+    # GSM8K's solutions end in "#### answer".
+    text = gold.rpartition("####")[2].strip()
     if re.search(r"\\(?:boxed|fbox)", text):
         found = find_boxes(text)
         if found and found[-1].content is None:
@@ -223,9 +225,12 @@ def _tolerance(gold: _Gold, rule: GoldRule) -> Tolerance:
 
 def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
     """The verdict by the letter of a choice; None where no choice is meant."""
-    flat = _flat(text)
+    flat, gold_flat = _flat(text), _flat(gold.text)
+    letters, wanted_letters = _letters(flat), _letters(gold_flat)
+    if letters and wanted_letters and len(letters) + len(wanted_letters) > 2:
+        return letters == wanted_letters
     letter = _LETTER.fullmatch(flat)
-    more = _LETTER_AND_MORE.fullmatch(flat)
+    more = _LETTER_AND_MORE.fullmatch(flat) if len(letters) < 2 else None
     if gold.letter is not None:
         if letter:
             return letter[1] == gold.letter
@@ -233,7 +238,7 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
             return (more[1] or more[2]) == gold.letter
         lower = re.fullmatch(r"\(([a-j])\)", flat)
         return lower[1].upper() == gold.letter if lower else None
-    wanted = _LETTER_AND_MORE.fullmatch(_flat(gold.text))
+    wanted = _LETTER_AND_MORE.fullmatch(gold_flat)
     if wanted and letter:
         return (wanted[1] or wanted[2]) == letter[1]
     if more and more[3].strip():
@@ -248,9 +253,14 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
     return None
 
 
+def _letters(flat: str) -> list[str]:
+    """The letters of choices that a text consists of, sorted; none if it holds anything else."""
+    return sorted(re.findall("[A-J]", flat)) if _LETTERS.fullmatch(flat) else []
+
+
 def _once(gold: Node, answer: Node, tolerance: Tolerance, rule: GoldRule) -> bool:
     r"""`\angle A = 90, \angle B = 90` may be answered by 90 alone."""
-    if gold[0] != "list" or answer[0] == "list" or not rule.unit:
+    if gold[0] != "list" or answer[0] in ("list", "relation") or not rule.unit:
         return False
     if not all(part[0] == "relation" and is_name(part[1][0]) for part in gold[1]):
         return False
