@@ -3,6 +3,7 @@
 import shutil
 
 from rich.console import Console
+from rich.table import Table
 
 from ladder_cli.ranks import is_main_process
 
@@ -23,3 +24,14 @@ def make_console() -> Console:
         return plain
     width = max(_NARROWEST, shutil.get_terminal_size().columns)
     return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table: in a terminal as wide as that, in a log file or a pipe as wide as its text, so that no name or
+    figure is cut.
+    """
+    before = console.width
+    if not console.is_terminal:
+        console.width = max(before, console.measure(table, options=console.options.update(max_width=2000)).maximum)
+    console.print(table)
+    console.width = before

@@ -9,7 +9,7 @@ from ladder_cli import cli, hub
 from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.evaluation.modes import AUDIT, BACKBONE, COMPARE, COMPLETIONS, mode_of, refuse_unread
 from ladder_cli.ranks import check_launch
-from ladder_cli.run_dir import OUTPUTS, RunDir
+from ladder_cli.run_dir import OUTPUTS, RunDir, match_folders, pattern_name, safe_name
 from ladder_cli.unread import given_options, refuse_unread_model
 
 HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions on mathematical benchmarks.
@@ -31,11 +31,28 @@ An option that is not read by what is asked for is refused.
 
 
 def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
-    """The folder that an evaluation of one model writes to."""
-    if config.output_dir is None and config.run is not None:
-        return RunDir(config.run).evaluation
-    config = _named(config, overrides)
-    return Path(config.output_dir or OUTPUTS / f"eval-{config.model.name}")
+    """The folder that an evaluation writes to; of an audit that writes to none, its options, by which a sweep names it.
+
+    Raises:
+        UserError: if the sides of a comparison, whose names are the folder's, cannot be read.
+    """
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    mode = mode_of(config)
+    if mode == AUDIT:
+        return Path(" ".join(overrides))
+    if mode == COMPLETIONS:
+        from ladder_cli.evaluation.completions import completions_folder
+
+        return completions_folder(config)
+    if mode == COMPARE:
+        from ladder_cli.evaluation.comparison_report import comparison_folder, read_sides
+
+        return comparison_folder(config, *read_sides(config))
+    if config.run is not None:
+        found, _ = match_folders(config.run)
+        return RunDir(found[0]).evaluation if len(found) == 1 else OUTPUTS / f"eval-{pattern_name(config.run)}"
+    return OUTPUTS / safe_name(f"eval-{_named(config, overrides).model.name}")
 
 
 def _named(config: EvaluateConfig, overrides: list[str]) -> EvaluateConfig:

@@ -165,9 +165,18 @@ def refuse_unknown_ids(model: ModelConfig, renderer: PromptRenderer, largest: in
     if tokenizer.pad_token_id is not None:
         used["the padding token"] = int(tokenizer.pad_token_id)
     for what, number in used.items():
-        if number >= rows:
-            raise UserError(
-                f"{what}, {tokenizer.convert_ids_to_tokens(number)!r}, has the number {number}, and the backbone's "
-                f"embeddings have {rows:,} rows (0 to {rows - 1}): the tokenizer belongs to another model, or a token "
-                "was added to it and the model not resized (resize_token_embeddings)."
-            )
+        refuse_unknown_token(tokenizer, what, number, rows)
+
+
+def refuse_unknown_token(tokenizer: PreTrainedTokenizerBase, what: str, number: int, rows: int) -> None:
+    """Refuse a token, called `what` in the message, that embeddings of `rows` rows have no row for.
+
+    Raises:
+        UserError: naming the token and how many rows the embeddings have.
+    """
+    if number >= rows:
+        raise UserError(
+            f"{what}, {tokenizer.convert_ids_to_tokens(number)!r}, has the number {number}, and the backbone's "
+            f"embeddings have {rows:,} rows (0 to {rows - 1}): the tokenizer belongs to another model, or a token "
+            "was added to it and the model not resized (resize_token_embeddings)."
+        )

@@ -13,19 +13,21 @@ from ladder_cli.claim import claimed
 from ladder_cli.config import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
-from ladder_cli.evaluation.binding import LABEL, graded_under, made_under, refuse_other_problems
+from ladder_cli.evaluation.binding import graded_under, made_under, refuse_other_problems
 from ladder_cli.evaluation.classification import classify
 from ladder_cli.evaluation.generation import (
     Completion,
     Prompt,
     batches,
     check_positions,
+    check_vocabulary,
     computing_device,
     fitting_batch_size,
     generate,
     render_prompt,
 )
 from ladder_cli.evaluation.grading import Grader, Task
+from ladder_cli.evaluation.modes import LABEL
 from ladder_cli.evaluation.regrade import graded, other_grader_alone, regrade_folder
 from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_settings
 from ladder_cli.evaluation.shards import merged, own_path, write_in_order
@@ -79,6 +81,7 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
         if any(problem.id not in samples for problem in sheet.problems):
             new_tokens = 0 if sheet.benchmark.kind == LABEL else decode.max_new_tokens
             check_positions(list(prompts.values()), new_tokens, target.limits.positions, target.name)
+            check_vocabulary(list(prompts.values()), renderer, target.limits.vocabulary, target.name)
             _answer_missing(target, sheet, list(prompts.values()), set(samples), decode, seed, console)
         wait_for_everyone()
         if is_main_process():

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ladder_cli.claim import claimed
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig
+from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.evaluation.grading import Grader, Task, grader_identity
@@ -151,7 +152,7 @@ def audit(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             trouble += [f"{name} {_line(each)}: accepted" for each in found.accepted]
             listed += [f"{name} {key}: not read whole, {why}: {golds[key][:100]}" for key, why in found.unread.items()]
             listed += [f"{name} {_line(each)}: {each.verdict}" for each in found.refused]
-    console.print(table)
+    show(table, console)
     for line in [*trouble, *listed]:
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
     if config.output_dir is not None:

@@ -11,11 +11,10 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluation.decoding import Decoding, engine_identity
 from ladder_cli.evaluation.generation import Prompt
 from ladder_cli.evaluation.grading import grader_identity
+from ladder_cli.evaluation.modes import LABEL
 from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.targets import Target
 from ladder_cli.run_dir import RESULT, SAMPLES, SETTINGS, read_json
-
-LABEL = "label"
 
 
 def made_under(

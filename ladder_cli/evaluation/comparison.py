@@ -50,6 +50,7 @@ class Compared:
         unpaired: problems that not every run has answered, and that are left out.
         notes: settings in which the sides differ.
         lengths: tokens of each side's correct and incorrect completions.
+        greedy: whether each side's completions are known to be.
     """
 
     benchmark: str
@@ -66,6 +67,7 @@ class Compared:
     unpaired: int
     notes: list[str]
     lengths: list[dict[str, list[int]]]
+    greedy: list[bool]
 
 
 def read_side(pattern: str) -> Side:
@@ -186,8 +188,8 @@ def _compare(benchmark: str, first: Side, second: Side, allow_settings_mismatch:
         only = (int((apart > 0).sum()), int((apart < 0).sum()))
         test, p_value = MCNEMAR, mcnemar(*only)
     settings = [side.settings[benchmark].values() for side in (first, second)]
-    greedy = [not any(run.get("temperature") for run in each) for each in settings]
-    figures = [summarise(answers, each) for answers, each in zip(sides, greedy, strict=True)]
+    sampled = [any(run.get("temperature") for run in each) for each in settings]
+    figures = [summarise(answers, not each) for answers, each in zip(sides, sampled, strict=True)]
     return Compared(
         benchmark=benchmark,
         first=figures[0],
@@ -203,6 +205,8 @@ def _compare(benchmark: str, first: Side, second: Side, allow_settings_mismatch:
         unpaired=len(set.union(*answered)) - len(paired),
         notes=notes,
         lengths=[_lengths(answers) for answers in sides],
+        # Of graded completions, of a label task and of no settings at all nothing is known.
+        greedy=[all(run.get("temperature") == 0 for run in each) for each in settings],
     )
 
 

@@ -2,13 +2,14 @@
 
 import csv
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from ladder_cli.config import EvaluateConfig
+from ladder_cli.console import show
 from ladder_cli.evaluation.comparison import Compared, Side, compare, read_side
 from ladder_cli.evaluation.figures import draw_comparison
 from ladder_cli.evaluation.report import interval, spread
@@ -23,23 +24,16 @@ def report_comparison(config: EvaluateConfig, console: Console) -> None:
     Raises:
         UserError: if a side has no samples, or the two share none.
     """
-    assert config.compare is not None
-    first, second = (read_side(pattern) for pattern in config.compare)
-    if first.name == second.name:
-        first, second = (
-            Side(pattern, side.samples, side.settings, side.skipped)
-            for pattern, side in zip(config.compare, (first, second), strict=True)
-        )
+    first, second = read_sides(config)
     compared = compare(first, second, config.allow_settings_mismatch)
-    named = "-".join(side.name.replace("/", "_").replace(" ", "_") for side in (first, second))
-    folder = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"compare-{named}"
+    folder = comparison_folder(config, first, second)
     heads, rows = _cells(first, second, compared)
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for head in heads:
         table.add_column(head, justify="left" if head == "benchmark" else "right")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    show(table, console)
     notes = _notes(first, second, compared)
     for note in notes:
         console.print(note, soft_wrap=True)
@@ -52,6 +46,27 @@ def report_comparison(config: EvaluateConfig, console: Console) -> None:
     )
     draw_comparison(folder / "comparison", (first.name, second.name), compared)
     console.print(f"{folder}/comparison.md, .csv, .json, .png, .svg", soft_wrap=True)
+
+
+def read_sides(config: EvaluateConfig) -> tuple[Side, Side]:
+    """The two sides of `compare`, under names that tell them apart.
+
+    Raises:
+        UserError: if a side has no samples.
+    """
+    assert config.compare is not None
+    first, second = (read_side(pattern) for pattern in config.compare)
+    if first.name == second.name:
+        first, second = (
+            replace(side, name=pattern) for pattern, side in zip(config.compare, (first, second), strict=True)
+        )
+    return first, second
+
+
+def comparison_folder(config: EvaluateConfig, first: Side, second: Side) -> Path:
+    """Where the files of a comparison go."""
+    named = "-".join(side.name.replace("/", "_").replace(" ", "_") for side in (first, second))
+    return Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"compare-{named}"
 
 
 def _cells(first: Side, second: Side, compared: list[Compared]) -> tuple[list[str], list[list[str]]]:
@@ -84,8 +99,8 @@ def _notes(first: Side, second: Side, compared: list[Compared]) -> list[str]:
         if side.skipped:
             notes.append(f"{side.name}: left out, as no run of it or set aside: {', '.join(side.skipped)}.")
     for each in compared:
-        for side, figures in ((first, each.first), (second, each.second)):
-            notes.append(f"{side.name} on {each.benchmark}: {interval(figures['ci95'])}, {spread(figures)}.")
+        for side, figures, greedy in zip((first, second), (each.first, each.second), each.greedy, strict=True):
+            notes.append(f"{side.name} on {each.benchmark}: {interval(figures['ci95'])}, {spread(figures, greedy)}.")
         if each.unpaired:
             notes.append(f"{each.benchmark}: {each.unpaired} problem(s) not answered by every run are left out.")
         notes += [f"{each.benchmark}: the two were not made alike: {note}." for note in each.notes]

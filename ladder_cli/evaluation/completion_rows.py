@@ -17,7 +17,7 @@ Null and empty text are the same as no column. Other columns are left alone. A s
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: s
 
 
 def _numbered(completion: Completion, number: int) -> Completion:
-    return Completion(**{**vars(completion), "number": number})
+    return replace(completion, number=number)
 
 
 def _texts(row: Row, where: str) -> list[str]:

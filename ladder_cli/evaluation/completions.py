@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ladder_cli.claim import claimed
 from ladder_cli.config import EvaluateConfig
+from ladder_cli.console import show
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.binding import refuse_model_results
 from ladder_cli.evaluation.completion_rows import Completion, read_completions
@@ -56,7 +57,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     """
     assert config.completions is not None
     source = Path(config.completions).expanduser()
-    folder = Path(config.output_dir or OUTPUTS / safe_name(f"eval-{source.stem}"))
+    folder = completions_folder(config)
     completions, repeated = read_completions(source)
     asked = list(dict.fromkeys(completion.problem for completion in completions))[: config.limit]
     wanted = {completion.key: completion for completion in completions if completion.problem in set(asked)}
@@ -71,9 +72,16 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
         figures = _write_result(folder, source, _by_problem(asked, samples), seconds)
     if repeated:
         console.print(f"{repeated} row(s) equal an earlier one in every column: each counts as a completion.")
-    console.print(table({(source.name, benchmark): each for benchmark, each in figures.items()}))
+    # How the completions were made is not known.
+    show(table({(source.name, benchmark): each for benchmark, each in figures.items()}, greedy=False), console)
     _print_pass_at_k(figures, console)
     console.print(f"graded completions: {folder / SAMPLES}", soft_wrap=True)
+
+
+def completions_folder(config: EvaluateConfig) -> Path:
+    """Where the grades of `completions=` go."""
+    assert config.completions is not None
+    return Path(config.output_dir or OUTPUTS / safe_name(f"eval-{Path(config.completions).stem}"))
 
 
 def _settle(folder: Path, digest: str, seconds: float) -> None:

@@ -30,10 +30,12 @@ class ModelLimits:
     Attributes:
         end_tokens: its own end tokens, all of them.
         positions: tokens of prompt and completion that it has positions for; None where it names no number.
+        vocabulary: rows of its embeddings; None where it names no number.
     """
 
     end_tokens: tuple[int, ...]
     positions: int | None
+    vocabulary: int | None = None
 
 
 def read_limits(model: ModelConfig) -> ModelLimits:
@@ -79,7 +81,12 @@ def _limits(own: GenerationConfig, config: PreTrainedConfig) -> ModelLimits:
         factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
         if isinstance(factor, int | float) and isinstance(original, int):
             positions = max(positions, int(factor * original))
-    return ModelLimits(tuple(sorted(set(map(int, tokens)))), positions if isinstance(positions, int) else None)
+    rows = getattr(text, "vocab_size", None)
+    return ModelLimits(
+        end_tokens=tuple(sorted(set(map(int, tokens)))),
+        positions=positions if isinstance(positions, int) else None,
+        vocabulary=rows if isinstance(rows, int) else None,
+    )
 
 
 def engine_identity() -> str:

@@ -13,6 +13,7 @@ from transformers import LogitsProcessorList
 
 from ladder_cli.config import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.data.prepare import refuse_unknown_token
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.evaluation.decoding import Decoding, FiniteLogits, ModelLimits, NotFiniteAtOnce, clean, limits_of
 from ladder_cli.evaluation.samples import LENGTH, STOP
@@ -98,6 +99,20 @@ def check_positions(prompts: list[Prompt], new_tokens: int, positions: int | Non
         f"{told}, which leaves {room} and not decode.max_new_tokens={new_tokens}: give decode.max_new_tokens={room} "
         "or less, or take a model with a longer context."
     )
+
+
+def check_vocabulary(prompts: list[Prompt], renderer: PromptRenderer, vocabulary: int | None, model: str) -> None:
+    """Refuse prompts with tokens that the backbone has no embedding for; the padding token is one of them.
+
+    Raises:
+        UserError: with the token, and the problem whose prompt holds it.
+    """
+    if vocabulary is None or not prompts:
+        return
+    held = max(prompts, key=lambda prompt: max(prompt.ids))
+    tokenizer = renderer.tokenizer
+    refuse_unknown_token(tokenizer, f"{model}: a token of the prompt of '{held.id}'", max(held.ids), vocabulary)
+    refuse_unknown_token(tokenizer, f"{model}: the padding token", int(tokenizer.pad_token_id), vocabulary)
 
 
 def generate(

@@ -9,6 +9,7 @@ from typing import Final
 from ladder_cli.config import EvaluateConfig
 from ladder_cli.errors import UserError
 
+LABEL = "label"  # kind of a benchmark
 AUDIT, COMPLETIONS, COMPARE, RUN, BACKBONE = "audit", "completions", "compare", "run", "model"
 _SAID: Final = {
     AUDIT: "audit=true",
@@ -40,6 +41,12 @@ READ: Final[dict[str, tuple[str, ...]]] = {
         *("hardware.head_quantization", "hardware.embeddings_on_cpu", "hardware.mlp_chunk"),
     ),
 }
+
+# Of a label task the logits of its label words decide: nothing is generated, sampled, or graded.
+_GENERATING: Final = (
+    *("decode", "decode.max_new_tokens", "decode.temperature", "decode.top_p", "decode.stop", "decode.grade_seconds"),
+    "seed",
+)
 
 
 def mode_of(config: EvaluateConfig) -> str:
@@ -82,3 +89,23 @@ def refuse_unread(config: EvaluateConfig, overrides: Sequence[str]) -> None:
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     if mode in (RUN, BACKBONE) and "decode.top_p" in given and config.decode.temperature == 0:
         raise UserError("option 'decode.top_p': greedy decoding does not read it; give decode.temperature too.")
+
+
+def refuse_unread_by_labels(kinds: Sequence[str], overrides: Sequence[str]) -> None:
+    """Refuse options of generation that were given where only label tasks are to be answered.
+
+    Args:
+        kinds: of the benchmarks, `boxed` or `label`.
+
+    Raises:
+        UserError: with the first such option.
+    """
+    if not kinds or set(kinds) != {LABEL}:
+        return
+    for override in overrides:
+        option, _, value = override.lstrip("+").partition("=")
+        if option in _GENERATING and value != "null":
+            raise UserError(
+                f"option '{option}': label tasks alone do not read it (nothing is generated; the logits of the label "
+                "words decide): leave it out."
+            )

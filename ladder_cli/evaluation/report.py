@@ -61,9 +61,14 @@ def _math_verify(figures: Figures) -> str:
 
 
 def spread(figures: Figures, greedy: bool = True) -> str:
-    """The standard deviation and what it is over; one decoding has none, which is not the same as one of zero."""
+    """The standard deviation and what it is over; one decoding has none, which is not the same as one of zero.
+
+    Args:
+        greedy: the completions are known to be.
+    """
     if figures["std"] is None:
-        return "n/a (1 run, greedy)" if greedy else "n/a (1 run)"
+        # A label task generates nothing, greedily or otherwise.
+        return "n/a (1 run, greedy)" if greedy and "matthews" not in figures else "n/a (1 run)"
     return f"±{100 * figures['std']:.1f} ({figures['n_runs']} {figures['spread_over']})"
 
 

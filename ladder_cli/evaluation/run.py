@@ -6,12 +6,14 @@ from typing import Any
 from rich.console import Console
 
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig
+from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.answering import Sheet, answer
-from ladder_cli.evaluation.binding import LABEL, refuse_other_runs, refuse_other_use
+from ladder_cli.evaluation.binding import refuse_other_runs, refuse_other_use
 from ladder_cli.evaluation.grading import grader_identity
+from ladder_cli.evaluation.modes import LABEL, refuse_unread_by_labels
 from ladder_cli.evaluation.report import table
 from ladder_cli.evaluation.results import Extent, write_result
 from ladder_cli.evaluation.samples import Sample
@@ -30,6 +32,7 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
         UserError: for whatever is wrong with run, benchmark or data.
     """
     configs = [benchmark_config(name) for name in benchmark_names(config.benchmarks)]
+    refuse_unread_by_labels([each.kind for each in configs], overrides)
     benchmarks = {each.name: each for each in configs}
     problems = {name: load_problems(each, config.data_dir, config.limit) for name, each in benchmarks.items()}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -59,7 +62,7 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
             if is_main_process():
                 console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
     if is_main_process():
-        console.print(table(rows, greedy=config.decode.temperature == 0))
+        show(table(rows, greedy=config.decode.temperature == 0), console)
 
 
 def _check_folders(experiments: list[Experiment]) -> None:

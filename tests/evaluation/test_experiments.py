@@ -30,6 +30,7 @@ def options(model=None, **changes):
         "hardware": HardwareConfig(name="cpu", device="cpu"),
         "decode": DecodeConfig(max_new_tokens=8, batch_size=PROBLEMS),
         "limit": PROBLEMS,
+        "benchmarks": ["arithmetic"],
         "instruction": "Please put your final answer within \\boxed{}.",
     }
     return EvaluateConfig(**given | changes)
@@ -144,14 +145,6 @@ def test_samples_whose_gold_answer_is_no_longer_that_of_the_benchmark_are_refuse
         evaluate(model=tiny_config, output_dir=str(tmp_path))
 
 
-def test_samples_of_another_grader_are_refused(tiny_config, tmp_path):
-    evaluate(model=tiny_config, output_dir=str(tmp_path))
-    path = tmp_path / "arithmetic" / "settings.json"
-    path.write_text(json.dumps(read(path) | {"grader.math_verify": "0.8.0"}))
-    with pytest.raises(UserError, match=r"grader.math_verify: 0.8.0 -> "):
-        evaluate(model=tiny_config, output_dir=str(tmp_path))
-
-
 def test_a_bare_backbone_is_asked_for_a_label_without_the_instruction_of_mathematics(tiny_config, tmp_path):
     rows = [{"sentence": f"The book number {n} was read.", "label": n % 2} for n in range(PROBLEMS)]
     (tmp_path / "cola").mkdir()
@@ -180,7 +173,10 @@ def test_rows_with_a_benchmark_are_graded_by_its_rule_and_reported_apart(tmp_pat
         {"id": 2, "gold": "6.6e-27", "completion": "\\boxed{3.1e-21}", "benchmark": "minerva"},
         {"id": 3, "gold": "$69$,$84$", "completion": "\\boxed{69}, and\n\n\\boxed{84}", "benchmark": "olympiadbench"},
         {"id": 4, "gold": "4.2", "completion": "\\boxed{4.25}", "benchmark": "olympiadbench", "error": "1e-1"},
+        # `e33` is read as an exponent by every rule; only `physical` grants a tolerance.
         {"id": 5, "gold": "4.5e33", "completion": "\\boxed{4.5 \\times 10^{33}}"},
+        {"id": 7, "gold": "4.5e33", "completion": "\\boxed{4.51 \\times 10^{33}}"},
+        {"id": 8, "gold": "4.5e33", "completion": "\\boxed{4.51 \\times 10^{33}}", "benchmark": "minerva"},
         {"id": 6, "gold": "7", "completion": "and so it is 7", "stop_reason": "length", "benchmark": "math500"},
     ]
     source = tmp_path / "rows.jsonl"
@@ -188,10 +184,11 @@ def test_rows_with_a_benchmark_are_graded_by_its_rule_and_reported_apart(tmp_pat
     grade_completions(options(completions=str(source), output_dir=str(tmp_path / "out"), limit=None), make_console())
     verdicts = {sample["id"]: sample["verdict"] for sample in samples_of(tmp_path / "out")}
     assert verdicts == {
-        "1": "correct", "2": "incorrect", "3": "correct", "4": "correct", "5": "incorrect", "6": "no_answer"
+        "1": "correct", "2": "incorrect", "3": "correct", "4": "correct", "5": "correct", "6": "no_answer",
+        "7": "incorrect", "8": "correct",
     }  # fmt: skip
     result = read(tmp_path / "out" / "result.json")
-    assert result["benchmarks"]["minerva"]["pass_at_1"] == 0.5
+    assert result["benchmarks"]["minerva"]["pass_at_1"] == pytest.approx(2 / 3)
     assert result["grader"]["math_verify"]
     assert "olympiadbench" in capsys.readouterr().out
     # What was written can be graded again as it stands.
