@@ -66,8 +66,9 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
         if word.startswith("="):
             return _fail(f"error: cannot read '{word}': options look like key=value.", 2)
         if not _is_unicode(word):
+            shown = os.fsencode(word).decode(errors="backslashreplace")
             return _fail(
-                f"error: '{word}' is not {sys.getfilesystemencoding()}: rename it, or let LC_ALL name the encoding it "
+                f"error: '{shown}' is not {sys.getfilesystemencoding()}: rename it, or let LC_ALL name the encoding it "
                 "is written in (LC_ALL=C.UTF-8).",
                 2,
             )

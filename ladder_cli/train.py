@@ -77,10 +77,11 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
 
 
 def _report(figures: dict, run: RunDir, console: "Console") -> None:
-    speed = figures["tokens_per_second"]
+    # Of a few steps there is no speed to tell.
+    speed = f"{figures['tokens_per_second']:,.0f} tokens/s   " if figures["tokens_per_second"] else ""
     console.print(
         f"train loss {figures['train_loss']:.4f}   validation loss {figures['eval_loss']:.4f} (step "
-        f"{figures['best_step']})   {speed or 0:,.0f} tokens/s   {figures['wall_seconds']:.0f} s\n"
+        f"{figures['best_step']})   {speed}{figures['wall_seconds']:.0f} s\n"
         f"adapter: {run.adapter}\nevaluate it with: ladder-eval {_typed(run.path)}",
         soft_wrap=True,
     )

@@ -13,7 +13,10 @@ EVALUATE = [sys.executable, "-m", "ladder_cli.evaluate"]
 MISTAKES = [
     (["method=qlra"], "no option 'method/qlra'. Did you mean 'qlora'? Choose from: branch, ladder, "),
     (["method=qlora", "method.rank=three"], "option 'method.rank': Value 'three' of type 'str'"),
-    (["method.rank=three"], "option 'method.rank' does not belong to the chosen method: it is one of qlora."),
+    (
+        ["method.rank=three"],
+        "'method.rank' does not belong to the chosen method: it is one of qlora and suffix.",
+    ),
     (["+foo=1"], "unknown option 'foo'."),
     (["trian.max_steps=3"], "Did you mean 'train.max_steps'?"),
     (["train.max_steps=0"], "train.max_steps=0 is too small: it must be at least 1."),
@@ -28,7 +31,7 @@ MISTAKES = [
     (["-m", "--cfg", "job"], "-m and --cfg do not go together"),
     (["train.epochs=0"], "train.epochs=0 trains nothing"),
     (["seed=é"], "in quotes for Hydra and the shell: 'seed=\"é\"'"),
-    (["data_dir=/nowhere [é]"], "data_dir=/nowhere [é] is not a folder"),
+    (["data=s1k", "data_dir=/nowhere [é]"], "data_dir=/nowhere [é] is not a folder"),
     (["model.path=~no-such-user/x"], "there is no user ~no-such-user"),
 ]
 STALE = [
@@ -69,7 +72,7 @@ def test_a_name_that_is_not_in_the_terminals_encoding_is_one_line(tmp_path):
     result = run(TRAIN, b"output_dir=/x\xe9", cwd=tmp_path)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
-    assert "is not utf-8: rename it" in result.stderr
+    assert "'output_dir=/x\\xe9' is not utf-8: rename it" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_what_to_set(tmp_path):

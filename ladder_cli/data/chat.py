@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from ladder_cli.config import DEFAULT_DATE, Learn
-from ladder_cli.data.template_clock import line_in_source, with_fixed_clock
+from ladder_cli.data.template_clock import line_in_source, reads_clock, with_fixed_clock
 from ladder_cli.errors import UserError
 
 DEFAULT_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -19,6 +20,7 @@ DEFAULT_INSTRUCTION = "Please reason step by step, and put your final answer wit
 _PLAIN_TURNS = {"user": "Question: {text}\n", "assistant": "Answer:\n{text}{end}\n"}
 _PLAIN_OTHER = "{role}: {text}\n"
 _PLAIN_GENERATION = "Answer:\n"
+_PLAIN_QUESTION = "Question: {question}\nAnswer:\n"  # as it was hashed before dates were recorded
 _PROBE = "PROBE"
 Messages = tuple[tuple[str, str], ...]
 # Conversations whose rendering tells two templates or tokenizers apart: white space at the ends, composed and
@@ -94,6 +96,23 @@ class PromptRenderer:
         texts = [self._attempt(first[0][1]), *(self._attempt("", messages) for messages in others)]
         parts = [texts, self._ids(texts), self.instruction, self.end_id, self.stop_ids]
         return _hash(json.dumps(parts))
+
+    @property
+    def prints_date(self) -> bool:
+        """Whether the template asks for the present day, so that `date` may stand in a prompt."""
+        return self._template is not None and reads_clock(self._template)
+
+    def is_rendering_of(self, record: Mapping[str, Any]) -> bool:
+        """Whether prompts were rendered like this where `record` was written: `as_dict`, or that of an older version.
+
+        Versions that recorded no date hashed the template's source instead of what it renders. From equal sources a
+        question is rendered alike, unless they print the day, which then nobody knows.
+        """
+        if "date" in record:
+            return bool(record["fingerprint"] == self.fingerprint)
+        source = [self.tokenizer.chat_template or _PLAIN_QUESTION, self.instruction, self.end_id]
+        accepted = (self.fingerprint, _hash(json.dumps(source, sort_keys=True)))
+        return not self.prints_date and record["fingerprint"] in accepted
 
     @cached_property
     def source_fingerprint(self) -> str:

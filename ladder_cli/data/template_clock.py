@@ -11,6 +11,11 @@ _MACRO = f"{{%- macro {_CLOCK}"
 _PERCENT = "\ue000"  # of the private use area, in the place of `%%` while directives are replaced
 
 
+def reads_clock(template: str) -> bool:
+    """Whether the template may print the present day."""
+    return _CLOCK in template
+
+
 def with_fixed_clock(template: str, date: str) -> str:
     """The template, with its clock stopped at the beginning of a day where it reads it.
 
@@ -18,7 +23,7 @@ def with_fixed_clock(template: str, date: str) -> str:
         template: Jinja source.
         date: the day, as `2026-01-01`.
     """
-    if _CLOCK not in template:
+    if not reads_clock(template):
         return template
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     replaced = "".join(f"|replace({key!r}, {value!r})" for key, value in _directives(day).items())

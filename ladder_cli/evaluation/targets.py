@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ladder_cli.cli import parse
-from ladder_cli.config import BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
+from ladder_cli.config import DEFAULT_DATE, BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.decoding import ModelLimits, read_limits
@@ -150,16 +150,7 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: st
     if not (run.adapter / WEIGHTS_FILE).is_file():
         raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
     read_config(run.adapter)  # what is damaged shall be refused before anything is loaded or written
-    prompt = read_json(run.prompt)
-    if not all(isinstance(prompt.get(name), str) for name in ("instruction", "date", "fingerprint")):
-        raise UserError(f"{run.prompt} names no instruction, date and fingerprint: restore it, or train again.")
-    instruction = config.instruction if _given(overrides, "instruction") else prompt["instruction"]
-    renderer = PromptRenderer(load_tokenizer(model_config), instruction, prompt["date"])
-    if renderer.fingerprint != prompt["fingerprint"] and not config.allow_prompt_mismatch:
-        raise UserError(
-            f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: "
-            "drop instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
-        )
+    renderer = _trained_renderer(config, overrides, run, load_tokenizer(model_config))
     _refuse_other_backbone(config, run, local_weights_identity(model_config.location, model_config.revision))
     device = resolve_device(config.hardware.device)
     folder = run.evaluation
@@ -173,6 +164,38 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: st
         folder=folder,
         limits=read_limits(model_config),
         load=lambda: load_adapter(run.adapter, load_backbone(model_config, device)),
+    )
+
+
+def _trained_renderer(
+    config: EvaluateConfig, overrides: list[str], run: RunDir, tokenizer: PreTrainedTokenizerBase
+) -> PromptRenderer:
+    """The rendering that a run was trained with.
+
+    Raises:
+        UserError: if the adapter's record of it is damaged, or this is provably or possibly another.
+    """
+    record = read_json(run.prompt)
+    # Older versions recorded no date.
+    known = {"date": DEFAULT_DATE, **record}
+    if not all(isinstance(known.get(name), str) for name in ("instruction", "date", "fingerprint")):
+        raise UserError(
+            f"{run.prompt} does not say which instruction, date and prompt the adapter was trained with: restore that "
+            "file, or train again."
+        )
+    instruction = config.instruction if _given(overrides, "instruction") else record["instruction"]
+    renderer = PromptRenderer(tokenizer, instruction, known["date"])
+    if renderer.is_rendering_of(record) or config.allow_prompt_mismatch:
+        return renderer
+    if "date" not in record and renderer.prints_date:
+        raise UserError(
+            f"{run.path} was trained before prompts recorded their date, and the chat template prints the day, so that "
+            f"nobody knows which prompt it saw: train again, or say allow_prompt_mismatch=true to ask as on "
+            f"{DEFAULT_DATE}."
+        )
+    raise UserError(
+        f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: "
+        "drop instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
     )
 
 

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -69,6 +71,27 @@ def test_a_template_that_prints_the_date_prints_the_recorded_one(tokenizer):
     assert later.prompt_text("q").startswith("<|system|>Today is 09 Mar 2026, 00:00.<|end|>")
     assert first.fingerprint == again.fingerprint != later.fingerprint
     assert first.as_dict() == {"instruction": "", "date": "2026-01-01", "fingerprint": first.fingerprint}
+
+
+def test_an_adapter_from_before_dates_were_recorded_is_taken_where_its_prompt_is_provably_the_same(tokenizer):
+    """Its record is one that such a version wrote, for the embedded model."""
+    written = {"instruction": DEFAULT_INSTRUCTION, "fingerprint": "e687bcb7f725b6a6"}
+    assert PromptRenderer(tokenizer, DEFAULT_INSTRUCTION).is_rendering_of(written)
+    assert not PromptRenderer(tokenizer, "Think.").is_rendering_of(written)
+    assert not PromptRenderer(tokenizer, DEFAULT_INSTRUCTION).is_rendering_of(written | {"date": "2026-01-01"})
+    tokenizer.chat_template = CHATML
+    assert not PromptRenderer(tokenizer, DEFAULT_INSTRUCTION).is_rendering_of(written)
+
+
+def test_of_a_template_that_prints_the_day_a_record_without_one_proves_nothing(tokenizer):
+    tokenizer.chat_template = CLOCK + CHATML
+    renderer = PromptRenderer(tokenizer, "")
+    source = json.dumps([CLOCK + CHATML, "", renderer.end_id])
+    before = {"instruction": "", "fingerprint": hashlib.sha256(source.encode()).hexdigest()[:16]}
+    assert renderer.prints_date
+    assert not renderer.is_rendering_of(before)
+    assert not renderer.is_rendering_of({"instruction": "", "fingerprint": renderer.fingerprint})
+    assert renderer.is_rendering_of(renderer.as_dict())
 
 
 def test_the_day_is_no_part_of_a_prompt_that_does_not_print_it(tokenizer):

@@ -23,7 +23,7 @@ from ladder_cli.models.ladder import LadderModel
 TINY = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", side_reduction=2)
 
 
-def evaluate(folder, **changes):
+def evaluate(folder, overrides=(), **changes):
     given = {
         "model": TINY,
         "hardware": HardwareConfig(name="cpu", device="cpu"),
@@ -31,7 +31,7 @@ def evaluate(folder, **changes):
         "instruction": "Answer.",
         "output_dir": str(folder) if folder is not None else None,
     }
-    evaluate_models(EvaluateConfig(**given | changes), [], make_console())
+    evaluate_models(EvaluateConfig(**given | changes), list(overrides), make_console())
 
 
 def read(path):
@@ -275,6 +275,30 @@ def sweep(tmp_path, tiny_backbone, tiny_tokenizer):
         )
         (run / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed, "output_dir": str(run)}))
     return tmp_path / "sweep"
+
+
+def test_an_adapter_of_unknown_day_is_refused_with_what_to_do_where_the_template_prints_it(sweep, tmp_path):
+    model = shutil.copytree(TINY.location, tmp_path / "model")
+    template = model / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
+    told = {
+        "run": str(sweep / "ladder,seed=0"),
+        "benchmarks": ["arithmetic"],
+        "limit": 1,
+        "model": ModelConfig(path=str(model)),
+    }
+    with pytest.raises(UserError, match=r"recorded their date.*nobody knows which.*allow_prompt_mismatch=true"):
+        evaluate(tmp_path / "out", **told, overrides=[f"model.path={model}"])
+    evaluate(tmp_path / "out", **told, overrides=[f"model.path={model}"], allow_prompt_mismatch=True)
+
+
+@pytest.mark.parametrize("record", [{}, {"instruction": "x"}, {"instruction": "x", "fingerprint": 1}])
+def test_a_record_of_the_prompt_that_says_too_little_is_refused(record, sweep, tmp_path):
+    (sweep / "ladder,seed=0" / "adapter" / "prompt.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="does not say which instruction, date and prompt"):
+        evaluate(
+            tmp_path / "out", run=str(sweep / "ladder,seed=0"), limit=1, model=ModelConfig(), benchmarks=["arithmetic"]
+        )
 
 
 def test_a_pattern_leaves_out_runs_that_were_set_aside_and_says_so(sweep, tmp_path, capsys):
