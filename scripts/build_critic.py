@@ -6,7 +6,7 @@ From questions to balanced, labelled solutions, split by question:
     python scripts/build_critic.py --candidates FILE.jsonl --data-dir MIRROR
 
 With solvers, each one answers every question through `ladder-eval` (greedy, 2,048 new tokens, resumed where it was
-stopped). With ready candidates (rows of question, gold, completion) nothing is generated. Either way Math-Verify
+stopped); the questions come from the hub, or from another mirror (--questions-dir). With ready candidates (rows of question, gold, completion) nothing is generated. Either way Math-Verify
 labels the completions; those without a box stay out. Writes MIRROR/critic/train.jsonl and test.jsonl.
 """
 
@@ -37,12 +37,23 @@ def graded(rows: list[dict]) -> list[Candidate]:
     ]
 
 
-def solved(solver: str, benchmark: str, data_dir: Path, extra: list[str]) -> list[dict]:
-    """What a solver answered, from the samples that `ladder-eval` wrote."""
+def solved(solver: str, benchmark: str, mirror: Path | None, extra: list[str]) -> list[dict]:
+    """What a solver answered, from the samples that `ladder-eval` wrote.
+
+    Args:
+        mirror: that holds the benchmark; None: the hub does.
+
+    Raises:
+        UserError: if the evaluation did not succeed; it has said why.
+    """
     folder = OUTPUTS / "critic" / solver
-    command = [f"model={solver}", f"benchmarks=[{benchmark}]", f"data_dir={data_dir}", f"output_dir={folder}", *extra]
-    subprocess.run([sys.executable, "-m", "ladder_cli.evaluate", *command], check=True)
-    questions = {problem.id: problem.question for problem in load_problems(benchmark_config(benchmark), str(data_dir))}
+    where = [f"data_dir={mirror}"] if mirror else []
+    command = [f"model={solver}", f"benchmarks=[{benchmark}]", f"output_dir={folder}", *where, *extra]
+    status = subprocess.run([sys.executable, "-m", "ladder_cli.evaluate", *command]).returncode
+    if status:
+        raise UserError(f"{solver} did not answer {benchmark} (exit status {status}).")
+    problems = load_problems(benchmark_config(benchmark), str(mirror) if mirror else None)
+    questions = {problem.id: problem.question for problem in problems}
     return [
         {"question": questions[sample["id"]], "gold": sample["gold"], "completion": sample["completion"]}
         for sample in read_jsonl(folder / benchmark / SAMPLES)
@@ -55,6 +66,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=Path, help="JSONL of question, gold and completion")
     parser.add_argument("--solver", action="append", default=[], help="a model of conf/model; may be repeated")
     parser.add_argument("--questions", default="math500", help="benchmark that the solvers answer")
+    parser.add_argument("--questions-dir", type=Path, help="mirror that holds the benchmark; default: the hub")
     parser.add_argument("--data-dir", type=Path, required=True, help="mirror that gets critic/{train,test}.jsonl")
     parser.add_argument("--train", type=int, default=380, help="training rows (appendix A.1: 380)")
     parser.add_argument("--test", type=int, default=396, help="test rows (appendix A.1: 396)")
@@ -68,7 +80,7 @@ def main() -> None:
             where = f"{args.candidates}, row {number}"
             rows.append({name: text_column(row, name, where) for name in ("question", "gold", "completion")})
     for solver in args.solver:
-        rows += solved(solver, args.questions, args.data_dir, args.overrides)
+        rows += solved(solver, args.questions, args.questions_dir, args.overrides)
     train, test = build(graded(rows), args.train, args.test)
     write(args.data_dir / "critic", train, test)
     print(

@@ -168,6 +168,6 @@ def _reported(cell: Any) -> Reported:
     if not isinstance(cell, list):
         return Reported(float(cell))
     if len(cell) == 2:
-        return Reported(*map(float, cell))
+        return Reported(float(cell[0]), float(cell[1]))
     value, low, high = map(float, cell)
     return Reported(value, interval=(low, high))

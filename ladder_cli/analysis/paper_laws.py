@@ -172,8 +172,8 @@ def study(paper: PaperTable, zetas: Mapping[str, float]) -> list[str]:
             f"The {other.split()[1]}'s own interval, {low:g} to {high:g}, runs from a method to which twice the data "
             f"leaves {halving(low):.0%} of the reducible loss to one that it leaves {halving(high):.0%}."
         )
-    one = printed[next(iter(printed))]
-    middle = math.sqrt(math.prod(one.range("rows")))
+    law = printed[next(iter(printed))]
+    middle = math.sqrt(math.prod(law.range("rows")))
     lines.append(
         f"λ printed to two decimals leaves B open by a factor of {middle ** (2 * _HALF_DIGIT['λ']):.2f} at the middle "
         "of the range: the B of two rows cannot be compared, and B 869 (least squares) beside 701 (Huber) at the same "

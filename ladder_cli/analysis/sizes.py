@@ -32,9 +32,10 @@ def sizes_of(config: TrainConfig) -> Sizes:
     Raises:
         UserError: if the backbone's shape cannot be read, or the method does not fit it.
     """
-    method = method_for(config.method)
+    method, shape = method_for(config.method), architecture(config.model)
     with torch.device("meta"):
-        backbone = AutoModelForCausalLM.from_config(architecture(config.model), dtype=torch.bfloat16)
+        backbone = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
         parameters = parameter_count(backbone)
         trained = parameter_count(method.attach(backbone.requires_grad_(False), config.model), trained=True)
-    return Sizes(parameters, trained, flops_per_token(method.training_flops_per_parameter(), parameters, trained))
+    per_parameter = method.training_flops_per_parameter(shape.num_hidden_layers)
+    return Sizes(parameters, trained, flops_per_token(per_parameter, parameters, trained))
