@@ -50,13 +50,13 @@ def dying(monkeypatch, key, number, times):
     """Let a signal end the worker that is given the task of that key, before it can answer; returns who died."""
     submit, dead = _Worker.submit, []
 
-    def submit_to_the_dying(worker, task, seconds):
+    def submit_to_the_dying(worker, task, seconds, second_opinion):
         if task.key != key or len(dead) == times:
-            submit(worker, task, seconds)
+            submit(worker, task, seconds, second_opinion)
             return
         process = worker._process.pid
         os.kill(process, signal.SIGSTOP)
-        submit(worker, task, seconds)
+        submit(worker, task, seconds, second_opinion)
         os.kill(process, number)
         with contextlib.suppress(ProcessLookupError):  # SIGKILL ends a stopped process too
             os.kill(process, signal.SIGCONT)
