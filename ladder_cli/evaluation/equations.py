@@ -91,7 +91,7 @@ def same_names(one: Node, other: Node) -> bool:
         return True
     if one[0] == other[0] == "tuple":
         return len(one[3]) == len(other[3]) and all(map(same_names, one[3], other[3]))
-    return is_name(one) and is_name(other) and symbols(one) and same_value(one, other)
+    return is_name(one) and is_name(other) and bool(symbols(one)) and same_value(one, other)
 
 
 def same_names_of_values(one: Node, other: Node) -> bool:

@@ -206,6 +206,7 @@ def test_the_golds_of_the_real_benchmarks_stand_the_audit(shared):
             refused += found.refused
             wrong += found.count("perturbed")
             tried += found.count("respelled")
-    # The few that are known are listed in docs/evaluation.md.
-    assert len(accepted) < 0.01 * wrong, accepted
-    assert len(refused) < 0.005 * tried, refused
+    assert wrong > 300
+    assert tried > 700
+    assert accepted == []
+    assert refused == []
