@@ -47,18 +47,30 @@ def _named(config: TrainConfig, given: list[str]) -> TrainConfig:
     return replace(config, model=named_by_content(config.model, given))
 
 
-def train(config: TrainConfig, overrides: list[str]) -> None:
-    """Run, resume or only plan one training."""
+def check_options(config: TrainConfig, given: list[str]) -> None:
+    """Refuse options that nothing reads, and batches that do not add up; looks at no file.
+
+    Args:
+        given: as `given_options` gives them.
+
+    Raises:
+        UserError: for the first of them.
+    """
     from ladder_cli.data.formats import fields_read
     from ladder_cli.data.formats import refuse_unread as refuse_unread_data
 
+    refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
+    refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
+    config.train.accumulation(processes())
+
+
+def train(config: TrainConfig, overrides: list[str]) -> None:
+    """Run, resume or only plan one training."""
     # Mistakes that need no torch are told before it is imported.
     check_launch(planned=config.dry_run)
     given = given_options(overrides)
-    refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
-    refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
+    check_options(config, given)
     cli.check_folders(config.model, config.data_dir)
-    config.train.accumulation(processes())
     if config.model.path is None and not config.dry_run:
         hub.require_model(config.model.name, config.model.location, config.model.revision)
     config, run = _named(config, given), RunDir(run_path(config, overrides))

@@ -6,8 +6,9 @@ From questions to balanced, labelled solutions, split by question:
     python scripts/build_critic.py --candidates FILE.jsonl --data-dir MIRROR
 
 With solvers, each one answers every question through `ladder-eval` (greedy, 2,048 new tokens, resumed where it was
-stopped); the questions come from the hub, or from another mirror (--questions-dir). With ready candidates (rows of question, gold, completion) nothing is generated. Either way Math-Verify
-labels the completions; those without a box stay out. Writes MIRROR/critic/train.jsonl and test.jsonl.
+stopped); the questions come from the hub, or from another mirror (--questions-dir). With ready candidates (rows of
+question, gold, completion) nothing is generated. Either way Math-Verify labels the completions; those without a box
+stay out. Writes MIRROR/critic/train.jsonl and test.jsonl.
 """
 
 import argparse

@@ -97,7 +97,24 @@ def test_every_experiment_belongs_to_a_table():
     assert named == set(choices("experiment"))
 
 
-@pytest.mark.parametrize("name", [name for name in choices("model") if name.endswith("-instruct")])
+INSTRUCT = [name for name in choices("model") if name.endswith("-instruct")]
+# Backbones whose base checkpoint has a file too: those of the paper. Of others the instruct one alone is offered.
+PAIRED = [name for name in INSTRUCT if name.removesuffix("-instruct") in choices("model")]
+
+
+@pytest.mark.parametrize("name", INSTRUCT)
+def test_an_instruct_checkpoint_is_one_on_the_hub_too(name):
+    instruct = model_preset(name)
+    assert instruct.hub_id.lower().endswith("-instruct")
+    assert instruct.name == name
+
+
+def test_every_qwen2_5_that_the_paper_trains_has_its_base_and_its_instruct_checkpoint():
+    trained = {label.split()[0] for number in TRAINED for label in cells(number)}
+    assert {f"{name}-instruct" for name in trained if name.startswith("qwen2.5-")} <= set(PAIRED)
+
+
+@pytest.mark.parametrize("name", PAIRED)
 def test_an_instruct_checkpoint_differs_from_its_base_in_name_and_place_alone(name):
     instruct, base = model_preset(name), model_preset(name.removesuffix("-instruct"))
     different = {item.name for item in fields(ModelConfig) if getattr(instruct, item.name) != getattr(base, item.name)}

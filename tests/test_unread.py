@@ -8,12 +8,11 @@ import pytest
 
 from ladder_cli.cli import composed
 from ladder_cli.config import DataConfig, TrainConfig, option_names
-from ladder_cli.data.formats import fields_read, refuse_unread
+from ladder_cli.data.formats import fields_read
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import METHOD_KINDS
-from ladder_cli.train import train
+from ladder_cli.train import check_options, train
 from ladder_cli.unread import given_options
-from ladder_cli.unread import refuse_unread as refuse_unread_options
 from tests.malformed import run_command
 
 OWN = ("data=jsonl", "data.path=x.jsonl")
@@ -85,9 +84,7 @@ READ = [
 
 def check(overrides):
     """What ladder-train checks before it does anything."""
-    config, given = composed("train", TrainConfig, list(overrides)), given_options(list(overrides))
-    refuse_unread(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
-    refuse_unread_options(config, given, reads_mirror="hub_id" in fields_read(config.data))
+    check_options(composed("train", TrainConfig, list(overrides)), given_options(list(overrides)))
 
 
 @pytest.mark.parametrize(

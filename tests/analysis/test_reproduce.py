@@ -1,7 +1,10 @@
 """One command a table: what it prints can be run, and what it builds is there."""
 
 import shlex
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -9,37 +12,69 @@ from ladder_cli.analysis.commands import runs_of
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.analysis.paper import PAPER, REAL, SMALL, paper_tables
 from ladder_cli.analysis.reproduce import Reproduction, Scale
-from ladder_cli.cli import composed
+from ladder_cli.cli import choices, composed
 from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
+from ladder_cli.evaluation.modes import BACKBONE, mode_of
+from ladder_cli.evaluation.modes import refuse_unread as refuse_unread_evaluation
 from ladder_cli.models.method import method_for
+from ladder_cli.run_dir import default_path
 from ladder_cli.sweep import FAILED, Outcome, write_summary
+from ladder_cli.train import check_options
+from ladder_cli.unread import given_options, refuse_unread_model
 from tests.analysis.finished_runs import write_run, write_scores
 
 TABLES = paper_tables()
+ROOT = Path(__file__).parents[2]
 
 
-def every_command():
-    for size in (PAPER, SMALL, REAL):
-        for table in TABLES.values():
-            yield from table.filled(size) or ()
+def commands(size):
+    return [command for table in TABLES.values() for command in table.filled(size) or ()]
 
 
-def test_every_command_of_every_table_passes_the_strict_check():
-    checked = 0
-    for command in every_command():
-        name, *words = shlex.split(command)
-        if name == "ladder-eval":
-            composed("evaluate", EvaluateConfig, words)
-            checked += 1
-        # The first run of a sweep, and one with every value of its first option.
-        seen = set()
-        for run in runs_of(command):
-            if run[0] not in seen:
-                seen.add(run[0])
-                composed("train", TrainConfig, run)
-                checked += 1
-    assert checked > 30
+@pytest.mark.parametrize("size", [PAPER, SMALL, REAL])
+def test_every_run_of_every_table_passes_the_checks_of_ladder_train(size):
+    runs = {tuple(run) for command in commands(size) for run in runs_of(command)}
+    # Seeds, budgets and folders are read by every run: one of each kind is composed.
+    same = ("seed=", "data.train_samples=")
+    kinds = {tuple(word.partition("=")[0] if word.startswith(same) else word for word in run): run for run in runs}
+    for run in kinds.values():
+        check_options(composed("train", TrainConfig, list(run)), given_options(list(run)))
+    assert len(kinds) == {PAPER: 28, SMALL: 8, REAL: 7}[size]
+
+
+@pytest.mark.parametrize("size", [PAPER, SMALL, REAL])
+def test_every_evaluation_of_every_table_passes_the_checks_of_ladder_eval(size):
+    words = [shlex.split(command)[1:] for command in commands(size) if command.startswith("ladder-eval")]
+    for one in words:
+        config = composed("evaluate", EvaluateConfig, one)
+        refuse_unread_evaluation(config, one)
+        if mode_of(config) == BACKBONE:
+            refuse_unread_model(config.model, given_options(one))
+        assert set(config.benchmarks) <= set(choices("benchmark"))
+    assert len(words) == {PAPER: 11, SMALL: 4, REAL: 3}[size]
+
+
+def test_a_script_of_a_table_takes_its_options():
+    calls = [shlex.split(command)[1:] for size in (PAPER, SMALL, REAL) for command in commands(size)
+             if command.startswith("python ")]  # fmt: skip
+    assert {Path(call[0]).name for call in calls} == {"build_critic.py", "boxed_gsm8k.py"}
+    for path, *words in calls:
+        # A word too many is told after all the others were understood.
+        told = subprocess.run([sys.executable, path, *words, "--unknown"], capture_output=True, text=True, cwd=ROOT)
+        assert told.returncode == 2
+        assert told.stderr.splitlines()[-1].endswith("unrecognized arguments: --unknown")
+
+
+@pytest.mark.parametrize("size", [PAPER, SMALL, REAL])
+def test_no_two_runs_of_a_table_share_a_directory(size):
+    for table in TABLES.values():
+        runs = [run for command in table.filled(size) or () for run in runs_of(command)]
+        paths = []
+        for run in runs:
+            config = composed("train", TrainConfig, [word for word in run if not word.startswith("seed=")])
+            paths.append(default_path(config.method.name, config.model.name, config.data.name, run))
+        assert len(set(paths)) == len(paths)
 
 
 @cache
@@ -107,8 +142,12 @@ def test_commands_of_the_real_model_size_name_its_folders(tmp_path):
     (tmp_path / "gsm8k" / "train.jsonl").write_text("")
     work = Reproduction(tmp_path / "out", Scale(REAL, tmp_path, tmp_path))
     assert [number for number in work.tables if work.commands(number)] == [1, 3, 6, 7]
-    assert f"model.path={tmp_path}" in work.commands(1)[0]
-    assert f"data.path={tmp_path}/gsm8k/train.jsonl" in work.commands(1)[0]
+    box, train = work.commands(1)
+    rows = f"{tmp_path}/out/mirror/boxed.jsonl"
+    assert box == f"python scripts/boxed_gsm8k.py {tmp_path}/gsm8k/train.jsonl {rows}"
+    assert f"model.path={tmp_path} " in train
+    assert f"data.path={rows} " in train
+    assert work.commands(3)[0] == box
 
 
 def test_a_report_writes_tables_figures_and_an_index(tmp_path):
