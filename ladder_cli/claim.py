@@ -29,7 +29,7 @@ def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
         wait: until another process lets it go, instead of raising.
 
     Raises:
-        UserError: if another process holds it; the message names that process.
+        UserError: if another process holds it; the message names that process. Or if it cannot be a folder.
     """
     descriptor = _lock(folder, wait)
     try:
@@ -49,7 +49,13 @@ def _leave(folder: Path, descriptor: int) -> None:
 
 def _lock(folder: Path, wait: bool) -> int:
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise UserError(
+                f"{folder} cannot be made a folder ({error.strerror}): it or something above it is a file, or no place "
+                "for files. Give another output_dir."
+            ) from error
         path = folder / LOCK_FILE
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -129,6 +129,10 @@ def audit(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         RunFailed: if a benchmark cannot be read, a gold does not verify against itself, or a perturbed answer is
             judged correct. Re-spelled answers that are refused, and golds that are not read whole, are listed alone.
     """
+    if config.output_dir is not None:
+        # An audit takes minutes; a folder that cannot be written is told of before.
+        with claimed(Path(config.output_dir)):
+            pass
     table = Table(box=None, padding=(0, 1), header_style="bold")
     headings = ("benchmark", "rows", "asked twice", "gold fails itself", "not read whole")
     for heading in (*headings, "perturbed", "accepted", "re-spelled", "refused"):

@@ -14,7 +14,7 @@ from ladder_cli.evaluation.grading import grader_identity
 from ladder_cli.evaluation.modes import LABEL
 from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.targets import Target
-from ladder_cli.run_dir import RESULT, SAMPLES, SETTINGS, read_json
+from ladder_cli.run_dir import EVALUATION, RESULT, SAMPLES, SETTINGS, RunDir, read_json
 
 
 def made_under(
@@ -80,6 +80,25 @@ def refuse_other_problems(
                 f"{folder} holds samples of another version of {benchmark.name} (the {differs[0]} of '{problem.id}' "
                 "differs): give another output_dir, or delete that folder."
             )
+
+
+def refuse_run_directory(folder: Path, own: Path | None = None) -> None:
+    """Refuse a folder of results that is a run directory, or the `eval` of another run than `own`.
+
+    What lies there is taken for that run's own, by `compare=` among others.
+
+    Raises:
+        UserError: if it is.
+    """
+    if RunDir(folder).config.is_file():
+        raise UserError(
+            f"{folder} is a run directory, whose own results go into {RunDir(folder).evaluation}: leave out "
+            "output_dir, or give another one."
+        )
+    holder = folder.resolve().parent
+    of_a_run = folder.resolve().name == EVALUATION and RunDir(holder).config.is_file()
+    if of_a_run and (own is None or own.resolve() != holder):
+        raise UserError(f"{folder} is for the results of the run {holder.name}: give another output_dir.")
 
 
 def refuse_other_use(folder: Path, weights: str) -> None:

@@ -12,7 +12,7 @@ from ladder_cli.claim import claimed
 from ladder_cli.config import EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.binding import refuse_model_results
+from ladder_cli.evaluation.binding import refuse_model_results, refuse_run_directory
 from ladder_cli.evaluation.completion_rows import Completion, read_completions
 from ladder_cli.evaluation.grading import Grade, Grader, Task, grader_identity
 from ladder_cli.evaluation.pass_at_k import problem_lines, summarise_problems
@@ -63,6 +63,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     wanted = {completion.key: completion for completion in completions if completion.problem in set(asked)}
     if source.resolve() == (folder / SAMPLES).resolve():
         raise UserError(f"{source} would be graded into itself: give another output_dir.")
+    refuse_run_directory(folder)
     refuse_model_results(folder)
     seconds = config.decode.grade_seconds
     with claimed(folder):

@@ -11,7 +11,7 @@ from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_name
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.answering import Sheet, answer
-from ladder_cli.evaluation.binding import refuse_other_runs, refuse_other_use
+from ladder_cli.evaluation.binding import refuse_other_runs, refuse_other_use, refuse_run_directory
 from ladder_cli.evaluation.grading import grader_identity
 from ladder_cli.evaluation.modes import LABEL, refuse_unread_by_labels
 from ladder_cli.evaluation.report import table
@@ -69,8 +69,10 @@ def _check_folders(experiments: list[Experiment]) -> None:
     """Refuse folders that hold another evaluation, before anything is answered."""
     for experiment in experiments:
         for target in experiment.targets:
+            refuse_run_directory(target.folder, target.run)
             refuse_other_use(target.folder, target.identity)
         if len(experiment.targets) > 1:
+            refuse_run_directory(experiment.folder)
             refuse_other_runs(experiment.folder, {target.name: target.identity for target in experiment.targets})
     folders = [target.folder.resolve() for experiment in experiments for target in experiment.targets]
     if len(set(folders)) < len(folders):

@@ -34,6 +34,7 @@ class Target:
         limits: of the backbone: its own end tokens and how many positions it has.
         load: loads them, which is left until there is something to answer.
         asks_as_told: the instruction was given on the command line, so that it also stands under label tasks.
+        run: its run directory; None for a backbone alone.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Target:
     limits: ModelLimits
     load: Callable[[], nn.Module]
     asks_as_told: bool = True
+    run: Path | None = None
     _model: nn.Module | None = None
 
     @property
@@ -164,6 +166,7 @@ def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: st
         folder=folder,
         limits=read_limits(model_config),
         load=lambda: load_adapter(run.adapter, load_backbone(model_config, device)),
+        run=run.path,
     )
 
 

@@ -28,6 +28,7 @@ def evaluate(folder, overrides=(), **changes):
         "model": TINY,
         "hardware": HardwareConfig(name="cpu", device="cpu"),
         "decode": DecodeConfig(max_new_tokens=6, batch_size=4),
+        "benchmarks": ["arithmetic"],
         "instruction": "Answer.",
         "output_dir": str(folder) if folder is not None else None,
     }
@@ -270,9 +271,7 @@ def sweep(tmp_path, tiny_backbone, tiny_tokenizer):
         for weight in side.side.parameters():
             weight.data.add_(0.01 * torch.randn_like(weight))
         side.save_pretrained(run / "adapter")
-        (run / "adapter" / "prompt.json").write_text(
-            json.dumps({"fingerprint": prompt.fingerprint, "instruction": "Answer."})
-        )
+        (run / "adapter" / "prompt.json").write_text(json.dumps(prompt.as_dict()))
         (run / "config.yaml").write_text(yaml.safe_dump(config | {"seed": seed, "output_dir": str(run)}))
     return tmp_path / "sweep"
 
@@ -340,3 +339,40 @@ def test_runs_of_the_same_weights_are_pointed_out(sweep, tmp_path, capsys):
             shutil.copy(kept, sweep / "ladder,seed=1" / "adapter" / name)
     evaluate(tmp_path / "out", run=f"{sweep}/*", limit=1, model=ModelConfig())
     assert "ladder,seed=0 and ladder,seed=1 hold the same weights" in capsys.readouterr().out
+
+
+def test_no_results_go_into_a_run_directory_or_among_those_of_another_run(sweep, tmp_path):
+    one, other = sorted(path for path in sweep.iterdir() if path.is_dir())[:2]
+    rows = write_rows(tmp_path / "rows.jsonl", [{"gold": "1", "completion": "\\boxed{1}"}])
+    for folder, message in ((other, "is a run directory"), (other / "eval", f"results of the run {other.name}")):
+        for evaluation in (
+            lambda folder=folder: evaluate(folder, run=str(one), benchmarks=["arithmetic"], limit=2),
+            lambda folder=folder: evaluate(folder, benchmarks=["arithmetic"], limit=2),
+            lambda folder=folder: grade_completions(
+                EvaluateConfig(completions=rows, output_dir=str(folder)), make_console()
+            ),
+        ):
+            with pytest.raises(UserError, match=message):
+                evaluation()
+    # Of several runs each would go into OUT/<run>, which is the run directory itself where OUT holds them.
+    with pytest.raises(UserError, match="is a run directory"):
+        evaluate(sweep, run=f"{sweep}/*", benchmarks=["arithmetic"], limit=2)
+    assert not (other / "eval").exists()
+
+
+def test_a_file_as_output_dir_is_told_in_one_line(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"gold": "1", "completion": "\\boxed{1}"}])
+    for folder in (rows, f"{rows}/below"):
+        with pytest.raises(UserError, match="cannot be made a folder"):
+            grade_completions(EvaluateConfig(completions=rows, output_dir=folder), make_console())
+
+
+def test_tokens_without_an_embedding_are_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    config = tmp_path / "tiny"
+    shutil.copytree(TINY.location, config)
+    told = json.loads((config / "config.json").read_text())
+    (config / "config.json").write_text(json.dumps(told | {"vocab_size": 40}))
+    monkeypatch.setattr("ladder_cli.evaluation.targets.load_backbone", lambda *_: pytest.fail("weights were read"))
+    model = ModelConfig(name="cut", path=str(config), dtype="float32", side_reduction=2)
+    with pytest.raises(UserError, match=r"a token of the prompt of '.*', has the number 361, .* have 40 rows"):
+        evaluate(tmp_path / "out", model=model, benchmarks=["arithmetic"], limit=2)

@@ -8,7 +8,8 @@ import pytest
 from ladder_cli.cli import composed
 from ladder_cli.config import EvaluateConfig, option_names
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.modes import READ, mode_of, refuse_unread
+from ladder_cli.evaluate import results_path
+from ladder_cli.evaluation.modes import READ, mode_of, refuse_unread, refuse_unread_by_labels
 
 MODES = {
     "audit": ["audit=true"],
@@ -94,3 +95,29 @@ def test_the_command_says_it_in_one_line_and_writes_nothing(tmp_path):
         "run=DIR and model=NAME): leave it out."
     ]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "word", ["decode=sampling", "decode.max_new_tokens=5", "decode.stop=[x]", "seed=3", "decode.grade_seconds=2"]
+)
+def test_label_tasks_alone_refuse_options_of_generation(word):
+    option = word.partition("=")[0]
+    with pytest.raises(UserError, match=f"option '{option}': label tasks alone do not read it"):
+        refuse_unread_by_labels(["label", "label"], ["model=tiny", word])
+    refuse_unread_by_labels(["label", "boxed"], ["model=tiny", word])
+    refuse_unread_by_labels(["label"], ["model=tiny", "decode.batch_size=4", "repeats=2", "limit=3"])
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["completions=a/mine.jsonl"], "outputs/eval-mine"),
+        (["completions=a/mine.jsonl", "output_dir=x"], "x"),
+        (["compare=[a,b]", "output_dir=x"], "x"),
+        (["audit=true", "limit=3"], "audit=true limit=3"),
+        (["run=gone/ladder-*"], "outputs/eval-ladder"),
+        (["model=tiny"], "outputs/eval-tiny"),
+    ],
+)
+def test_a_sweep_names_the_folder_that_the_evaluation_writes_to(words, folder):
+    assert str(results_path(composed("evaluate", EvaluateConfig, words), words)) == folder
