@@ -37,6 +37,19 @@ def quote(text: str) -> str:
     return '"' + re.sub(r"\\+$", lambda found: found.group() * 2, body) + '"'
 
 
+def unquoted(value: str) -> str:
+    """The text that Hydra reads from a value in quotes; any other value as it is."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if value[:1] not in ("'", '"'):
+        return value
+    try:
+        return str(OverridesParser.create().parse_override(f"key={value}").value())
+    except HydraException:
+        return value
+
+
 def as_typed(key: str, value: str) -> str | None:
     """An option as it is to be typed, quoted for Hydra and the shell; None if its brackets or quotes leave open how."""
     inside = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else None
@@ -103,6 +116,6 @@ def _text_options(schema: type, prefix: str = "") -> list[str]:
         kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         if str in kinds and set(kinds) <= {str, type(None)}:
             names.append(prefix + item.name)
-        elif is_dataclass(hint):
+        elif isinstance(hint, type) and is_dataclass(hint):
             names += _text_options(hint, f"{prefix}{item.name}.")
     return names

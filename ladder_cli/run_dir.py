@@ -30,6 +30,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.files import move_into_place, remove_folder, seal, write_text
 from ladder_cli.identity import RunIdentity
 from ladder_cli.method_config import METHOD_KINDS
+from ladder_cli.quoting import unquoted
 
 OUTPUTS = Path("outputs")
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
@@ -282,15 +283,17 @@ def safe_name(name: str, exact: str | None = None) -> str:
 def default_path(method: str, model: str, data: str, overrides: list[str], folder: Path = OUTPUTS) -> Path:
     """`<folder>/<method>-<model>-<data>[,option=value...][@hash]`: other options, another directory; no timestamps.
 
-    Options that cannot change the result take no part. A place (`model.path`) is shortened to its last component; a
-    hash of the options stands at the end where the name alone would not tell them apart.
+    Options that cannot change the result take no part, and neither do quotes around a value. A place (`model.path`) is
+    shortened to its last component; a hash of the options stands at the end where the name alone would not tell them
+    apart.
     """
     incidental, places = (options_of(TrainConfig, role) for role in (Role.INCIDENTAL, Role.PLACE))
     chosen = {"method": method, "model": model, "data": data}
     given = {}
     for override in overrides:
         # Later ones win, as in Hydra.
-        key, _, value = override.lstrip("+").partition("=")
+        key, _, typed = override.lstrip("+").partition("=")
+        value = unquoted(typed)
         if chosen.get(key) != value and not covers(incidental, key):
             given[key] = value
     extras, exact = [], True

@@ -9,6 +9,7 @@ from ladder_cli import cli
 from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate import default_benchmarks
+from ladder_cli.identity import RunIdentity
 from ladder_cli.run_dir import RunDir
 from ladder_cli.train import HELP
 
@@ -85,6 +86,7 @@ def test_an_old_run_without_the_new_options_is_still_the_same_run(tmp_path):
     config = cli.as_dict(cli.composed("train", TrainConfig, []))
     old = {**config, "model": {key: value for key, value in config["model"].items() if "default_" not in key}}
     RunDir(tmp_path).write_config(old)
-    RunDir(tmp_path).refuse_other_config(config)
+    RunDir(tmp_path).refuse_other(RunIdentity.of_config(config, {}))
+    other = {**config, "model": {**config["model"], "dtype": "bfloat16"}}
     with pytest.raises(UserError, match=r"model\.dtype"):
-        RunDir(tmp_path).refuse_other_config({**config, "model": {**config["model"], "dtype": "bfloat16"}})
+        RunDir(tmp_path).refuse_other(RunIdentity.of_config(other, {}))

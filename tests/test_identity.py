@@ -13,6 +13,7 @@ from ladder_cli.run_dir import RunDir, default_path, safe_name, write_json
 INCIDENTAL = {
     "output_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps", "data.cache", "hardware.name",
     "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size", "hardware.shard_backbone",
+    "model.default_data", "model.default_benchmarks",
 }  # fmt: skip
 PLACES = {
     "model.name", "model.hub_id", "model.path", "model.revision", "model.shape", "data.hub_id", "data.hub_config",
@@ -123,6 +124,22 @@ def test_different_options_give_different_names_and_the_same_options_the_same():
     assert names == [name(*overrides) for overrides in DIFFERENT]
     assert name("seed=1", "train.epochs=2") == name("train.epochs=2", "seed=1")
     assert all(len(named.encode()) <= 180 for named in names)
+
+
+@pytest.mark.parametrize(
+    ("bare", "quoted"),
+    [
+        ("data.split=test", 'data.split="test"'),
+        ("data.path=/rows/2026_11_25", 'data.path="/rows/2026_11_25"'),
+        ("model.path=/models/a", "model.path='/models/a'"),
+        ('data.instruction="Why (\\"é\\")?"', "data.instruction='Why (\"é\")?'"),
+        ("data.target=trace", "data.target='trace'"),
+    ],
+)
+def test_quotes_around_a_value_are_no_part_of_a_name(bare, quoted):
+    assert name(bare) == name(quoted)
+    assert '"' not in name(quoted)
+    assert "'" not in name(quoted)
 
 
 def test_a_name_is_readable_where_nothing_had_to_be_changed():

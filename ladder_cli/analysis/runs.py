@@ -40,9 +40,12 @@ class Run:
 
     @property
     def flops_per_row(self) -> dict[str, float]:
-        """FLOPs of training on one row, by each way of counting (`analysis.flops`)."""
-        steps_cover = (self.rows or 1) * float(self.config["train"]["epochs"])
-        tokens = self.metrics["tokens_seen"] / steps_cover
+        """FLOPs of training on one row once, by each way of counting (`analysis.flops`)."""
+        # A run may end before or after `train.epochs`: by `train.max_steps`, or by early stopping. Old runs recorded
+        # no more than what was asked for.
+        epochs = float(self.metrics.get("epochs", self.config["train"]["epochs"]))
+        rows = self.metrics.get("rows", {}).get("train", self.rows or 1)
+        tokens = self.metrics["tokens_seen"] / (rows * epochs)
         return {count: flops * tokens for count, flops in self.metrics["flops_per_token"].items()}
 
     def samples(self, benchmark: str) -> list[dict[str, Any]]:

@@ -235,6 +235,7 @@ def _train(
         raise Interrupted(f"saved at step {trainer.state.global_step}; the same command continues from there.")
 
     speed = throughput.tokens_per_second
+    rows_seen = rows_after(trainer.state.global_step, len(data.train_rows), plan.effective_batch)
     figures = {
         "rows": {"train": len(data.train), "validation": len(data.validation)},
         "train_loss": train_loss,
@@ -242,7 +243,8 @@ def _train(
         "best_step": trainer.state.best_global_step,
         "trainable_parameters": plan.trainable_parameters,
         "backbone_parameters": plan.backbone_parameters,
-        "rows_seen": rows_after(trainer.state.global_step, len(data.train_rows), plan.effective_batch),
+        "rows_seen": rows_seen,
+        "epochs": rows_seen / len(data.train_rows),
         "tokens_seen": int(trainer.state.num_input_tokens_seen),
         "tokens_per_second": speed,
         "peak_memory_bytes": {

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_runs_are_read_back_with_what_they_were(tmp_path):
     assert run.flops_per_row == {"paper": 5000, "actual": 3000}
     assert run.scores["math500"]["pass_at_1"] == 0.5
     assert [sample["tokens"] for sample in run.samples("math500")] == [10, 30]
+
+
+def test_the_compute_of_a_row_is_that_of_the_passes_that_were_made(tmp_path):
+    """Of a run that `max_steps` ended after half a pass, over fewer rows than it asked for."""
+    path = write_run(tmp_path, rows=500)
+    metrics = json.loads((path / "metrics.json").read_text())
+    known = {"rows": {"train": 40, "validation": 5}, "epochs": 0.5, "tokens_seen": 20 * 100}
+    write_json(path / "metrics.json", metrics | known)
+    (run,) = read_runs([tmp_path])
+    assert run.rows == 40
+    assert run.flops_per_row == {"paper": 5000, "actual": 3000}
 
 
 def test_unfinished_and_set_aside_runs_do_not_count(tmp_path):

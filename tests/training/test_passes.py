@@ -62,5 +62,7 @@ def test_a_run_passes_each_row_once_an_epoch_and_its_log_says_so(packing, tmp_pa
         total += len(step)
         assert line["rows_seen"] == total
         assert line["epoch"] == pytest.approx(total / len(rows))
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rows_seen"] == total
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert figures["rows_seen"] == total
+    assert figures["epochs"] == pytest.approx(total / len(rows))
     assert f"{total / len(rows):.2f} epochs" in out
