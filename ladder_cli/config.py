@@ -150,7 +150,8 @@ class DataConfig:
         if self.format is not None:
             one_of("data.format", self.format, tuple(RowFormat))
         one_of("data.learn", self.learn, tuple(Learn))
-        if self.target is not None or self.targets:
+        # A set without `targets` reads no target, as those of older runs, which all recorded one.
+        if self.targets:
             one_of("data.target", str(self.target), tuple(self.targets))
         try:
             date.fromisoformat(self.date)

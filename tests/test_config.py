@@ -3,11 +3,13 @@
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from ladder_cli import cli
-from ladder_cli.cli import choices, explain, groups, parse
+from ladder_cli.cli import as_dict, choices, explain, groups, parse
 from ladder_cli.config import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
 from ladder_cli.data.benchmarks import benchmark_config
+from ladder_cli.data.formats import refuse_unread
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import METHOD_KINDS
 
@@ -71,3 +73,13 @@ def test_option_names_reach_into_the_groups():
 
 def test_an_unknown_error_is_still_one_line():
     assert "\n" not in explain(ValueError("first\nsecond"), TrainConfig)
+
+
+def test_the_config_of_an_older_run_whose_set_has_no_targets_is_read():
+    """Such a run recorded `target: solution` for every set."""
+    config = as_dict(composed())
+    config["data"]["target"] = "solution"
+    assert parse(OmegaConf.create(config), TrainConfig).data.name == "arithmetic"
+    given = composed("data.target=solution")
+    with pytest.raises(UserError, match=r"does not read data\.target"):
+        refuse_unread(given.data, ["target"])
