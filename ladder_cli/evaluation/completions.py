@@ -80,9 +80,10 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
 
 
 def completions_folder(config: EvaluateConfig) -> Path:
-    """Where the grades of `completions=` go."""
+    """Where the grades of `completions=` go: `f.jsonl` and `f.csv` are two files, and have two folders."""
     assert config.completions is not None
-    return Path(config.output_dir or OUTPUTS / safe_name(f"eval-{Path(config.completions).stem}"))
+    name = Path(config.completions).name.removesuffix(".jsonl")
+    return Path(config.output_dir or OUTPUTS / safe_name(f"eval-{name}"))
 
 
 def _settle(folder: Path, digest: str, seconds: float) -> None:

@@ -91,6 +91,7 @@ def same_settings(path: Path, settings: dict[str, Any]) -> None:
     changed = [f"{key}: {before.get(key)} -> {value}" for key, value in settings.items() if before.get(key) != value]
     if changed:
         raise UserError(
-            f"{path.parent} holds samples of other settings ({'; '.join(changed)}): give another output_dir, or "
-            "delete that folder."
+            f"{path.parent} holds samples of other settings ({'; '.join(changed)}): give another output_dir, or delete "
+            f"that folder. Without a model its completions are graded anew by ladder-eval "
+            f"completions={path.parent / 'samples.jsonl'} output_dir=NEW."
         )

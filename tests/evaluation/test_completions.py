@@ -12,7 +12,7 @@ from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.completion_rows import CUT_OFF, ENDED, read_completions
-from ladder_cli.evaluation.completions import grade_completions
+from ladder_cli.evaluation.completions import completions_folder, grade_completions
 from ladder_cli.evaluation.pass_at_k import pass_at_k, summarise_problems
 
 GOOD = {"gold": "4", "completion": "\\boxed{4}"}
@@ -254,3 +254,10 @@ def test_a_smaller_limit_never_overwrites_a_larger_result(tmp_path):
 def test_a_limit_counts_problems(tmp_path):
     result, _ = graded(tmp_path, *(GOOD | {"id": name} for name in "aabbc"), limit=2)
     assert (result["n_problems"], result["n_completions"]) == (2, 4)
+
+
+def test_files_that_differ_in_their_suffix_alone_have_folders_of_their_own():
+    names = ("f.jsonl", "f.csv", "f.jsonl.gz", "g/f.json")
+    folders = [completions_folder(EvaluateConfig(completions=name)) for name in names]
+    assert len(set(folders)) == len(names)
+    assert folders[0].name == "eval-f"
