@@ -1,4 +1,4 @@
-"""`ladder-eval`: trained runs, a backbone alone, or ready completions, graded by Math-Verify."""
+"""`ladder-eval`: trained runs, a backbone alone, or ready completions, graded by whole, exact reading."""
 
 import glob
 import sys

@@ -7,7 +7,7 @@ From questions to balanced, labelled solutions, split by question:
 
 With solvers, each one answers every question through `ladder-eval` (greedy, 2,048 new tokens, resumed where it was
 stopped); the questions come from the hub, or from another mirror (--questions-dir). With ready candidates (rows of
-question, gold, completion) nothing is generated. Either way Math-Verify labels the completions; those without a box
+question, gold, completion) nothing is generated. Either way the grader labels the completions; those without a box
 stay out. Writes MIRROR/critic/train.jsonl and test.jsonl.
 """
 
