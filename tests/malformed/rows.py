@@ -50,7 +50,7 @@ _FILES = {
     "an empty array": b"[]",
     "utf-16 without a mark": _GOOD.decode().encode("utf-16-le"),
     "half of a utf-16 character": b'\xff\xfe{\x00"',
-    "half of a gzip file": gzip.compress(_GOOD)[:-6],
+    "half of a gzip file": gzip.compress(_GOOD, mtime=0)[:-6],
     "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00cos\nsystem\n.",
     "huge integer": b'{"q": ' + b"9" * 5000 + b"}",
 }
