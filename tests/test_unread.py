@@ -133,7 +133,8 @@ def test_the_commands_refuse_it_too_before_torch_is_there(tmp_path):
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: data=arithmetic does not read data.path: a file of your own is data=jsonl data.path=FILE.\n"
+        "error: data=arithmetic (format generated) does not read data.path: its rows come from this package; a file of "
+        "your own is data=jsonl data.path=FILE.\n"
     )
     assert not (tmp_path / "o").exists()
     status, _, errors = run_command("train", ["tracking.project=x", f"output_dir={tmp_path / 'o'}"])

@@ -77,9 +77,12 @@ def refuse_unread(data: DataConfig, given: list[str]) -> None:
             advice = (
                 f"its rows come from {data.hub_id or 'this package'}; a file of your own is data=jsonl data.path=FILE"
             )
+        elif name in ("target", "targets"):
+            advice = "only a set that offers several completions (its targets) reads it, as data=s1k does"
         else:
             owners = [kind.value for kind, names in _READS.items() if name in names]
-            advice = f"rows of format {' and '.join(owners)} read it" if owners else "leave it out"
+            own = "; a file of your own is data=jsonl data.path=FILE" if data.path is None else ""
+            advice = f"rows of format {' and '.join(owners)} read it{own}" if owners else "leave it out"
         raise UserError(
             f"data={data.name} (format {format_of(data).value}) does not read data.{name}: {advice}."
             f"{suggest(name, sorted(reads - {name}))}"

@@ -33,7 +33,15 @@ from ladder_cli.run_dir import SETTINGS, read_json
 # How OpenAI, vLLM, SGLang, TGI, Anthropic, Mistral and Gemini say that a completion ended by itself, or was cut off:
 # compared without regard to case.
 ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "completed")
-CUT_OFF = ("length", "max_tokens", "max_new_tokens", "max_length", "max_output_tokens", "model_length", "abort")
+CUT_OFF: tuple[str, ...] = (
+    "length",
+    "max_tokens",
+    "max_new_tokens",
+    "max_length",
+    "max_output_tokens",
+    "model_length",
+    "abort",
+)
 CUT_OFF += ("content_filter",)
 # Messages of rows that are wrong after the first one.
 _NAMED = 10
