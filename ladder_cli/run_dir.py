@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ladder_cli.config import Role, TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
@@ -144,7 +144,10 @@ class RunDir:
         try:
             text = self.config.read_text(encoding="utf-8")
             _check_plain(text)
-            return OmegaConf.create(text)
+            config = OmegaConf.create(text)
+            if not isinstance(config, DictConfig):
+                raise UserError("holds no options but a list: restore it.")
+            return config
         except UserError as error:
             raise UserError(f"{self.config} {error}") from error
         except Exception as error:  # yaml's and OmegaConf's errors share no base class
