@@ -92,7 +92,7 @@ def test_a_killed_grading_ends_with_the_result_of_an_undisturbed_one(tmp_path):
     rows = [{"id": n, "gold": str(n), "completion": f"\\boxed{{{n // 2 * 2}}}", "tokens": n} for n in range(320)]
     hanging = {"90", "210"}
     for n in map(int, hanging):
-        rows[n]["completion"] = "\\boxed{9^{9^{9^{9^{9}}}}!}"
+        rows[n]["completion"] = "\\boxed{\\sum_{a=1}^{2000}\\sum_{b=1}^{2000}\\sum_{c=1}^{2000} a b c}"
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = [f"completions={source}"]
