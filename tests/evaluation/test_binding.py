@@ -280,12 +280,11 @@ def test_an_adapter_of_unknown_day_is_refused_with_what_to_do_where_the_template
     model = shutil.copytree(TINY.location, tmp_path / "model")
     template = model / "chat_template.jinja"
     template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
-    told = {
-        "run": str(sweep / "ladder,seed=0"),
-        "benchmarks": ["arithmetic"],
-        "limit": 1,
-        "model": ModelConfig(path=str(model)),
-    }
+    run = sweep / "ladder,seed=0"
+    record = json.loads((run / "adapter" / "prompt.json").read_text())
+    del record["date"]  # as versions wrote it that recorded none
+    (run / "adapter" / "prompt.json").write_text(json.dumps(record))
+    told = {"run": str(run), "benchmarks": ["arithmetic"], "limit": 1, "model": ModelConfig(path=str(model))}
     with pytest.raises(UserError, match=r"recorded their date.*nobody knows which.*allow_prompt_mismatch=true"):
         evaluate(tmp_path / "out", **told, overrides=[f"model.path={model}"])
     evaluate(tmp_path / "out", **told, overrides=[f"model.path={model}"], allow_prompt_mismatch=True)

@@ -126,7 +126,7 @@ def test_ready_completions_are_graded_without_a_model(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "a", "gold": "7"}, "has no text in column 'completion'"),
+        ({"id": "a", "gold": "7"}, "has no column 'completion'; it has: id, gold"),
         ({"id": "a", "gold": "", "completion": "x"}, "column 'gold' holds no text"),
     ],
 )

@@ -107,7 +107,10 @@ def test_a_sharded_run_that_is_stopped_and_continued_ends_as_if_it_had_not_been(
 @pytest.fixture
 def two_processes(monkeypatch):
     """As the first of two would see it, up to where they meet."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
