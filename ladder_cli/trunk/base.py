@@ -1,0 +1,157 @@
+"""The frozen backbone as everything above sees it: a batch goes in, taps come out, and no gradient ever enters."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+BLANK = -1  # the row id of a row that only fills a batch up; none of its tokens count
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of rows.
+
+    Attributes:
+        input_ids: `[batch, tokens]`.
+        labels: `[batch, tokens]`, unshifted, -100 where a token does not count; None where there is nothing to learn.
+        attention_mask: `[batch, tokens]`, 0 is padding; None with `position_ids`, or where nothing is padded.
+        position_ids: `[batch, tokens]`, which begin again at 0 with each packed example; None: one example a row.
+        row_ids: the number of each row within its split; `BLANK` for one that only fills up.
+    """
+
+    input_ids: Tensor
+    labels: Tensor | None = None
+    attention_mask: Tensor | None = None
+    position_ids: Tensor | None = None
+    row_ids: tuple[int, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a backbone's own `forward` is given: everything but the labels."""
+        names = ("input_ids", "attention_mask", "position_ids")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class TapRequest:
+    """Which layer outputs of a backbone are read.
+
+    Attributes:
+        layers: numbers from 1 to L; 0 is the input of the first layer.
+        final: the last layer's output is read too, before the final norm.
+    """
+
+    layers: frozenset[int]
+    final: bool = True
+
+    def __or__(self, other: "TapRequest") -> "TapRequest":
+        """What serves both."""
+        return TapRequest(self.layers | other.layers, self.final or other.final)
+
+
+@dataclass
+class Taps:
+    """What a backbone hands out for one batch.
+
+    Attributes:
+        rungs: backbone layer -> its output `[batch, tokens, d]`; 0 is the input of the first layer.
+        final: output of the last layer, before the final norm, `[batch, tokens, d]`; None if nobody reads it.
+        embed: recomputes rung 0, bit for bit, so that the backward pass need not keep it; None where it cannot be.
+    """
+
+    rungs: dict[int, Tensor]
+    final: Tensor | None
+    embed: Callable[[], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class TrunkCost:
+    """What a pass over a backbone takes, for a plan to add up.
+
+    Attributes:
+        parameters: N, of the whole backbone.
+        layers: L.
+        resident_bytes: of weights that stay on the computing device.
+        moved_bytes: of weights that travel to it in every pass.
+        flops_per_token: of one forward pass as far as the request asks.
+    """
+
+    parameters: int
+    layers: int
+    resident_bytes: int
+    moved_bytes: int
+    flops_per_token: float
+
+
+class Trunk(Protocol):
+    """A frozen backbone, wherever its layers are."""
+
+    parts: Any
+    device: torch.device  # where it computes
+    dtype: torch.dtype
+    identity: str | None  # of the weights, not of a path; None until somebody has hashed them
+
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None) -> Taps:
+        """One pass without gradients, no further than the request asks."""
+        ...
+
+    def cost(self, request: TapRequest) -> TrunkCost:
+        """What such a pass takes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a loss reads.
+
+    Attributes:
+        state: `[batch, tokens, d]`, what `readout` takes.
+        readout: `[n, d]` to logits `[n, vocabulary]`; holds no trained parameter.
+        reference: the bare backbone's state, of the same pass, with the same readout; None where it was not run.
+    """
+
+    state: Tensor
+    readout: Callable[[Tensor], Tensor]
+    reference: Tensor | None = None
+
+
+class Trainable(Protocol):
+    """What a method attached to a trunk: a model of which a part is trained."""
+
+    request: TapRequest | None  # None: gradients pass through the backbone, so that it runs the layers itself
+
+    def hidden(self, batch: Batch, taps: Taps | None) -> Hidden:
+        """The state before the head."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A loss over one micro-batch as sum and count, so that any accumulation and any number of ranks divide alike."""
+
+    total: Tensor
+    count: Tensor
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    columns: tuple[str, ...]  # of a batch that it reads beside the inputs
+
+    def count(self, batches: Iterable[Batch]) -> int:
+        """What the sums over these batches are divided by, known before any of them is run."""
+        ...
+
+    def __call__(self, hidden: Hidden, batch: Batch, divisor: Tensor | int | None = None) -> Summed:
+        """The loss of a batch; `divisor`, where given, has divided `total` already."""
+        ...
