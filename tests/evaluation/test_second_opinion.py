@@ -1,11 +1,14 @@
 """Math-Verify's own word on a completion stands beside our verdict and never in its place."""
 
+import os
+import signal
+
 import pytest
 
-from ladder_cli.evaluation.grading import Grader, Task, grader_identity
+from ladder_cli.evaluation.grading import Grader, Task, _Worker, grader_identity
 from ladder_cli.evaluation.second_opinion import math_verify_says
 from ladder_cli.evaluation.summary import summarise
-from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
+from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT, Judged
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,23 @@ def test_a_second_opinion_that_hangs_costs_no_verdict():
     assert grades["endless"].verdict == INCORRECT
     assert grades["endless"].math_verify in (TIMEOUT, CRASH)
     assert (grades["after"].verdict, grades["after"].math_verify) == (CORRECT, CORRECT)
+
+
+def test_a_worker_killed_while_math_verify_was_asked_costs_no_opinion(monkeypatch):
+    result, killed = _Worker.result, []
+
+    def killed_between(worker):
+        value = result(worker)
+        if isinstance(value, Judged) and len(killed) < 3:
+            os.kill(worker._process.pid, signal.SIGKILL)
+            killed.append(value.verdict)
+        return value
+
+    monkeypatch.setattr(_Worker, "result", killed_between)
+    with Grader(workers=1, second_opinion=True) as grader:
+        (grade,) = grader.grade([Task("hunted", r"\frac{1}{2}", r"\boxed{0.5}")])
+    assert killed == [CORRECT] * 3
+    assert (grade.verdict, grade.math_verify) == (CORRECT, CORRECT)
 
 
 def sample(name, verdict, says):
