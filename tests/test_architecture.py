@@ -10,6 +10,8 @@ PACKAGE = Path(ladder_cli.__file__).parent
 ORDER = [
     "errors",
     "validation",
+    "choices",
+    "options",
     "files",
     "credentials",
     "claim",
@@ -22,9 +24,11 @@ ORDER = [
     "identity",
     "unread",
     "run_dir",
+    "compose",
     "sweep",
     "cli",
     "console",
+    "trunk",
     "models",
     "data",
     "analysis",
@@ -32,7 +36,7 @@ ORDER = [
     "evaluation",
 ]
 WITHOUT_TORCH = [
-    *("errors", "validation", "files", "credentials", "claim"),
+    *("errors", "validation", "choices", "options", "files", "credentials", "claim"),
     *(
         "streams",
         "hub",
@@ -42,6 +46,7 @@ WITHOUT_TORCH = [
         "config",
         "identity",
         "unread",
+        "compose",
         "cli",
         "run_dir",
         "sweep",
