@@ -28,7 +28,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
 Without benchmarks=: the test set of what the run was trained on, or the model's own (model.default_benchmarks).
 Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
 An option that is not read by what is asked for is refused.
-`ladder-eval --cfg job` prints every option with its value.
+`ladder-eval --cfg job` prints every option with its value; docs/options.md says what each is, its unit and bounds.
 
 """
 
