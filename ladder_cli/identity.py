@@ -7,7 +7,8 @@ enter: a moved folder is the same, and another file under the same name is not.
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ladder_cli.config import Role, TrainConfig, covers, options_of
+from ladder_cli.config import TrainConfig, covers, options_of
+from ladder_cli.options import Role
 
 SEED = "seed"
 # What the content of a run consists of, in the words of a message.

@@ -25,11 +25,12 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ladder_cli.config import Role, TrainConfig, covers, option_names, options_of
+from ladder_cli.config import MOVED, TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
 from ladder_cli.files import move_into_place, remove_folder, seal, write_text
 from ladder_cli.identity import RunIdentity
 from ladder_cli.method_config import METHOD_KINDS
+from ladder_cli.options import Role
 from ladder_cli.quoting import unquoted
 
 OUTPUTS = Path("outputs")
@@ -147,6 +148,7 @@ class RunDir:
             config = OmegaConf.create(text)
             if not isinstance(config, DictConfig):
                 raise UserError("holds no options but a list: restore it.")
+            _leave_out_moved(config)
             return config
         except UserError as error:
             raise UserError(f"{self.config} {error}") from error
@@ -265,6 +267,14 @@ def _check_plain(text: str) -> None:
         raise UserError("holds an interpolation (${...}), but the config of a run is resolved: restore it.")
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
         raise UserError("holds YAML aliases (*name), which no run writes: restore it.")
+
+
+def _leave_out_moved(config: DictConfig) -> None:
+    """Take out, in place, what options were called before they moved: their values stand under the new names too."""
+    for old in MOVED:
+        group, _, name = old.partition(".")
+        if isinstance(config.get(group), DictConfig):
+            config[group].pop(name, None)
 
 
 def safe_name(name: str, exact: str | None = None) -> str:

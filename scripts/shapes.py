@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.analysis.backward_memory import predicted_activation_bytes
 from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.cli import choices, composed
+from ladder_cli.compose import choices, composed
 from ladder_cli.config import ModelConfig, TrainConfig
 from ladder_cli.models.backbone import architecture, parameter_count
 from ladder_cli.models.method import method_for

@@ -10,6 +10,8 @@ PACKAGE = Path(ladder_cli.__file__).parent
 ORDER = [
     "errors",
     "validation",
+    "choices",
+    "options",
     "files",
     "credentials",
     "claim",
@@ -22,9 +24,11 @@ ORDER = [
     "identity",
     "unread",
     "run_dir",
+    "compose",
     "sweep",
     "cli",
     "console",
+    "trunk",
     "models",
     "data",
     "analysis",
@@ -32,7 +36,7 @@ ORDER = [
     "evaluation",
 ]
 WITHOUT_TORCH = [
-    *("errors", "validation", "files", "credentials", "claim"),
+    *("errors", "validation", "choices", "options", "files", "credentials", "claim"),
     *(
         "streams",
         "hub",
@@ -42,6 +46,7 @@ WITHOUT_TORCH = [
         "config",
         "identity",
         "unread",
+        "compose",
         "cli",
         "run_dir",
         "sweep",
@@ -113,3 +118,13 @@ def test_no_module_outside_models_names_a_method():
 def test_unpickling_is_nowhere():
     for path in modules():
         assert "torch.load" not in path.read_text(), path
+
+
+def test_only_the_commands_know_the_edge_and_only_composing_knows_hydra():
+    """Hydra, beside `compose` and `quoting`, is known to `sweep`, which runs inside of a job of Hydra's."""
+    for path in modules():
+        name = path.relative_to(PACKAGE).as_posix().removesuffix(".py")
+        imported = set(imports(path))
+        assert "ladder_cli.cli" not in imported or name in ("train", "evaluate"), path
+        hydra = any(other.split(".")[0] == "hydra" for other in imported)
+        assert not hydra or name in ("compose", "quoting", "sweep"), path

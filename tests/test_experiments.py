@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from ladder_cli.analysis.commands import cells_of, evaluations_of
 from ladder_cli.analysis.paper import HUBER, ORIGINAL, PAPER, paper_tables
-from ladder_cli.cli import choices
+from ladder_cli.compose import choices
 from ladder_cli.config import ModelConfig
 from tests.conftest import SHARED, model_preset
 from tests.test_config import composed

@@ -4,15 +4,16 @@ from dataclasses import fields
 
 import pytest
 
-from ladder_cli.cli import as_dict, composed
-from ladder_cli.config import Role, TrainConfig, covers, option_names, options_of
+from ladder_cli.compose import as_dict, composed
+from ladder_cli.config import TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
 from ladder_cli.identity import RunIdentity
+from ladder_cli.options import Role
 from ladder_cli.run_dir import RunDir, default_path, safe_name, write_json
 
 INCIDENTAL = {
     "output_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps", "data.cache", "hardware.name",
-    "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size", "hardware.shard_backbone",
+    "hardware.workers", "hardware.memory_gb", "hardware.shard_backbone",
     "model.default_data", "model.default_benchmarks",
 }  # fmt: skip
 PLACES = {

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import EvaluateConfig, TrainConfig
 
 TRAIN, EVALUATE = "ladder-train", "ladder-eval"

@@ -15,7 +15,7 @@ from ladder_cli.analysis.paper import PAPER, PaperTable
 from ladder_cli.analysis.paper_laws import TOKENS_A_ROW
 from ladder_cli.analysis.sizes import sizes_of
 from ladder_cli.analysis.tables import Table
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config
 

@@ -8,7 +8,7 @@ from ladder_cli.analysis.figures import memory_bars, memory_figure, save
 from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 from ladder_cli.analysis.paper import MemoryFigure, memory_figure_3a, memory_figure_3b
 from ladder_cli.analysis.tables import Table
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.run_dir import read_json, write_json
 

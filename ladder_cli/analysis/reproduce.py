@@ -15,6 +15,7 @@ from ladder_cli.analysis.paper_tables import build_tables
 from ladder_cli.analysis.runs import Run, read_runs
 from ladder_cli.analysis.scaling_figures import scaling_figure
 from ladder_cli.analysis.tables import Table
+from ladder_cli.choices import BenchmarkKind
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.errors import UserError
 from ladder_cli.run_dir import write_text
@@ -231,7 +232,7 @@ def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
         candidates = []
         for name in sorted({name for run in runs for name in run.scores}):
             candidates.append((f"figure-3a-{name}", memory_score_figure(runs, name)))
-            if benchmark_config(name).kind != "label":
+            if benchmark_config(name).kind is not BenchmarkKind.LABEL:
                 candidates.append((f"figure-4-{name}", length_figure(runs, name)))
     else:
         candidates = []
@@ -250,7 +251,7 @@ def paper_zetas(paper: PaperTable) -> dict[str, float]:
 def _parameters_of_4() -> dict[str, dict[str, int]]:
     """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
     from ladder_cli.analysis.sizes import sizes_of
-    from ladder_cli.cli import composed
+    from ladder_cli.compose import composed
     from ladder_cli.config import TrainConfig
 
     def count(*options: str) -> int:

@@ -1,7 +1,7 @@
 """Answering one benchmark with one model: what is missing is generated, graded and put on disk as it is finished."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ladder_cli.choices import BenchmarkKind
 from ladder_cli.claim import claimed
 from ladder_cli.config import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
@@ -27,7 +28,6 @@ from ladder_cli.evaluation.generation import (
     render_prompt,
 )
 from ladder_cli.evaluation.grading import Grader, Task
-from ladder_cli.evaluation.modes import LABEL
 from ladder_cli.evaluation.regrade import graded, other_grader_alone, regrade_folder
 from ladder_cli.evaluation.samples import LENGTH, Sample, append_samples, same_settings
 from ladder_cli.evaluation.shards import merged, own_path, write_in_order
@@ -70,7 +70,9 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
             made = made_under(target, sheet.benchmark, decode, seed, sheet.repeat)
             settings = made | graded_under(sheet.benchmark, decode.grade_seconds)
             # Samples of another grader are graded anew, from their completions; a label task has none to grade.
-            if sheet.benchmark.kind != LABEL and other_grader_alone(sheet.folder / SETTINGS, settings):
+            if sheet.benchmark.kind is not BenchmarkKind.LABEL and other_grader_alone(
+                sheet.folder / SETTINGS, settings
+            ):
                 samples = merged(path)
                 refuse_other_problems(sheet.folder, sheet.benchmark, sheet.problems, prompts, samples)
                 regrade_folder(sheet.folder, samples, sheet.problems, settings, decode.grade_seconds, console)
@@ -79,7 +81,7 @@ def answer(target: Target, sheet: Sheet, decode: DecodeConfig, seed: int, consol
         samples = decided_by_main(samples)
         refuse_other_problems(sheet.folder, sheet.benchmark, sheet.problems, prompts, samples)
         if any(problem.id not in samples for problem in sheet.problems):
-            new_tokens = 0 if sheet.benchmark.kind == LABEL else decode.max_new_tokens
+            new_tokens = 0 if sheet.benchmark.kind is BenchmarkKind.LABEL else decode.max_new_tokens
             check_positions(list(prompts.values()), new_tokens, target.limits.positions, target.name)
             check_vocabulary(list(prompts.values()), renderer, target.limits.vocabulary, target.name)
             _answer_missing(target, sheet, list(prompts.values()), set(samples), decode, seed, console)
@@ -107,10 +109,9 @@ def _answer_missing(
         size = fitting_batch_size(target.model, prompts, decode.max_new_tokens, most)
     todo = batches(prompts, finished, decided_by_main(size), sheet.repeat)
     missing = sum(prompt.id not in finished for batch in todo for prompt in batch)
-    work = _by_label if sheet.benchmark.kind == LABEL else _by_completion
     repeated = f", repeat {sheet.repeat + 1}" if sheet.repeat else ""
     with _Watch(f"{target.name} on {sheet.benchmark.name}{repeated}", missing, console) as watch:
-        for samples in work(target, sheet, todo, decode, seed):
+        for samples in _ANSWERS[sheet.benchmark.kind](target, sheet, todo, decode, seed):
             fresh = [sample for sample in samples if sample["id"] not in finished]
             append_samples(own_path(sheet.folder / SAMPLES), fresh)
             watch.finished(fresh)
@@ -174,6 +175,12 @@ def _by_label(
             }
             for prediction in batch
         ]
+
+
+_ANSWERS: dict[BenchmarkKind, Callable[..., Iterator[list[Sample]]]] = {
+    BenchmarkKind.BOXED: _by_completion,
+    BenchmarkKind.LABEL: _by_label,
+}
 
 
 class _Watch:

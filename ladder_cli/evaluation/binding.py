@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ladder_cli.choices import BenchmarkKind
 from ladder_cli.config import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
@@ -11,7 +12,6 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluation.decoding import Decoding, engine_identity
 from ladder_cli.evaluation.generation import Prompt
 from ladder_cli.evaluation.grading import grader_identity
-from ladder_cli.evaluation.modes import LABEL
 from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.targets import Target
 from ladder_cli.run_dir import EVALUATION, RESULT, SAMPLES, SETTINGS, RunDir, read_json
@@ -34,14 +34,14 @@ def made_under(
         "tokenizer": renderer.tokenizer_fingerprint,
         "repeat": repeat,
     }
-    if benchmark.kind == LABEL:
+    if benchmark.kind is BenchmarkKind.LABEL:
         return settings | {"labels": list(LABELS)}
     return settings | {"seed": seed, **Decoding.of(decode, renderer, target.limits).record()}
 
 
 def graded_under(benchmark: BenchmarkConfig, grade_seconds: float) -> dict[str, Any]:
     """What verdicts are made under, for settings.json; a label task has no grader."""
-    if benchmark.kind == LABEL:
+    if benchmark.kind is BenchmarkKind.LABEL:
         return {}
     grader = {f"grader.{key}": value for key, value in grader_identity(grade_seconds).items()}
     return {"rule": benchmark.rule, **grader}

@@ -5,7 +5,7 @@
     id              text or whole number; without one, the row's number. Rows with the same id are completions of one
                     problem, and have the same gold
     benchmark       whose rule the gold is read by; figures are given for each
-    rule            the rule itself (`config.GOLD_RULES`), where `benchmark` is one's own name or missing
+    rule            the rule itself (`choices.GoldReading`), where `benchmark` is one's own name or missing
     unit            that the answer may be written with
     error           absolute difference that a numerical answer may have
     finish_reason, stop_reason   why the completion ended, in the words of the tools that are listed below
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ladder_cli.config import GOLD_RULES
+from ladder_cli.choices import BenchmarkKind, GoldReading
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.data.gold import EXPRESSION, PHYSICAL, GoldRule
 from ladder_cli.data.gold_column import gold_column, row_names
@@ -150,8 +150,8 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
     """Benchmark, rule and gold."""
     gold = gold_column(row, "gold", where)
     name, rule_name = _optional_text(row, "benchmark", where), _optional_text(row, "rule", where)
-    if rule_name is not None and rule_name not in GOLD_RULES:
-        raise UserError(f"{where}: no rule '{rule_name}'. Choose from: {', '.join(GOLD_RULES)}.")
+    if rule_name is not None and rule_name not in list(GoldReading):
+        raise UserError(f"{where}: no rule '{rule_name}'. Choose from: {', '.join(GoldReading)}.")
     # A sample of one's own FILE.jsonl carries a name that no benchmark has; its folder says by which rule.
     rule_name = rule_name or (rule_of_folder if "verdict" in row else None)
     try:
@@ -162,7 +162,7 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
         benchmark = None
     if benchmark is None:
         rule_name = rule_name or EXPRESSION
-    elif benchmark.kind == "label":
+    elif benchmark.kind is BenchmarkKind.LABEL:
         raise UserError(f"{where}: '{benchmark.name}' is a label task, which has no completions to grade.")
     elif row.get("rule") not in (None, "", benchmark.rule) and "verdict" not in row:
         raise UserError(f"{where}: benchmark '{name}' has the rule '{benchmark.rule}', not '{rule_name}'.")
@@ -173,7 +173,7 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
     unit, tolerance = _optional_text(row, "unit", where), _tolerance(row, where)
     if rule_name == PHYSICAL and tolerance is not None:
         raise UserError(f"{where}: the rule '{PHYSICAL}' has a tolerance of its own: leave out 'error', or the rule.")
-    return name, GoldRule(rule_name, unit or "", tolerance), gold
+    return name, GoldRule(GoldReading(rule_name), unit or "", tolerance), gold
 
 
 def _tolerance(row: Row, where: str) -> float | None:
@@ -254,7 +254,7 @@ def _rule_of_folder(path: Path) -> str | None:
     """Of a file of samples, the rule that its folder's settings record."""
     settings = path.parent / SETTINGS
     rule = read_json(settings).get("rule") if settings.is_file() else None
-    return rule if rule in GOLD_RULES else None
+    return rule if rule in list(GoldReading) else None
 
 
 _SAME: dict[str, Callable[[Completion], Any]] = {

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ladder_cli.choices import BenchmarkKind
 from ladder_cli.config import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
@@ -13,7 +14,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluation.answering import Sheet, answer
 from ladder_cli.evaluation.binding import refuse_other_runs, refuse_other_use, refuse_run_directory
 from ladder_cli.evaluation.grading import grader_identity
-from ladder_cli.evaluation.modes import LABEL, refuse_unread_by_labels
+from ladder_cli.evaluation.modes import refuse_unread_by_labels
 from ladder_cli.evaluation.report import table
 from ladder_cli.evaluation.results import Extent, write_result
 from ladder_cli.evaluation.samples import Sample
@@ -116,7 +117,7 @@ def _write(
     about: dict[str, Any] = {"evaluated": evaluated}
     if benchmark.path is not None:
         about["file"] = benchmark.path
-    if benchmark.kind == LABEL:
+    if benchmark.kind is BenchmarkKind.LABEL:
         figures = summarise_labels(answers, positive=LABELS[1])
     else:
         figures = summarise(answers, greedy=config.decode.temperature == 0)

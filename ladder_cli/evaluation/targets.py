@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ladder_cli.cli import parse
+from ladder_cli.choices import BenchmarkKind, Dtype
+from ladder_cli.compose import given_options, parse
 from ladder_cli.config import DEFAULT_DATE, BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
@@ -22,7 +23,7 @@ from ladder_cli.models.method import load_adapter
 from ladder_cli.models.proof import prove
 from ladder_cli.models.weights_identity import local_weights_identity
 from ladder_cli.run_dir import OUTPUTS, RunDir, match_folders, pattern_name, read_json, safe_name
-from ladder_cli.unread import given_options, refuse_unread_model
+from ladder_cli.unread import refuse_unread_model
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Target:
 
     def renderer_for(self, benchmark: BenchmarkConfig) -> PromptRenderer:
         """Label tasks bring their own instruction with the question (conf/data: `instruction: ''`)."""
-        if benchmark.kind == "label" and not self.asks_as_told:
+        if benchmark.kind is BenchmarkKind.LABEL and not self.asks_as_told:
             return PromptRenderer(self.renderer.tokenizer, "", self.renderer.date)
         return self.renderer
 
@@ -237,7 +238,7 @@ def _refuse_other_backbone(config: EvaluateConfig, run: RunDir, backbone: str | 
 
 def _precision(model: ModelConfig, device: str) -> str:
     """What decides the backbone's arithmetic: `auto` is another type on a CPU than on a GPU."""
-    dtype = model.dtype if model.dtype != "auto" else f"auto on {device}"
+    dtype = model.dtype if model.dtype is not Dtype.AUTO else f"auto on {device}"
     return f"{model.quantization}, head {model.head_quantization}, {dtype}"
 
 

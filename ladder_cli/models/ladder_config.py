@@ -5,13 +5,22 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ladder_cli.choices import (
+    Block,
+    Combination,
+    Gate,
+    Init,
+    Projection,
+    SideAttention,
+    TapNorm,
+    parse_choice,
+)
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import LADDER_CHOICES
 from ladder_cli.models import adapter
 from ladder_cli.models.anatomy import FULL_ATTENTION, SLIDING_ATTENTION
 from ladder_cli.models.connections import Connections, copied_layers
 from ladder_cli.models.side_block import AttentionShape, attention_shape
-from ladder_cli.validation import one_of
 
 # Fields of a model's config by which Transformers finds code outside of itself: modules of a repository, kernels.
 _NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
@@ -53,20 +62,20 @@ class LadderConfig(PreTrainedConfig):
     pairs: list | None = None
     side_layers: int = 0
     reduction: int = 16
-    gate: str = "sum"
-    combine: str = "residual"
-    projection: str = "full"
+    gate: str = Gate.SUM
+    combine: str = Combination.RESIDUAL
+    projection: str = Projection.FULL
     projection_rank: int = 16
-    tap_norm: str = "none"
-    block: str = "full"
-    attention: str = "narrow"
-    init: str = "uniform"
+    tap_norm: str = TapNorm.NONE
+    block: str = Block.FULL
+    attention: str = SideAttention.NARROW
+    init: str = Init.UNIFORM
     side_shape: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         # Here and not in the command's config alone: a word that is taken for another one would train another network.
         for name, choices in LADDER_CHOICES.items():
-            one_of(name, getattr(self, name), choices)
+            setattr(self, name, parse_choice(name, getattr(self, name), choices))
         if self.reduction < 1 or self.projection_rank < 1:
             raise UserError(f"reduction={self.reduction}, projection_rank={self.projection_rank}: both are at least 1.")
         if self.backbone is not None:
@@ -76,7 +85,7 @@ class LadderConfig(PreTrainedConfig):
             # One cache serves both: L backbone layers, then l side layers.
             self.num_hidden_layers = backbone.num_hidden_layers + self.side_layers
             self.layer_types = self._layer_types(backbone)
-            self.side_shape = attention_shape(backbone, self.reduction, self.attention).as_dict()
+            self.side_shape = attention_shape(backbone, self.reduction, SideAttention(self.attention)).as_dict()
         super().__post_init__(**kwargs)
 
     def backbone_config(self) -> PreTrainedConfig:
@@ -97,7 +106,7 @@ class LadderConfig(PreTrainedConfig):
         """For each side layer the backbone layer, counted from 1, that it is built like: the one which last fed it, or
         of a copy the one which was copied.
         """
-        if self.init == "cloned":
+        if self.init == Init.CLONED:
             return copied_layers(self.connections())
         sources = {j: i for i, j in self.pairs or []}
         built_like, source = [], 1

@@ -8,6 +8,7 @@
 (paper section 3; every choice of gate, projection, block and combination is explained in docs/ladder.md)
 """
 
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 from transformers.pytorch_utils import Conv1D
 
+from ladder_cli.choices import Block, Combination, Gate, Init, Projection, TapNorm
 from ladder_cli.errors import UserError
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.combine import make_combine
@@ -26,6 +28,11 @@ from ladder_cli.models.ladder_config import LadderConfig
 from ladder_cli.models.projections import DownProjections, uniform_
 from ladder_cli.models.side_block import build_block, side_config
 from ladder_cli.models.taps import Taps
+
+# Choices that leave the tap, or the state, as wide as the backbone.
+_FULL_WIDTH: dict[str, StrEnum] = {
+    "projection": Projection.NONE, "combine": Combination.REPLACE, "init": Init.CLONED
+}  # fmt: skip
 
 
 def in_type(dtype: torch.dtype, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -72,7 +79,7 @@ class SideNetwork(nn.Module):
         )
         width, side_width = backbone.hidden_size, config.hidden_size
         if side_width != width:
-            for option, value in (("projection", "none"), ("combine", "replace"), ("init", "cloned")):
+            for option, value in _FULL_WIDTH.items():
                 if getattr(ladder, option) == value:
                     raise UserError(f"method.{option}={value} needs method.reduction=1, not {ladder.reduction}.")
         fed = [j for _, j in connections.pairs]
@@ -80,11 +87,16 @@ class SideNetwork(nn.Module):
         self.layer_types: list[str] = ladder.layer_types[first_index:]
 
         self.down = DownProjections(
-            ladder.projection, width, side_width, [0, *fed], ladder.projection_rank, ladder.tap_norm
+            Projection(ladder.projection),
+            width,
+            side_width,
+            [0, *fed],
+            ladder.projection_rank,
+            TapNorm(ladder.tap_norm),
         )
-        self.gates = nn.ModuleDict({str(j): make_gate(ladder.gate, side_width) for j in fed})
+        self.gates = nn.ModuleDict({str(j): make_gate(Gate(ladder.gate), side_width) for j in fed})
         self.layers = nn.ModuleList(
-            build_block(anatomy, config, first_index + j, ladder.block) for j in range(connections.side_layers)
+            build_block(anatomy, config, first_index + j, Block(ladder.block)) for j in range(connections.side_layers)
         )
         rotary: Any = type(anatomy.rotary) if anatomy.rotary is not None else None
         self.rotary = rotary(config=config) if rotary is not None else None
@@ -94,7 +106,7 @@ class SideNetwork(nn.Module):
         self.int8_taps = False  # taps are kept for the backward pass in eight bits
         initialise_parts(self, anatomy)
         uniform_(self)
-        self.combine = make_combine(ladder.combine, width, side_width, anatomy.final_norm)
+        self.combine = make_combine(Combination(ladder.combine), width, side_width, anatomy.final_norm)
 
     def forward(
         self,

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ladder_cli.cli import interrupt
 from ladder_cli.files import write_text
+from ladder_cli.ranks import interrupt
 from ladder_cli.training.memory import PeakMemory
 
 # A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.

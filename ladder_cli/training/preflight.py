@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from ladder_cli.analysis.memory_model import MemoryPrediction, Step, predict_memory
+from ladder_cli.choices import Optimizer, Quantization
 from ladder_cli.config import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import MethodConfig
@@ -167,20 +168,20 @@ def _remedies(
     if step.loss_chunk > _SMALL_CHUNK:
         step = replace(step, loss_chunk=_SMALL_CHUNK)
         yield f"train.loss_chunk={_SMALL_CHUNK}", model, method, step
-    if step.optimizer == "adamw":
-        step = replace(step, optimizer="adamw_8bit")
+    if step.optimizer == Optimizer.ADAMW:
+        step = replace(step, optimizer=Optimizer.ADAMW_8BIT)
         yield "train.optimizer=adamw_8bit", model, method, step
     for setting, leaner in method_for(method).leaner():
         method = leaner
         yield setting, model, method, step
-    if model.quantization == "none" and processes() > step.shards == 1:
+    if model.quantization is Quantization.NONE and processes() > step.shards == 1:
         step = replace(step, shards=processes())
         yield "hardware.shard_backbone=true", model, method, step
-    if model.head_quantization == "none" or not model.embeddings_on_cpu:
-        model = replace(model, head_quantization="nf4", embeddings_on_cpu=True)
+    if model.head_quantization is Quantization.NONE or not model.embeddings_on_cpu:
+        model = replace(model, head_quantization=Quantization.NF4, embeddings_on_cpu=True)
         yield "model.head_quantization=nf4 model.embeddings_on_cpu=true", model, method, step
-    if model.quantization != "nf4" and step.shards < _AS_SMALL_AS_NF4:
-        model = replace(model, quantization="nf4")
+    if model.quantization is not Quantization.NF4 and step.shards < _AS_SMALL_AS_NF4:
+        model = replace(model, quantization=Quantization.NF4)
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, shards=1)
         yield f"model.quantization=nf4{whole}", model, method, step

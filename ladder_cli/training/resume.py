@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from ladder_cli.cli import as_dict
+from ladder_cli.compose import as_dict
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.prepare import PreparedData, Source
 from ladder_cli.errors import UserError

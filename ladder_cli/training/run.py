@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from ladder_cli import __version__
 from ladder_cli.analysis.flops import flops_per_token
 from ladder_cli.claim import claimed
-from ladder_cli.cli import as_dict
+from ladder_cli.compose import as_dict
 from ladder_cli.config import TrainConfig
 from ladder_cli.credentials import redacted
 from ladder_cli.data.batching import PaddingCollator

@@ -9,7 +9,7 @@ from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
 from ladder_cli.analysis.runs import read_runs
 from ladder_cli.analysis.scaling_figures import scaling_figure
 from ladder_cli.analysis.scaling_law import PowerLaw
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import TrainConfig
 from tests.analysis.finished_runs import write_run, write_scores
 

@@ -12,10 +12,10 @@ from ladder_cli.analysis.commands import runs_of
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.analysis.paper import PAPER, REAL, SMALL, paper_tables
 from ladder_cli.analysis.reproduce import Reproduction, Scale
-from ladder_cli.cli import choices, composed
+from ladder_cli.compose import choices, composed
 from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.modes import BACKBONE, mode_of
+from ladder_cli.evaluation.modes import Mode, mode_of
 from ladder_cli.evaluation.modes import refuse_unread as refuse_unread_evaluation
 from ladder_cli.models.method import method_for
 from ladder_cli.run_dir import default_path
@@ -49,7 +49,7 @@ def test_every_evaluation_of_every_table_passes_the_checks_of_ladder_eval(size):
     for one in words:
         config = composed("evaluate", EvaluateConfig, one)
         refuse_unread_evaluation(config, one)
-        if mode_of(config) == BACKBONE:
+        if mode_of(config) == Mode.BACKBONE:
             refuse_unread_model(config.model, given_options(one))
         assert set(config.benchmarks) <= set(choices("benchmark"))
     assert len(words) == {PAPER: 11, SMALL: 4, REAL: 3}[size]

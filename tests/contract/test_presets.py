@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ladder_cli.cli import choices, composed
+from ladder_cli.compose import choices, composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.chat import PromptRenderer

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from ladder_cli.cli import CONFIG_MODULE, merge_strictly
+from ladder_cli.compose import CONFIG_MODULE, merge_strictly
 from ladder_cli.config import DataConfig
 
 

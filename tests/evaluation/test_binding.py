@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from ladder_cli.cli import as_dict, composed
+from ladder_cli.compose import as_dict, composed
 from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, benchmark_names, load_problems, own_name, problems_digest

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, load_problems

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ladder_cli.cli import as_dict, composed
+from ladder_cli.compose import as_dict, composed
 from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import own_name

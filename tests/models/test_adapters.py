@@ -128,6 +128,6 @@ def test_trl_trains_a_ladder(tmp_path, tiny_tokenizer, tiny_config):
 
 @pytest.mark.parametrize("name", list(LADDER_CHOICES))
 def test_the_python_api_refuses_what_the_config_refuses(name):
-    misspelt = LADDER_CHOICES[name][0][:-1] + "x"
+    misspelt = next(iter(LADDER_CHOICES[name]))[:-1] + "x"
     with pytest.raises(UserError, match=rf"{name}={misspelt} is not a choice"):
         LadderModel.on(random_backbone("qwen2"), connect(4, "aligned"), reduction=2, **{name: misspelt})

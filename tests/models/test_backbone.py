@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.cli import choices
+from ladder_cli.compose import choices
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.models.backbone import architecture, parameter_count

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.training.preflight import leaner_settings, preflight

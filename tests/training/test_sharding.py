@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ladder_cli.cli import composed
+from ladder_cli.compose import composed
 from ladder_cli.config import TrainConfig
 from ladder_cli.run_dir import RunDir
 from ladder_cli.training.preflight import preflight
