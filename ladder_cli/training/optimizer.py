@@ -70,7 +70,7 @@ def save_state(optimizer: Optimizer, schedule: LRScheduler, path: Path) -> None:
     tensors, numbers = {}, {}
     for name, value in _flat(state["state"]):
         if isinstance(value, Tensor):
-            tensors[name] = value.detach().cpu().contiguous()
+            tensors[name] = value.detach().cpu().contiguous().clone()  # bitsandbytes shares its code books
         else:
             numbers[name] = value
     rest = {
