@@ -14,7 +14,7 @@ from ladder_cli.compose import choices, composed
 from ladder_cli.config import ModelConfig, TrainConfig
 from ladder_cli.models.backbone import architecture, parameter_count
 from ladder_cli.models.method import method_for
-from ladder_cli.training.trainer import optimizer_name
+from ladder_cli.training.optimizer import optimizer_name
 
 SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
 ROWS, TOKENS = 1, 2048

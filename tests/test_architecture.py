@@ -30,6 +30,7 @@ ORDER = [
     "console",
     "trunk",
     "models",
+    "nn",
     "data",
     "analysis",
     "training",

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ladder_cli.data.batching import PackedRows
+from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
-from ladder_cli.training.passes import rows_after
 from ladder_cli.training.preflight import Preflight
 
 

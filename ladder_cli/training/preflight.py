@@ -16,7 +16,7 @@ from ladder_cli.method_config import MethodConfig
 from ladder_cli.models.backbone import planned_dtype
 from ladder_cli.models.method import method_for
 from ladder_cli.ranks import processes
-from ladder_cli.training.trainer import optimizer_name
+from ladder_cli.training.optimizer import optimizer_name
 
 # CUDA's context, the libraries' workspaces and what the allocator loses to fragments: an allowance, not a measurement.
 CUDA_ALLOWANCE = 600_000_000
