@@ -28,7 +28,8 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
   train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
-`ladder-train --cfg job` prints every option with its value; docs/options.md says what each is, its unit and bounds. A path needs no quotes but the shell's.
+`ladder-train --cfg job` prints every option with its value; docs/options.md says what each is, its unit and bounds.
+A path needs no quotes but the shell's.
 
 """
 
