@@ -1,0 +1,8 @@
+"""The engines by name. One contract suite runs over them (tests/generate/test_contract.py)."""
+
+from ladder_cli.generate.engine import Engine
+from ladder_cli.generate.ready import ReadyCompletions
+from ladder_cli.generate.transformers_engine import TransformersEngine
+
+TRANSFORMERS, READY = "transformers", "ready"
+ENGINES: dict[str, type[Engine]] = {TRANSFORMERS: TransformersEngine, READY: ReadyCompletions}
