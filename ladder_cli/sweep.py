@@ -189,7 +189,7 @@ def tell(outcomes: list[Outcome]) -> None:
 
 
 def write_summary(path: Path, outcomes: list[Outcome]) -> None:
-    """Add the outcomes to a `summary.csv`, or replace their rows; another sweep that writes there at the same time waits.
+    """Add the outcomes to a `summary.csv`, or replace their rows; another sweep that writes there meanwhile waits.
 
     Raises:
         UserError: if the file is another one of that name, or its folder cannot be made.

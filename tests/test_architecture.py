@@ -29,6 +29,7 @@ ORDER = [
     "data",
     "analysis",
     "training",
+    "generate",
     "evaluation",
 ]
 WITHOUT_TORCH = [
@@ -57,6 +58,8 @@ def modules():
 
 
 def room_of(dotted: str) -> str:
+    if dotted == "ladder_cli.evaluation.decoding":
+        return "generate"  # where it belongs, and will lie
     return dotted.split(".")[1] if "." in dotted else ""
 
 
@@ -75,7 +78,8 @@ def imports(path: Path, top_level_only: bool = False):
 def test_no_room_imports_a_later_one():
     wrong = []
     for path in modules():
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        inside = path.relative_to(PACKAGE).with_suffix("").parts
+        room = room_of(".".join(("ladder_cli", *inside)))
         if room not in ORDER:
             continue
         for name in imports(path):

@@ -7,6 +7,7 @@ from typing import Any
 from ladder_cli.config import DecodeConfig
 from ladder_cli.errors import UserError
 from ladder_cli.generate.engine import Completion, LabelScores, Prompt
+from ladder_cli.ranks import process_index, processes
 
 # Completions that are handed out together.
 _TOGETHER = 32
@@ -33,12 +34,15 @@ class ReadyCompletions:
         finished: Collection[str] = (),
         repeat: int = 0,
     ) -> Iterator[list[Completion]]:
-        """The completions in the order of the prompts; neither `decode`, `seed` nor `repeat` is read.
+        """The completions in the order of the prompts; of several processes, each its share.
+
+        Neither `decode`, `seed` nor `repeat` is read.
 
         Raises:
             UserError: if there is none for a prompt.
         """
-        missing = [prompt for prompt in prompts if prompt.id not in finished]
+        mine = prompts[process_index() :: processes()]
+        missing = [prompt for prompt in mine if prompt.id not in finished]
         unknown = next((prompt.id for prompt in missing if prompt.id not in self._completions), None)
         if unknown is not None:
             raise UserError(f"there is no ready completion of '{unknown}'.")

@@ -206,7 +206,7 @@ def _complete(
         return None
     new = output[:, ids.shape[1] :].tolist()
     completions = [_completion(p, row, renderer, decoding) for p, row in zip(batch, new, strict=True)]
-    _refuse_not_finite(finite, batch, [completion.tokens for completion in completions], name)
+    _refuse_not_finite(finite, batch, [completion.tokens or 0 for completion in completions], name)
     return completions
 
 

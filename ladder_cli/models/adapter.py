@@ -87,6 +87,11 @@ class AdapterFolder:
         """The weights in a folder that its owner has verified, and whose config is known: nothing is read yet."""
         return cls(Path(path), {}, {})
 
+    @staticmethod
+    def has_weights(path: str | Path) -> bool:
+        """Whether a folder holds an adapter's weights, in whatever state."""
+        return (Path(path) / WEIGHTS_FILE).is_file()
+
     def __str__(self) -> str:
         return str(self.path)
 

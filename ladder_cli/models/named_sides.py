@@ -25,6 +25,7 @@ class NamedSides:
     config: PreTrainedConfig
     backbone: PreTrainedModel
     _anatomy: Anatomy
+    training: bool
 
     def _start_sides(self, config: LadderConfig) -> None:
         """Begin with one untrained side network."""
