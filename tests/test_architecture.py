@@ -25,6 +25,7 @@ ORDER = [
     "sweep",
     "cli",
     "console",
+    "trunk",
     "models",
     "data",
     "analysis",
@@ -112,6 +113,16 @@ def test_no_module_outside_models_names_a_method():
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
         assert not literals & {"ladder", "xladder", "qlora"}, path
+
+
+def test_evaluation_asks_an_engine_and_touches_no_model():
+    for path in (PACKAGE / "evaluation").glob("*.py"):
+        if path.name == "decoding.py":  # belongs to generate
+            continue
+        names = set(imports(path))
+        assert not {name for name in names if name.split(".")[0] in ("torch", "peft")}, path
+        models = {name for name in names if name.startswith("ladder_cli.models")}
+        assert models <= {"ladder_cli.models.adapter", "ladder_cli.models.backbone", "ladder_cli.models.naming"}, path
 
 
 def test_unpickling_is_nowhere():
