@@ -62,8 +62,9 @@ def adapters(request, tmp_path_factory):
     root, ids = tmp_path_factory.mktemp(request.param), torch.tensor([[5, 9, 2, 7, 30], [0, 0, 3, 8, 11]])
     expected = {}
     for seed, (name, attach) in enumerate(KINDS.items()):
+        backbone = random_backbone(request.param)
         torch.manual_seed(seed)
-        changed(attach(random_backbone(request.param))).save_pretrained(root / name)
+        changed(attach(backbone)).save_pretrained(root / name)
         expected[name] = answers(load_adapter(root / name, random_backbone(request.param)), ids)
     assert len({logits.numpy().tobytes() for logits, _ in expected.values()}) == len(KINDS)
     return request.param, root, ids, expected
