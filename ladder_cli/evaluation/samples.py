@@ -92,13 +92,11 @@ class Sample:
         """A line that `to_json` gave, in this version or an older one.
 
         Raises:
-            ValueError: if it lacks what every sample has, or its id or number is none.
+            ValueError: if it lacks what every sample has, or its number is none.
         """
         missing = [name for name in FIELDS if name not in values]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
-        if not isinstance(values["id"], str):
-            raise ValueError(f"its id is no text but {str(values['id'])[:40]}")
         if not isinstance(values.get("sample"), int | None):
             raise ValueError(f"its sample is no number but {str(values['sample'])[:40]}")
         known = {attribute: values[name] for name, attribute in _ATTRIBUTES.items() if name in values}
