@@ -12,6 +12,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluation import answering
 from ladder_cli.evaluation.completions import grade_completions
 from ladder_cli.evaluation.regrade import other_grader_alone, regrade_folder
+from ladder_cli.evaluation.samples import Sample
 from tests.evaluation.test_experiments import evaluate, read, samples_of
 
 ROWS = [
@@ -132,6 +133,9 @@ def test_samples_that_differ_in_more_than_the_grader_are_not_regraded(tmp_path):
 
 
 def test_samples_of_problems_that_are_not_asked_for_are_not_lost(tmp_path):
-    samples = {name: {"id": name, "gold": "4", "verdict": "correct", "answer": "4"} for name in ("a", "b")}
+    samples = {
+        name: Sample(id=name, completion="", gold="4", answer="4", verdict="correct", tokens=1, stop_reason="stop")
+        for name in ("a", "b")
+    }
     with pytest.raises(UserError, match="1 of them of problems that are not asked for now"):
         regrade_folder(tmp_path, samples, [Problem("a", "?", "4")], {}, 5.0, make_console())
