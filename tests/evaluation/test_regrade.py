@@ -9,10 +9,10 @@ from ladder_cli.config import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation import answering
 from ladder_cli.evaluation.completions import grade_completions
 from ladder_cli.evaluation.regrade import other_grader_alone, regrade_folder
 from ladder_cli.evaluation.samples import Sample
+from ladder_cli.generate import transformers_engine
 from tests.evaluation.test_experiments import evaluate, read, samples_of
 
 ROWS = [
@@ -115,7 +115,7 @@ def test_an_evaluated_model_is_regraded_without_generating(tiny_config, tmp_path
     folder = tmp_path / "arithmetic"
     before = samples_of(folder)
     by_another_grader(folder, {before[0]["id"]: "timeout"})
-    monkeypatch.setattr(answering, "generate", lambda *_: pytest.fail("a model was asked"))
+    monkeypatch.setattr(transformers_engine, "generate", lambda *_: pytest.fail("a model was asked"))
     evaluate(model=tiny_config, benchmarks=["arithmetic"], output_dir=str(tmp_path))
     after = samples_of(folder)
     assert [sample["verdict"] for sample in after] == [sample["verdict"] for sample in before]
