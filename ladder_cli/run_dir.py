@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ladder_cli.config import MOVED, TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
-from ladder_cli.files import move_into_place, remove_folder, seal, write_text
+from ladder_cli.files import move_into_place, remove_folder, seal, temporary_for, write_text
 from ladder_cli.identity import RunIdentity
 from ladder_cli.method_config import METHOD_KINDS
 from ladder_cli.options import Role
@@ -205,8 +205,8 @@ class RunDir:
             return []
         if self.run.is_file() and (self.config.is_file() or "status" in read_json(self.run)):
             return []
-        # A write that was cut off leaves `<name>.tmp`.
-        return sorted(item.name for item in self.path.iterdir() if item.name.removesuffix(".tmp") not in _OWN)
+        # A write that was cut off leaves its temporary file.
+        return sorted(item.name for item in self.path.iterdir() if temporary_for(item.name) not in _OWN)
 
     def set_aside(self) -> Path | None:
         """Rename the directory to the first free `<name>.old-N`; nothing is deleted.

@@ -27,7 +27,7 @@ from ladder_cli.data.gold import EXPRESSION, PHYSICAL, GoldRule
 from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.data.sources import Row, read_file
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.samples import LENGTH, STOP
+from ladder_cli.generate.engine import LENGTH, STOP, Completion, Prompt
 from ladder_cli.run_dir import SETTINGS, read_json
 
 # How OpenAI, vLLM, SGLang, TGI, Anthropic, Mistral and Gemini say that a completion ended by itself, or was cut off:
@@ -48,7 +48,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True)
-class Completion:
+class CompletionRow:
     """One completion of one problem.
 
     Attributes:
@@ -78,8 +78,13 @@ class Completion:
         """What tells it from all others of the file."""
         return self.problem, self.number
 
+    def as_completion(self) -> Completion:
+        """As an engine hands it out; the prompt's id is that of the completion within the file."""
+        text = self.prompt if isinstance(self.prompt, str) else ""
+        return Completion(Prompt(f"{self.problem} #{self.number}", text), self.text, self.tokens, self.stop_reason)
 
-def read_completions(path: Path) -> tuple[list[Completion], int]:
+
+def read_completions(path: Path) -> tuple[list[CompletionRow], int]:
     """All completions of a file, in its order, checked before any is graded.
 
     Returns:
@@ -91,9 +96,9 @@ def read_completions(path: Path) -> tuple[list[Completion], int]:
     rows = read_file(path)
     names = row_names(rows, "id", str(path))
     rule_of_folder = _rule_of_folder(path)
-    found: list[Completion] = []
+    found: list[CompletionRow] = []
     wrong: list[tuple[int, str]] = []
-    first: dict[str, Completion] = {}
+    first: dict[str, CompletionRow] = {}
     count: dict[str, int] = {}
     for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1):
         where = f"{path}, row {number}"
@@ -112,7 +117,7 @@ def read_completions(path: Path) -> tuple[list[Completion], int]:
     return found, _repeated_rows(rows)
 
 
-def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: str | None) -> list[Completion]:
+def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: str | None) -> list[CompletionRow]:
     texts = _texts(row, where)
     benchmark, rule, gold = _gold(row, where, rule_of_folder)
     prompt, before = row.get("prompt"), _before(row)
@@ -124,12 +129,12 @@ def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: s
             "row to each, with the same id."
         )
     return [
-        Completion(name, 0, benchmark, gold, rule, text, stop_reason, tokens, prompt, digest, before, number)
+        CompletionRow(name, 0, benchmark, gold, rule, text, stop_reason, tokens, prompt, digest, before, number)
         for text in texts
     ]
 
 
-def _numbered(completion: Completion, number: int) -> Completion:
+def _numbered(completion: CompletionRow, number: int) -> CompletionRow:
     return replace(completion, number=number)
 
 
@@ -257,14 +262,14 @@ def _rule_of_folder(path: Path) -> str | None:
     return rule if rule in list(GoldReading) else None
 
 
-_SAME: dict[str, Callable[[Completion], Any]] = {
+_SAME: dict[str, Callable[[CompletionRow], Any]] = {
     "gold": lambda completion: completion.gold,
     "benchmark": lambda completion: completion.benchmark,
     "rule, unit or error": lambda completion: completion.rule,
 }
 
 
-def _same_problem(completion: Completion, earlier: Completion, where: str) -> None:
+def _same_problem(completion: CompletionRow, earlier: CompletionRow, where: str) -> None:
     for what, value in _SAME.items():
         if value(completion) != value(earlier):
             raise UserError(

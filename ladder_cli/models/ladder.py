@@ -115,7 +115,7 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, folder: str | Path, backbone: PreTrainedModel | None = None, **load_options: Any
+        cls, folder: str | Path | adapter.AdapterFolder, backbone: PreTrainedModel | None = None, **load_options: Any
     ) -> "LadderModel":
         """Load an adapter that `save_pretrained` wrote, onto `backbone` or onto the one it names.
 
@@ -127,6 +127,7 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         Raises:
             UserError: if the folder holds no ladder, or one that was trained on another backbone.
         """
+        folder = adapter.AdapterFolder.open(folder)
         config = read_ladder_config(folder)
         if backbone is None:
             backbone = adapter.load_recorded_backbone(config.backbone_name, config.backbone_revision, load_options)

@@ -124,7 +124,7 @@ class LadderConfig(PreTrainedConfig):
         return [*own, *(own[source - 1] for source in self.sources())]
 
 
-def read_ladder_config(folder: str | Path) -> LadderConfig:
+def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConfig:
     """The config of the ladder that is stored in `folder`, whoever wrote it.
 
     Only a ladder's own fields are taken over, and of the backbone nothing that names code to be run.
@@ -132,7 +132,8 @@ def read_ladder_config(folder: str | Path) -> LadderConfig:
     Raises:
         UserError: if there is none, or it describes no ladder that could be built.
     """
-    values = adapter.read_config(folder, expected="ladder")
+    folder = adapter.AdapterFolder.open(folder)
+    values = folder.config("ladder")
     own = {name: value for name, value in values.items() if name in LadderConfig.__annotations__}
     where = f"{folder} describes no ladder"
     backbone = own.get("backbone")
@@ -158,7 +159,7 @@ def read_ladder_config(folder: str | Path) -> LadderConfig:
         raise UserError(f"{where}: {type(error).__name__}, {reason}.") from error
     # A side layer has square matrices of its width at least: what is built stays in proportion to what was stored.
     needed = config.side_layers * (config.backbone_config().hidden_size // config.reduction) ** 2
-    if adapter.weights_size(folder) < needed:
+    if folder.weights_size < needed:
         raise UserError(f"{where} of {config.side_layers} layers: its weights' file is too small for them.")
     return config
 

@@ -251,7 +251,7 @@ def method_for(config: MethodConfig) -> Method:
     return method
 
 
-def load_adapter(folder: str | Path, backbone: PreTrainedModel) -> nn.Module:
+def load_adapter(folder: str | Path | adapter.AdapterFolder, backbone: PreTrainedModel) -> nn.Module:
     """A trained adapter of whatever method on its loaded backbone, in evaluation mode.
 
     Raises:
@@ -259,7 +259,8 @@ def load_adapter(folder: str | Path, backbone: PreTrainedModel) -> nn.Module:
             together.
     """
     model: nn.Module
-    if adapter.read_config(folder).get("peft_type") is not None:
+    folder = adapter.AdapterFolder.open(folder)
+    if folder.is_peft:
         model = peft_adapter.load(folder, backbone)
     else:
         model = LadderModel.from_pretrained(folder, backbone=backbone)

@@ -25,6 +25,7 @@ class NamedSides:
     config: PreTrainedConfig
     backbone: PreTrainedModel
     _anatomy: Anatomy
+    training: bool
 
     def _start_sides(self, config: LadderConfig) -> None:
         """Begin with one untrained side network."""
@@ -64,16 +65,36 @@ class NamedSides:
         self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps, bool(side.combine.reads_final))
         self.set_adapter(name)
 
-    def load_adapter(self, folder: str | Path, name: str) -> None:
+    def load_adapter(self, folder: str | Path | adapter.AdapterFolder, name: str) -> None:
         """Load a saved side network beside the ones that are there, under a name, and make it the active one.
 
         Raises:
-            UserError: if the name is taken, or the folder holds no ladder of this backbone.
+            UserError: if the name is taken, or the folder holds no ladder of this backbone; then the one that was
+                active stays so.
         """
+        folder = adapter.AdapterFolder.open(folder)
         config = read_ladder_config(folder)
         adapter.check_backbone(folder, identity(config.backbone_config()), identity(self.backbone.config))
+        active = self.active_adapter
         self.add_adapter(name, config)
-        self.load_adapter_weights(folder)
+        try:
+            self.load_adapter_weights(folder)
+        except BaseException:
+            self.set_adapter(active)
+            self.delete_adapter(name)
+            raise
+        self.sides[name].train(self.training)
+
+    def delete_adapter(self, name: str) -> None:
+        """Take a side network away that is not the active one.
+
+        Raises:
+            UserError: if there is none of that name, or it is the active one.
+        """
+        self._refuse_unknown(name)
+        if name == self.active_adapter:
+            raise UserError(f"adapter '{name}' is the active one: make another one active, then delete it.")
+        del self.sides[name], self._configs[name], self._tap_sources[name]
 
     def set_adapter(self, name: str) -> None:
         """Make the named side network the active one: the one that runs, is trained and is saved.
@@ -81,12 +102,15 @@ class NamedSides:
         Raises:
             UserError: if there is none of that name.
         """
-        if name not in self._configs:
-            raise UserError(f"there is no adapter named '{name}': there are {', '.join(self._configs)}.")
+        self._refuse_unknown(name)
         self.active_adapter = name
         self.config = self._configs[name]
         for other, side in self.sides.items():
             side.requires_grad_(other == name)
+
+    def _refuse_unknown(self, name: str) -> None:
+        if name not in self._configs:
+            raise UserError(f"there is no adapter named '{name}': there are {', '.join(self._configs)}.")
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -108,7 +132,7 @@ class NamedSides:
             "Keep the adapter folder and serve both together."
         )
 
-    def load_adapter_weights(self, folder: str | Path) -> None:
+    def load_adapter_weights(self, folder: str | Path | adapter.AdapterFolder) -> None:
         """Overwrite the active side network's weights by those in `folder`, which must fit exactly.
 
         Raises:

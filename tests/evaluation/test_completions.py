@@ -14,6 +14,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluation.completion_rows import CUT_OFF, ENDED, read_completions
 from ladder_cli.evaluation.completions import completions_folder, grade_completions
 from ladder_cli.evaluation.pass_at_k import pass_at_k, summarise_problems
+from ladder_cli.evaluation.samples import Sample
 
 GOOD = {"gold": "4", "completion": "\\boxed{4}"}
 
@@ -221,7 +222,8 @@ def test_copies_of_completions_do_not_narrow_the_interval():
     def problems(copies):
         verdicts = ["correct", "incorrect", "correct", "incorrect", "incorrect", "correct", "correct", "correct"]
         return [
-            [{"id": n, "verdict": verdict, "tokens": 1, "stop_reason": "stop"}] * copies
+            [Sample(id=str(n), completion="", gold="", answer=None, verdict=verdict, tokens=1, stop_reason="stop")]
+            * copies
             for n, verdict in enumerate(verdicts)
         ]
 

@@ -14,10 +14,10 @@ from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import own_name
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation import targets
 from ladder_cli.evaluation.completions import grade_completions
 from ladder_cli.evaluation.run import evaluate_models
 from ladder_cli.evaluation.statistics import score_interval
+from ladder_cli.generate import backbones
 from ladder_cli.models.connections import connect
 from ladder_cli.models.ladder import LadderModel
 
@@ -78,7 +78,7 @@ def test_several_runs_have_mean_and_sample_deviation_and_each_its_score(sweep, t
     def no_weights(*arguments):
         raise AssertionError("weights were loaded, and there was nothing left to answer")
 
-    monkeypatch.setattr(targets, "load_backbone", no_weights)
+    monkeypatch.setattr(backbones, "load_backbone", no_weights)
     evaluate(run=f"{sweep}/*", output_dir=str(tmp_path / "out"))
     figures = read(tmp_path / "out" / "summary.json")["arithmetic"]
     scores = [right / PROBLEMS for right in (1, 3, 5)]

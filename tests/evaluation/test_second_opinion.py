@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from ladder_cli.evaluation.grading import Grader, Task, _Worker, grader_identity
+from ladder_cli.evaluation.samples import Sample
 from ladder_cli.evaluation.second_opinion import math_verify_says
 from ladder_cli.evaluation.summary import summarise
 from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT, Judged
@@ -67,7 +68,9 @@ def test_a_worker_killed_while_math_verify_was_asked_costs_no_opinion(monkeypatc
 
 
 def sample(name, verdict, says):
-    return {"id": name, "verdict": verdict, "stop_reason": "stop", "tokens": 3, "math_verify": says}
+    return Sample(
+        id=name, completion="", gold="", answer=None, verdict=verdict, tokens=3, stop_reason="stop", math_verify=says
+    )
 
 
 def test_the_summary_counts_both_and_names_the_difference():
