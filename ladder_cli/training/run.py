@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
 from ladder_cli import __version__
@@ -26,19 +25,17 @@ from ladder_cli.data.prepare import PreparedData, Source, load_source, prepare_d
 from ladder_cli.data.preview import marked_example, overlaps, print_preview
 from ladder_cli.errors import Interrupted, NotReachable
 from ladder_cli.identity import RunIdentity
+from ladder_cli.methods.base import Method
+from ladder_cli.methods.registry import method_for
 from ladder_cli.models.backbone import (
     backbone_shape,
-    load_backbone,
     parameter_count,
     planned_device,
     planned_dtype,
     resolve_device,
 )
 from ladder_cli.models.compilation import compile_layers
-from ladder_cli.models.method import Method, method_for
 from ladder_cli.models.packing import check_packing
-from ladder_cli.models.proof import prove
-from ladder_cli.models.sharding import shard_layers
 from ladder_cli.ranks import is_main_process, processes
 from ladder_cli.run_dir import BACKBONE, PROMPT, RunDir, read_json, write_json
 from ladder_cli.training.bad_batch import BadBatch
@@ -51,6 +48,9 @@ from ladder_cli.training.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.training.processes import decided_by_main, join, main_first
 from ladder_cli.training.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
 from ladder_cli.training.trainer import AdapterTrainer, training_arguments
+from ladder_cli.trunk.base import WHOLE, Batch, TrainableModule, TrunkCost
+from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.open import TrunkKind, open_trunk
 
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
@@ -60,17 +60,14 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     data, missing = _data_if_reachable(config)
     device = planned_device(config.hardware.device)
     with torch.device("meta"):
-        backbone = backbone_shape(config.model, planned_dtype(config.model, device))
-        backbone_parameters = parameter_count(backbone)
+        trunk = LiveTrunk(backbone_shape(config.model, planned_dtype(config.model, device)))
         method = method_for(config.method)
-        model = method.attach(backbone.requires_grad_(False), config.model)
+        model = method.shape(trunk)
     memory = preflight(config, device, data.longest if data is not None else None)
     dtype = str(planned_dtype(config.model, device))
-    plan = _plan(
-        config, data, method, model, backbone.config.num_hidden_layers, backbone_parameters, device, dtype, memory
-    )
+    plan = _plan(config, data, method, model, trunk.cost(model.request or WHOLE), device, dtype, memory)
     plan.print(console)
-    for line in method.picture(backbone):
+    for line in method.picture(trunk):
         console.print(f"  {line}", highlight=False)
     console.print()
     record = {"config": as_dict(config), **plan.as_dict()}
@@ -148,32 +145,20 @@ def _train(
     started = time.perf_counter()
     memory = PeakMemory(device)
     sharded = config.hardware.shard_backbone
-    backbone = load_backbone(config.model, device, on_host=sharded)
+    trunk = open_trunk(config.model, device, TrunkKind.SHARDED if sharded else TrunkKind.LIVE)
+    backbone = trunk.whole()
     with main_first():
         # Now, when a model of the hub is here, and as the commit that was loaded.
         weights = local_weights(config, getattr(backbone.config, "_commit_hash", None))
     identity = identify(config, data, weights)
+    trunk.identity = identity.weights
     if continued_at is not None:
         run.refuse_other(identity)
-    backbone_parameters = parameter_count(backbone)
     method = method_for(config.method)
     collate = PaddingCollator(data.tokenizer.pad_token_id)
-    sample = (collate([row]) for row in data.train)
-    model = method.attach(backbone, config.model, config.train.loss_chunk, sample, proven=not sharded)
-    if sharded:
-        shard_layers(model, backbone, device)
-        prove(model, untrained=True)
-    plan = _plan(
-        config,
-        data,
-        method,
-        model,
-        backbone.config.num_hidden_layers,
-        backbone_parameters,
-        device,
-        str(backbone.dtype),
-        fit,
-    )
+    sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
+    model = method.attach(trunk, sample, config.train.loss_chunk)
+    plan = _plan(config, data, method, model, trunk.cost(model.request or WHOLE), device, str(backbone.dtype), fit)
     steps = plan.steps
     assert steps is not None  # the data is there
     plan.print(console)
@@ -281,9 +266,8 @@ def _plan(
     config: TrainConfig,
     data: PreparedData | None,
     method: Method,
-    model: nn.Module,
-    layers: int,
-    backbone_parameters: int,
+    model: TrainableModule,
+    trunk: TrunkCost,
     device: torch.device,
     dtype: str,
     memory: Preflight,
@@ -297,7 +281,7 @@ def _plan(
         quantization=config.model.quantization,
         device=str(device),
         dtype=dtype.removeprefix("torch."),
-        backbone_parameters=backbone_parameters,
+        backbone_parameters=trunk.parameters,
         trainable_parameters=trainable,
         data_name=config.data.name,
         data=data,
@@ -308,7 +292,7 @@ def _plan(
         micro_batch=config.train.micro_batch_size,
         accumulation=accumulation,
         learning_rate=config.peak_learning_rate,
-        flops_per_token=flops_per_token(method.training_flops_per_parameter(layers), backbone_parameters, trainable),
+        flops_per_token=flops_per_token(method.cost(trunk), trainable),
         memory=memory,
     )
 

@@ -14,12 +14,12 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingA
 from ladder_cli.config import HardwareConfig, OptimizationConfig, TrackingConfig
 from ladder_cli.data.batching import LengthGroupedSampler
 from ladder_cli.errors import UserError
+from ladder_cli.methods.base import Method
 from ladder_cli.models.loss import counted_positions
-from ladder_cli.models.method import Method
-from ladder_cli.models.sharding import is_sharded
 from ladder_cli.training.bad_batch import ROW, BadBatch, NumberedRows, with_row_numbers
 from ladder_cli.training.checkpoints import Checkpoints, Progress
 from ladder_cli.training.passes import BLANK, EvenSampler, Passes
+from ladder_cli.trunk.sharded import is_sharded
 
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
@@ -131,7 +131,7 @@ class AdapterTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Batches of this process. Where they do not come out even, one more that does not count: a sharded layer is
-        gathered by all processes or by none (`models.sharding`).
+        gathered by all processes or by none (`trunk.sharded`).
         """
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         batches, own = self._batches(rows), self._own_batches(rows)
