@@ -9,6 +9,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.methods.registry import load_adapter, method_for
 from ladder_cli.models.backbone import parameter_count
+from ladder_cli.models.loss import completion_cross_entropy
 from ladder_cli.models.proof import prove
 from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.live import LiveTrunk
@@ -160,6 +161,25 @@ def test_the_loss_equals_cross_entropy_over_full_logits(model, token_ids):
     logits = model(input_ids=token_ids).logits.double()
     expected = torch.nn.functional.cross_entropy(logits[:, 5:-1].flatten(0, 1), labels[:, 6:].flatten())
     torch.testing.assert_close(model(input_ids=token_ids, labels=labels).loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_over_the_hidden_state_is_the_models_own_with_its_gradients(model, token_ids):
+    disturb(model)
+    model.train()
+    labels = token_ids.clone()
+    labels[:, :6] = -100
+    results = []
+    for own in (True, False):
+        model.zero_grad()
+        if own:
+            loss = model(input_ids=token_ids, labels=labels).loss
+        else:
+            hidden = model.hidden(Batch(token_ids, labels))
+            loss = completion_cross_entropy(hidden.state, hidden.readout, labels)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) > 1
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_save_and_load_are_bitwise(model, architecture, token_ids, tmp_path):
