@@ -16,9 +16,9 @@ from ladder_cli.config import DEFAULT_DATE, BenchmarkConfig, EvaluateConfig, Mod
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.decoding import ModelLimits, read_limits
+from ladder_cli.methods.registry import load_adapter
 from ladder_cli.models.adapter import WEIGHTS_FILE, read_config
 from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
-from ladder_cli.models.method import load_adapter
 from ladder_cli.models.proof import prove
 from ladder_cli.models.weights_identity import local_weights_identity
 from ladder_cli.run_dir import OUTPUTS, RunDir, match_folders, pattern_name, read_json, safe_name

@@ -12,8 +12,10 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from transformers import PreTrainedModel
 
 from ladder_cli.errors import UserError
-from ladder_cli.models import adapter, qlora
-from ladder_cli.models.loss import DEFAULT_CHUNK
+from ladder_cli.models import adapter
+from ladder_cli.models.anatomy import keep_differentiable
+from ladder_cli.models.qlora import LowRankModel
+from ladder_cli.models.runtime import Runtime
 
 # Fields that are read, by their type.
 _READ: dict[str, type | tuple[type, ...]] = {
@@ -39,17 +41,16 @@ _IGNORED = (
 _LARGEST_RANK = 2**14
 
 
-def load(folder: str | Path, backbone: PreTrainedModel) -> PeftModel:
+def load(folder: str | Path, backbone: PreTrainedModel, runtime: Runtime | None = None) -> LowRankModel:
     """A LoRA adapter on its loaded backbone, in evaluation mode.
 
     Raises:
         UserError: if it is no plain LoRA, is damaged, or does not fit the backbone.
     """
     config = _lora_config(adapter.read_config(folder), folder)
-    qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
+    keep_differentiable(backbone)
     try:
-        with qlora.quiet_peft():
-            model = PeftModel(backbone, config)
+        model = LowRankModel(backbone, config, runtime)
     except ValueError as error:  # none of the layers it names is there
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"the adapter in {folder} does not fit this backbone: {reason}.") from error
