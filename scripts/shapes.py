@@ -6,15 +6,16 @@ python scripts/shapes.py            the tables of docs/shapes.md and docs/memory
 import time
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from ladder_cli.analysis.backward_memory import predicted_activation_bytes
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.compose import choices, composed
 from ladder_cli.config import ModelConfig, TrainConfig
+from ladder_cli.methods.registry import method_for
 from ladder_cli.models.backbone import architecture, parameter_count
-from ladder_cli.models.method import method_for
 from ladder_cli.training.optimizer import optimizer_name
+from ladder_cli.trunk.live import LiveTrunk
 
 SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
 ROWS, TOKENS = 1, 2048
@@ -60,25 +61,23 @@ def config_of(*overrides: str) -> TrainConfig:
     return composed("train", TrainConfig, list(overrides))
 
 
-def meta_backbone(model: ModelConfig) -> PreTrainedModel:
+def meta_trunk(model: ModelConfig) -> LiveTrunk:
     """A frozen backbone of that shape; to be called under the meta device."""
-    return AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16).requires_grad_(False)
+    return LiveTrunk(AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16))
 
 
 def parameters(preset: str, model: str) -> int:
     """Trained parameters of a method preset on a shape."""
     config = config_of(f"method={preset}", f"model={model}")
     with torch.device("meta"):
-        trained = method_for(config.method).attach(meta_backbone(config.model), config.model)
+        trained = method_for(config.method).shape(meta_trunk(config.model))
     return parameter_count(trained, trained=True)
 
 
 def kept(model: str, overrides: list[str]) -> int:
     """Bytes kept for the backward pass."""
     config = config_of(f"model={model}", *overrides)
-    return predicted_activation_bytes(
-        lambda: method_for(config.method).attach(meta_backbone(config.model), config.model), ROWS, TOKENS
-    )
+    return predicted_activation_bytes(lambda: method_for(config.method).shape(meta_trunk(config.model)), ROWS, TOKENS)
 
 
 def peak(model: str, overrides: list[str]) -> tuple[float, float]:

@@ -1,13 +1,15 @@
 """Backbones without weights: shapes on the meta device, quantised layers at their real size, and fake tensors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers import masking_utils
 
 from ladder_cli.choices import Quantization
 
@@ -147,3 +149,17 @@ def materialise_fake(model: nn.Module) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+@contextmanager
+def one_document_a_row() -> Iterator[None]:
+    """Tell Transformers that no row holds several documents, within a `with` block.
+
+    It looks for them in the values of the positions, which fake tensors do not have.
+    """
+    finds = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = finds

@@ -9,7 +9,7 @@ import torch
 
 from ladder_cli.analysis.memory_model import Step, predict_memory
 from ladder_cli.config import TrainConfig
-from ladder_cli.models.method import method_for
+from ladder_cli.methods.registry import method_for
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class ValidationBatches:
         self._rows, self._loading = rows, loading
         batches = _cut(list(range(len(rows))), loading.micro_batch)
         own = batches[loading.process :: loading.processes]
-        # A sharded layer is gathered by all processes or by none (`models.sharding`), so that one that has no batch
+        # A sharded layer is gathered by all processes or by none (`trunk.sharded`), so that one that has no batch
         # left runs another once more, which does not count.
         idle = math.ceil(len(batches) / loading.processes) - len(own)
         self._plan, self._own = [*own, *batches[:idle]], len(own)

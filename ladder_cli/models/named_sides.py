@@ -13,8 +13,9 @@ from ladder_cli.models import adapter
 from ladder_cli.models.anatomy import Anatomy
 from ladder_cli.models.backbone import identity
 from ladder_cli.models.ladder_config import LadderConfig, read_ladder_config
+from ladder_cli.models.runtime import Runtime
 from ladder_cli.models.side_network import SideNetwork
-from ladder_cli.models.taps import LiveTaps, TapSource
+from ladder_cli.trunk.base import WHOLE, TapRequest
 
 DEFAULT_ADAPTER = "default"
 
@@ -27,11 +28,11 @@ class NamedSides:
     _anatomy: Anatomy
     training: bool
 
-    def _start_sides(self, config: LadderConfig) -> None:
+    def _start_sides(self, config: LadderConfig, runtime: Runtime) -> None:
         """Begin with one untrained side network."""
         self._disabled = False
+        self._runtime = runtime
         self._configs: dict[str, LadderConfig] = {}
-        self._tap_sources: dict[str, TapSource] = {}
         self.sides = nn.ModuleDict()
         self.add_adapter(DEFAULT_ADAPTER, config)
 
@@ -41,13 +42,22 @@ class NamedSides:
         return cast(SideNetwork, self.sides[self.active_adapter])
 
     @property
-    def tap_source(self) -> TapSource:
-        """Where the active side network's taps come from."""
-        return self._tap_sources[self.active_adapter]
+    def request(self) -> TapRequest:
+        """What the active side network reads of the backbone; with adapters disabled, its last state alone."""
+        if self._disabled:
+            return WHOLE
+        return TapRequest(frozenset(self.side.connections.taps), bool(self.side.combine.reads_final))
 
-    @tap_source.setter
-    def tap_source(self, source: TapSource) -> None:
-        self._tap_sources[self.active_adapter] = source
+    @property
+    def runtime(self) -> Runtime:
+        """How all side networks run, those that are added later included."""
+        return self._runtime
+
+    @runtime.setter
+    def runtime(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        for side in self.sides.values():
+            cast(SideNetwork, side).runtime = runtime
 
     def add_adapter(self, name: str, config: LadderConfig) -> None:
         """Put one more, untrained side network beside the backbone and make it the active one.
@@ -60,9 +70,8 @@ class NamedSides:
         # Masks are made for one attention kernel, and both networks share them.
         config._attn_implementation = self.backbone.config._attn_implementation
         with self._anatomy.device:
-            self.sides[name] = side = SideNetwork(self._anatomy, config)
+            self.sides[name] = SideNetwork(self._anatomy, config, self._runtime)
         self._configs[name] = config
-        self._tap_sources[name] = LiveTaps(self._anatomy, side.connections.taps, bool(side.combine.reads_final))
         self.set_adapter(name)
 
     def load_adapter(self, folder: str | Path | adapter.AdapterFolder, name: str) -> None:

@@ -12,9 +12,10 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from transformers import PreTrainedModel
 
 from ladder_cli.errors import UserError
-from ladder_cli.models import qlora
 from ladder_cli.models.adapter import CONFIG_FILE, AdapterFolder
-from ladder_cli.models.loss import DEFAULT_CHUNK
+from ladder_cli.models.anatomy import keep_differentiable
+from ladder_cli.models.qlora import LowRankModel
+from ladder_cli.models.runtime import Runtime
 
 # Fields that are read, by their type.
 _READ: dict[str, type | tuple[type, ...]] = {
@@ -40,27 +41,27 @@ _IGNORED = (
 _LARGEST_RANK = 2**14
 
 
-def load(folder: str | Path | AdapterFolder, backbone: PreTrainedModel) -> PeftModel:
+def load(folder: str | Path | AdapterFolder, backbone: PreTrainedModel, runtime: Runtime | None = None) -> LowRankModel:
     """A LoRA adapter on its loaded backbone, in evaluation mode.
 
     Raises:
         UserError: if it is no plain LoRA, is damaged, or does not fit the backbone.
     """
-    return LoRAHost(backbone).put_on(AdapterFolder.open(folder))
+    return LoRAHost(backbone, runtime).put_on(AdapterFolder.open(folder))
 
 
 class LoRAHost:
     """A backbone on which LoRA adapters take turns, one at a time."""
 
-    def __init__(self, backbone: PreTrainedModel) -> None:
-        """The backbone is changed from now on: its `forward` and how its 4-bit layers compute (`qlora.prepare`)."""
-        self._backbone = backbone
+    def __init__(self, backbone: PreTrainedModel, runtime: Runtime | None = None) -> None:
+        """The backbone is changed from now on: how its 4-bit layers compute (`keep_differentiable`)."""
+        self._backbone, self._runtime = backbone, runtime
         self._modules = _modules_of(backbone)
-        self._model: PeftModel | None = None
+        self._model: LowRankModel | None = None
         self._config: dict[str, Any] = {}
-        qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
+        keep_differentiable(backbone)
 
-    def put_on(self, folder: AdapterFolder) -> PeftModel:
+    def put_on(self, folder: AdapterFolder) -> LowRankModel:
         """The backbone with this adapter, in evaluation mode; a model that was handed out before is not to be used.
 
         Where the adapter before is of the same shape, its weights are overwritten, all of them. Otherwise its layers
@@ -76,8 +77,7 @@ class LoRAHost:
         if self._model is None or asked != self._config:
             self._take_off(folder)
             try:
-                with qlora.quiet_peft():
-                    self._model = PeftModel(self._backbone, config)
+                self._model = LowRankModel(self._backbone, config, self._runtime)
             except ValueError as error:  # none of the layers it names is there
                 reason = " ".join(str(error).split())[:160]
                 raise UserError(f"the adapter in {folder} does not fit this backbone: {reason}.") from error

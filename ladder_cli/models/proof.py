@@ -37,15 +37,13 @@ def prove(model: Any, untrained: bool) -> None:
     generators, gradients and the training mode are left as they were.
 
     Args:
-        model: a ladder, a LoRA, or a backbone alone; a model on the meta device has no values and is let pass.
+        model: a ladder, a LoRA, or a backbone alone.
         untrained: it is at its start and will be trained. What the first proof says is asked only of shapes that start
             as the backbone: not of `combine=side`.
 
     Raises:
         UserError: if a proof fails; the line names the architecture and the proof.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return
     backbone = _backbone_of(model)
     with _undisturbed(model), refused_by_name(backbone, "it does not run"):
         _Probe(model, backbone).run(untrained)

@@ -26,8 +26,9 @@ from ladder_cli.models.gates import make_gate
 from ladder_cli.models.kept_taps import EightBits, Keeping, MadeAgain, ThriftyProjection
 from ladder_cli.models.ladder_config import LadderConfig
 from ladder_cli.models.projections import DownProjections, uniform_
+from ladder_cli.models.runtime import Runtime
 from ladder_cli.models.side_block import build_block, side_config
-from ladder_cli.models.taps import Taps
+from ladder_cli.trunk.base import Taps
 
 # Choices that leave the tap, or the state, as wide as the backbone.
 _FULL_WIDTH: dict[str, StrEnum] = {
@@ -64,7 +65,7 @@ class SideNetwork(nn.Module):
     those copies for the backward pass.
     """
 
-    def __init__(self, anatomy: Anatomy, ladder: LadderConfig) -> None:
+    def __init__(self, anatomy: Anatomy, ladder: LadderConfig, runtime: Runtime) -> None:
         """Uniform weights; `pruning.initialise_pruned` or `cloning.initialise_cloned` can replace them.
 
         Raises:
@@ -102,8 +103,7 @@ class SideNetwork(nn.Module):
         self.rotary = rotary(config=config) if rotary is not None else None
         self._rotary_by_type = anatomy.rotary_by_type
         self._cache_name = anatomy.cache_name
-        self.recompute = False  # side layers keep their input alone for the backward pass and compute the rest again
-        self.int8_taps = False  # taps are kept for the backward pass in eight bits
+        self.runtime = runtime
         initialise_parts(self, anatomy)
         uniform_(self)
         self.combine = make_combine(Combination(ladder.combine), width, side_width, anatomy.final_norm)
@@ -139,7 +139,7 @@ class SideNetwork(nn.Module):
             layer_type = self.layer_types[j - 1]
             if rotations is not None:
                 kwargs["position_embeddings"] = rotations[layer_type]
-            run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
+            run = recomputed if self.runtime.recompute and torch.is_grad_enabled() else in_type
             output = run(
                 dtype,
                 layer,
@@ -173,4 +173,4 @@ class SideNetwork(nn.Module):
         embed = taps.embed
         if source == 0 and embed is not None:
             return MadeAgain(lambda: self.down.normed(embed()))
-        return EightBits() if self.int8_taps else None
+        return EightBits() if self.runtime.int8_taps else None

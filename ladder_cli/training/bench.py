@@ -26,13 +26,14 @@ from ladder_cli.choices import Optimizer, Quantization
 from ladder_cli.config import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import MethodConfig
+from ladder_cli.methods.registry import method_for
 from ladder_cli.models.backbone import load_backbone, parameter_count, planned_dtype
 from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.loss import DEFAULT_CHUNK
-from ladder_cli.models.method import method_for
 from ladder_cli.models.random_weights import random_weights
 from ladder_cli.streams import quiet_libraries
 from ladder_cli.training.memory import PeakMemory
+from ladder_cli.trunk.live import LiveTrunk
 
 WARM_UP_STEPS = 2
 REPEATS = 5
@@ -198,7 +199,7 @@ class _Measured:
         load = random_weights if job.random else load_backbone
         self._device = device
         self._backbone = load(job.model, device)
-        self.model: nn.Module = method_for(job.method).attach(self._backbone, job.model).train()
+        self.model: nn.Module = method_for(job.method).attach(LiveTrunk(self._backbone)).train()
         if job.compiled:
             compile_layers(self.model, device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

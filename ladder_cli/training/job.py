@@ -8,11 +8,13 @@ from ladder_cli.config import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
 from ladder_cli.data.prepare import PreparedData
-from ladder_cli.models.method import Method, method_for
+from ladder_cli.methods.base import Method
+from ladder_cli.methods.registry import method_for
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run_dir import RunDir
 from ladder_cli.training.monitor import check_tracking
 from ladder_cli.training.optimizer import optimizer_name
+from ladder_cli.trunk.open import TrunkKind
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Job:
         accumulation: micro-batches of an optimizer step, in each process.
         effective_batch: rows of an optimizer step, over all processes.
         optimizer: its name; never `auto`.
-        sharded: the processes hold the backbone's layers together.
+        trunk_kind: where the backbone's layers are.
     """
 
     config: TrainConfig
@@ -39,7 +41,7 @@ class Job:
     accumulation: int
     effective_batch: int
     optimizer: str
-    sharded: bool
+    trunk_kind: TrunkKind
 
     @classmethod
     def settle(cls, config: TrainConfig, run: RunDir, device: torch.device) -> "Job":
@@ -59,7 +61,7 @@ class Job:
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
             optimizer_name(config.train.optimizer, device),
-            config.hardware.shard_backbone,
+            TrunkKind.SHARDED if config.hardware.shard_backbone else TrunkKind.LIVE,
         )
 
     def steps(self, rows: int) -> int:

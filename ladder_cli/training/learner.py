@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ladder_cli.training.monitor import Line, Monitor
 from ladder_cli.training.optimizer import load_state, save_state
 from ladder_cli.training.processes import add_gradients, from_each, start_alike, summed, wait_for_everyone
 from ladder_cli.training.random_states import load_random_states, save_random_states
-from ladder_cli.trunk.base import Batch, Objective, Summed, Taps
+from ladder_cli.trunk.base import Batch, Objective, Summed, Taps, TrainableModule
 
 _OPTIMIZER = "optimizer.safetensors"
 
@@ -86,7 +86,7 @@ class Learner:
         train_loss: the mean over all steps; None before the end.
     """
 
-    model: nn.Module
+    model: TrainableModule
     load_weights: Callable[[Path], None]
     objective: Objective
     optimizer: Optimizer
@@ -130,8 +130,8 @@ class Learner:
             taps: of the trunk, where it has run already.
             divisor: of the sum, in place of 1.
         """
-        outcome = self.model(**batch.inputs, labels=batch.labels, num_items_in_batch=1 if divisor is None else divisor)
-        return Summed(outcome.loss, torch.tensor(self.objective.count([batch])))
+        # Nobody reads the bare backbone's state yet: it goes before the loss takes its memory.
+        return self.objective(replace(self.model.hidden(batch, taps), reference=None), batch, divisor)
 
     def backward(self, step: int, batch: Batch, taps: Taps | None, divisor: Tensor) -> None:
         """Add the gradients of a micro-batch of the step after `step`.

@@ -13,8 +13,8 @@ from ladder_cli.choices import Optimizer, Quantization
 from ladder_cli.config import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.method_config import MethodConfig
+from ladder_cli.methods.registry import method_for
 from ladder_cli.models.backbone import planned_dtype
-from ladder_cli.models.method import method_for
 from ladder_cli.ranks import processes
 from ladder_cli.training.optimizer import optimizer_name
 
@@ -171,8 +171,8 @@ def _remedies(
     if step.optimizer == Optimizer.ADAMW:
         step = replace(step, optimizer=Optimizer.ADAMW_8BIT)
         yield "train.optimizer=adamw_8bit", model, method, step
-    for setting, leaner in method_for(method).leaner():
-        method = leaner
+    for setting, cheaper in method_for(method).cheaper():
+        method = cheaper.config
         yield setting, model, method, step
     if model.quantization is Quantization.NONE and processes() > step.shards == 1:
         step = replace(step, shards=processes())

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 from transformers import set_seed
 
 from ladder_cli import __version__
@@ -30,7 +29,6 @@ from ladder_cli.errors import Interrupted, NotReachable
 from ladder_cli.identity import RunIdentity
 from ladder_cli.models.backbone import (
     backbone_shape,
-    load_backbone,
     parameter_count,
     planned_device,
     planned_dtype,
@@ -38,8 +36,6 @@ from ladder_cli.models.backbone import (
 )
 from ladder_cli.models.compilation import compile_layers
 from ladder_cli.models.packing import check_packing
-from ladder_cli.models.proof import prove
-from ladder_cli.models.sharding import shard_layers
 from ladder_cli.nn.objective import objective_for
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run_dir import BACKBONE, PROMPT, RunDir, read_json, write_json
@@ -57,6 +53,9 @@ from ladder_cli.training.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.training.processes import decided_by_main, join, main_first
 from ladder_cli.training.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
 from ladder_cli.training.signals import StopOnSignal
+from ladder_cli.trunk.base import WHOLE, Batch, TrainableModule, Trunk
+from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.open import open_trunk
 
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
@@ -67,13 +66,12 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
     job = Job.settle(config, run, planned_device(config.hardware.device))
     dtype = planned_dtype(config.model, job.device)
     with torch.device("meta"):
-        backbone = backbone_shape(config.model, dtype)
-        backbone_parameters = parameter_count(backbone)
-        model = job.method.attach(backbone.requires_grad_(False), config.model)
+        trunk = LiveTrunk(backbone_shape(config.model, dtype))
+        model = job.method.shape(trunk)
     memory = preflight(config, job.device, data.longest if data is not None else None)
-    plan = _plan(job, data, model, backbone.config.num_hidden_layers, backbone_parameters, dtype, memory)
+    plan = _plan(job, data, trunk, model, dtype, memory)
     plan.print(console)
-    for line in job.method.picture(backbone):
+    for line in job.method.picture(trunk):
         console.print(f"  {line}", highlight=False)
     console.print()
     record = {"config": as_dict(config), **plan.as_dict()}
@@ -140,7 +138,7 @@ class _Built:
         record: of the run, for `run.json`.
     """
 
-    model: nn.Module
+    model: TrainableModule
     plan: Plan
     identity: RunIdentity
     record: dict[str, Any]
@@ -183,21 +181,19 @@ class _Training:
     def _build(self, data: PreparedData, memory_plan: Preflight, continued_at: int | None) -> _Built:
         """The backbone with what is trained on it, told apart from other runs and announced."""
         job, config, console = self._job, self._job.config, self._console
-        backbone = load_backbone(config.model, job.device, on_host=job.sharded)
+        trunk = open_trunk(config.model, job.device, job.trunk_kind)
+        backbone = trunk.whole()
         with main_first():
             # Now, when a model of the hub is here, and as the commit that was loaded.
             weights = local_weights(config, getattr(backbone.config, "_commit_hash", None))
         identity = identify(config, data, weights)
+        trunk.identity = identity.weights
         if continued_at is not None:
             job.run.refuse_other(identity)
-        backbone_parameters, layers = parameter_count(backbone), backbone.config.num_hidden_layers
         collate = PaddingCollator(data.tokenizer.pad_token_id)
-        sample = (collate([row]) for row in data.train)
-        model = job.method.attach(backbone, config.model, config.train.loss_chunk, sample, proven=not job.sharded)
-        if job.sharded:
-            shard_layers(model, backbone, job.device)
-            prove(model, untrained=True)
-        plan = _plan(job, data, model, layers, backbone_parameters, backbone.dtype, memory_plan)
+        sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
+        model = job.method.attach(trunk, sample, config.train.loss_chunk)
+        plan = _plan(job, data, trunk, model, backbone.dtype, memory_plan)
         plan.print(console)
         console.print(
             "first example (counted tokens [bold green]marked[/]; without colours: between » and «)", markup=True
@@ -334,13 +330,12 @@ def _write_status(run: RunDir, record: dict[str, Any], **status: str) -> None:
 def _plan(
     job: Job,
     data: PreparedData | None,
-    model: nn.Module,
-    layers: int,
-    backbone_parameters: int,
+    trunk: Trunk,
+    model: TrainableModule,
     dtype: torch.dtype,
     memory: Preflight,
 ) -> Plan:
-    config = job.config
+    config, cost = job.config, trunk.cost(model.request or WHOLE)
     trainable = parameter_count(model, trained=True)
     return Plan(
         method=config.method.name,
@@ -348,7 +343,7 @@ def _plan(
         quantization=config.model.quantization,
         device=str(job.device),
         dtype=str(dtype).removeprefix("torch."),
-        backbone_parameters=backbone_parameters,
+        backbone_parameters=cost.parameters,
         trainable_parameters=trainable,
         data_name=config.data.name,
         data=data,
@@ -357,9 +352,7 @@ def _plan(
         micro_batch=config.train.micro_batch_size,
         accumulation=job.accumulation,
         learning_rate=config.peak_learning_rate,
-        flops_per_token=flops_per_token(
-            job.method.training_flops_per_parameter(layers), backbone_parameters, trainable
-        ),
+        flops_per_token=flops_per_token(job.method.cost(cost), trainable),
         memory=memory,
     )
 

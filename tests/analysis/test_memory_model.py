@@ -10,15 +10,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.analysis.allocation import BACKWARD, AllocationCount
+from ladder_cli.analysis.allocation import ACTIVATIONS, BACKWARD, AllocationCount
 from ladder_cli.analysis.backward_memory import saved_activation_bytes
 from ladder_cli.analysis.fake_backbone import stored_bytes
 from ladder_cli.analysis.memory_model import Step, optimizer_bytes, predict_memory
 from ladder_cli.config import ModelConfig
 from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.methods.registry import method_for
 from ladder_cli.models.backbone import architecture, load_backbone
-from ladder_cli.models.memory_parts import ACTIVATIONS, memory_part
-from ladder_cli.models.method import method_for
+from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import model_preset
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=16)
@@ -44,7 +44,7 @@ def test_storages_count_once_until_the_last_view_is_gone():
     with FakeTensorMode(), AllocationCount() as count:
         first = torch.empty(100, 10)  # 4,000 bytes
         view = first.view(10, 100)[2:]
-        with memory_part("loss"):
+        with count.part("loss"):
             second = torch.empty(500)  # 2,000
         assert count.live == {ACTIVATIONS: 4000, "loss": 2000}
         del first
@@ -113,7 +113,7 @@ def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, tiny_config)
     rows, tokens = 4, 256
     step = Step(rows, tokens, accumulation=1, optimizer="adamw", loss_chunk=512)
     predicted = predict_memory(tiny_config, method_for(config), torch.float32, step)
-    model = method_for(config).attach(load_backbone(tiny_config, torch.device("cpu")), tiny_config).train()
+    model = method_for(config).attach(LiveTrunk(load_backbone(tiny_config, torch.device("cpu")))).train()
     ids = torch.randint(5, 400, (rows, tokens))
     # The last row is one token short: with padding there is an attention mask, which the prediction expects.
     mask, labels = torch.ones_like(ids), ids.clone()

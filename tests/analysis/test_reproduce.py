@@ -17,7 +17,7 @@ from ladder_cli.config import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.evaluation.modes import Mode, mode_of
 from ladder_cli.evaluation.modes import refuse_unread as refuse_unread_evaluation
-from ladder_cli.models.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.run_dir import default_path
 from ladder_cli.sweep import FAILED, Outcome, write_summary
 from ladder_cli.train import check_options

@@ -1,6 +1,7 @@
 """The loop by itself, on the embedded model: what must hold whatever it trains."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.methods.registry import method_for
 from ladder_cli.models.backbone import load_backbone
 from ladder_cli.models.loss import counted_positions
-from ladder_cli.models.method import method_for
 from ladder_cli.nn.objective import objective_for
 from ladder_cli.training.bad_batch import BadBatch
 from ladder_cli.training.checkpoints import Checkpoints
@@ -23,6 +24,7 @@ from ladder_cli.training.monitor import Throughput
 from ladder_cli.training.optimizer import load_state, make_optimizer, make_schedule, save_state
 from ladder_cli.training.random_states import load_random_states, save_random_states
 from ladder_cli.training.signals import StopOnSignal
+from ladder_cli.trunk.live import LiveTrunk
 
 CPU = torch.device("cpu")
 METHODS = {
@@ -52,7 +54,7 @@ def make_learner(tiny_config):
     def make(folder, name="ladder", rate=1e-3, seed=0, steps=6, optimizer="adamw"):
         torch.manual_seed(seed)
         method = method_for(METHODS[name])
-        model = method.attach(load_backbone(tiny_config, CPU), tiny_config)
+        model = method.attach(LiveTrunk(load_backbone(tiny_config, CPU)))
         made = make_optimizer(model, optimizer, rate, weight_decay=0.01)
         return Learner(
             model,
@@ -190,18 +192,18 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
 
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step_and_names_its_rows(make_learner, tmp_path):
     learner = make_learner(tmp_path)
-    loop, forward = make_loop(learner), learner.model.forward
+    loop, hidden = make_loop(learner), learner.model.hidden
     poisoned = learner.model.side.combine.up.weight
     before = []
 
     def poison_the_third(*args, **kwargs):
-        output = forward(*args, **kwargs)
+        found = hidden(*args, **kwargs)
         if loop.step == 2:
-            output.loss = output.loss * float("nan")
             before.append(poisoned.detach().clone())
-        return output
+            return replace(found, state=found.state * float("nan"))
+        return found
 
-    learner.model.forward = poison_the_third
+    learner.model.hidden = poison_the_third
     with pytest.raises(RunFailed, match="the loss became nan at step 3; that step was not taken"):
         loop.run()
     assert torch.equal(poisoned, before[0])
