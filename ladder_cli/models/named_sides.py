@@ -103,7 +103,7 @@ class NamedSides:
         self._refuse_unknown(name)
         if name == self.active_adapter:
             raise UserError(f"adapter '{name}' is the active one: make another one active, then delete it.")
-        del self.sides[name], self._configs[name], self._tap_sources[name]
+        del self.sides[name], self._configs[name]
 
     def set_adapter(self, name: str) -> None:
         """Make the named side network the active one: the one that runs, is trained and is saved.
