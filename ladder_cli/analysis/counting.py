@@ -10,14 +10,13 @@ from torch import Tensor
 
 from ladder_cli.analysis.allocation import BACKBONE, LOSS, AllocationCount
 from ladder_cli.models.loss import DEFAULT_CHUNK, summed_cross_entropy
-from ladder_cli.trunk.base import Batch, Hidden, Summed, TapRequest, Taps, TrainableModule
-from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.base import Batch, Hidden, Summed, TapRequest, Taps, TrainableModule, Trunk
 
 
 class CountingTrunk:
     """A trunk whose passes are marked in a count; everything else is the wrapped trunk's."""
 
-    def __init__(self, trunk: LiveTrunk, count: AllocationCount) -> None:
+    def __init__(self, trunk: Trunk, count: AllocationCount) -> None:
         self._trunk, self._count = trunk, count
 
     def taps(self, request: TapRequest, batch: Batch, *rest: Any, **more: Any) -> Taps:

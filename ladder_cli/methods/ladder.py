@@ -18,7 +18,6 @@ from ladder_cli.models.loss import DEFAULT_CHUNK
 from ladder_cli.models.proof import prove
 from ladder_cli.models.runtime import Runtime
 from ladder_cli.trunk.base import Batch, Trunk, TrunkCost
-from ladder_cli.trunk.live import LiveTrunk
 
 
 class LadderMethod:
@@ -50,7 +49,7 @@ class LadderMethod:
         """What `LadderModel.on` and `LadderModel.shaped` are told."""
         config = self.config
         return {
-            "backbone": trunk if isinstance(trunk, LiveTrunk) else trunk.whole(),
+            "backbone": trunk,
             "connections": self._connections(trunk),
             "reduction": config.reduction,
             "name": trunk.name,

@@ -15,8 +15,8 @@ from ladder_cli.models import adapter, peft_adapter
 from ladder_cli.models.ladder import LadderModel
 from ladder_cli.models.proof import prove
 from ladder_cli.models.runtime import Runtime
-from ladder_cli.trunk.base import TrainableModule
-from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.base import TrainableModule, Trunk
+from ladder_cli.trunk.live import trunk_over
 
 METHODS: dict[type[MethodConfig], Callable[[Any], Method]] = {
     LadderMethodConfig: LadderMethod,
@@ -31,7 +31,7 @@ def method_for(config: MethodConfig) -> Method:
 
 
 def load_adapter(
-    folder: str | Path, backbone: PreTrainedModel | LiveTrunk, runtime: Runtime | None = None
+    folder: str | Path, backbone: PreTrainedModel | Trunk, runtime: Runtime | None = None
 ) -> TrainableModule:
     """A trained adapter of whatever method on its loaded backbone, in evaluation mode.
 
@@ -44,7 +44,7 @@ def load_adapter(
         UserError: if the folder holds no adapter, or one of another backbone, or adapter and architecture do not go
             together.
     """
-    trunk = LiveTrunk.over(backbone)
+    trunk = trunk_over(backbone)
     model: TrainableModule
     if adapter.read_config(folder).get("peft_type") is not None:
         model = peft_adapter.load(folder, trunk.whole(), runtime)

@@ -29,8 +29,8 @@ from ladder_cli.models.loss import completion_cross_entropy
 from ladder_cli.models.named_sides import NamedSides
 from ladder_cli.models.pruning import initialise_pruned
 from ladder_cli.models.runtime import Runtime
-from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule
-from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule, Trunk
+from ladder_cli.trunk.live import trunk_over
 
 
 # Transformers' own peft methods have these names too; ours take their place.
@@ -53,9 +53,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(
-        self, config: LadderConfig, backbone: PreTrainedModel | LiveTrunk, runtime: Runtime | None = None
-    ) -> None:
+    def __init__(self, config: LadderConfig, backbone: PreTrainedModel | Trunk, runtime: Runtime | None = None) -> None:
         """Put an untrained side network beside `backbone`, which is frozen from now on.
 
         Args:
@@ -64,7 +62,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
             runtime: how it runs; holds for side networks that are added later as well.
         """
         super().__init__(config)
-        self.trunk = LiveTrunk.over(backbone)
+        self.trunk = trunk_over(backbone)
         self.backbone = self.trunk.whole()
         self._anatomy = self.trunk.parts
         if self._anatomy.project_out is not None:
@@ -81,7 +79,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     @classmethod
     def shaped(
         cls,
-        backbone: PreTrainedModel | LiveTrunk,
+        backbone: PreTrainedModel | Trunk,
         connections: Connections,
         reduction: int = 16,
         name: str = "",
@@ -92,7 +90,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
 
         Args and errors are those of `on`.
         """
-        trunk = LiveTrunk.over(backbone)
+        trunk = trunk_over(backbone)
         model = trunk.whole()
         with refused_by_name(model, "no side layer can be built of its own"):
             config = LadderConfig(
@@ -108,7 +106,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     @classmethod
     def on(
         cls,
-        backbone: PreTrainedModel | LiveTrunk,
+        backbone: PreTrainedModel | Trunk,
         connections: Connections,
         reduction: int = 16,
         name: str = "",
@@ -144,7 +142,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     def from_pretrained(  # type: ignore[override]
         cls,
         folder: str | Path,
-        backbone: PreTrainedModel | LiveTrunk | None = None,
+        backbone: PreTrainedModel | Trunk | None = None,
         runtime: Runtime | None = None,
         **load_options: Any,
     ) -> "LadderModel":
@@ -163,7 +161,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         config = read_ladder_config(folder)
         if backbone is None:
             backbone = adapter.load_recorded_backbone(config.backbone_name, config.backbone_revision, load_options)
-        trunk = LiveTrunk.over(backbone)
+        trunk = trunk_over(backbone)
         adapter.check_backbone(folder, identity(config.backbone_config()), identity(trunk.whole().config))
         model = cls(config, trunk, runtime)
         model.load_adapter_weights(folder)

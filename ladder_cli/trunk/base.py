@@ -118,8 +118,16 @@ class Trunk(Protocol):
         """The type that it computes in."""
         ...
 
-    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None) -> Taps:
-        """One pass without gradients, no further than the request asks."""
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, **more: Any) -> Taps:
+        """One pass without gradients, no further than the request asks.
+
+        Args:
+            request: which outputs.
+            batch: rows; `batch.row_ids` is there for trunks that cache.
+            cache: of keys and values, filled by the pass.
+            more: further arguments of the backbone's own `forward`, which no batch can say (ready masks,
+                `inputs_embeds`, what engines hand on to the layers).
+        """
         ...
 
     def cost(self, request: TapRequest) -> TrunkCost:

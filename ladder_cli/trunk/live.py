@@ -15,7 +15,7 @@ from transformers import Cache, PreTrainedModel
 from ladder_cli.models.anatomy import Anatomy, anatomy_of
 from ladder_cli.models.backbone import parameter_count
 from ladder_cli.models.weights_identity import weights_identity
-from ladder_cli.trunk.base import Batch, TapRequest, Taps, TrunkCost
+from ladder_cli.trunk.base import Batch, TapRequest, Taps, Trunk, TrunkCost
 
 
 class _Enough(Exception):
@@ -90,11 +90,6 @@ class LiveTrunk:
         self.hang()
         # A backbone may outlive the trunks over it.
         weakref.finalize(self, _remove, self._handles)
-
-    @classmethod
-    def over(cls, backbone: "PreTrainedModel | LiveTrunk") -> "LiveTrunk":
-        """A trunk as it is, or one over a loaded model."""
-        return backbone if isinstance(backbone, LiveTrunk) else cls(backbone)
 
     def hang(self) -> None:
         """Hang the hooks, or hang them anew: behind those that somebody else has hung meanwhile."""
@@ -196,6 +191,11 @@ class LiveTrunk:
         on_host = self.device.type == "cpu"
         frozen = (weight for weight in self.backbone.parameters() if not weight.requires_grad)
         return (weight for weight in frozen if on_host or weight.device.type != "cpu")
+
+
+def trunk_over(backbone: PreTrainedModel | Trunk) -> Trunk:
+    """A trunk as it is, or a live one over a loaded model."""
+    return LiveTrunk(backbone) if isinstance(backbone, PreTrainedModel) else backbone
 
 
 def _remove(handles: list[RemovableHandle]) -> None:
