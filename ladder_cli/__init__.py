@@ -12,19 +12,19 @@ model = LadderModel.from_pretrained("adapter", backbone=backbone)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ladder_cli.models.connections import connect
-    from ladder_cli.models.ladder import LadderModel
-    from ladder_cli.models.ladder_config import LadderConfig
-    from ladder_cli.models.method import load_adapter
+    from ladder_cli.methods.method import load_adapter
+    from ladder_cli.nn.connections import connect
+    from ladder_cli.nn.ladder import LadderModel
+    from ladder_cli.nn.ladder_config import LadderConfig
 
 __version__ = "0.2.0"
 __all__ = ["LadderConfig", "LadderModel", "connect", "load_adapter"]
 
 _HOMES = {
-    "LadderConfig": "ladder_cli.models.ladder_config",
-    "LadderModel": "ladder_cli.models.ladder",
-    "connect": "ladder_cli.models.connections",
-    "load_adapter": "ladder_cli.models.method",
+    "LadderConfig": "ladder_cli.nn.ladder_config",
+    "LadderModel": "ladder_cli.nn.ladder",
+    "connect": "ladder_cli.nn.connections",
+    "load_adapter": "ladder_cli.methods.method",
 }
 
 

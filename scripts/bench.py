@@ -13,11 +13,11 @@ from typing import Any
 
 from rich.table import Table
 
-from ladder_cli.cli import composed, quiet_libraries
-from ladder_cli.config import ModelConfig, TrainConfig
+from ladder_cli.cli.main import composed, quiet_libraries
+from ladder_cli.config.methods import MethodConfig
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.console import make_console
-from ladder_cli.method_config import MethodConfig
-from ladder_cli.run_dir import OUTPUTS, write_json
+from ladder_cli.run.directory import OUTPUTS, write_json
 
 REFERENCE = "qlora_checkpointed"
 METHODS = {
@@ -93,7 +93,7 @@ def _case(
     model: ModelConfig = configs[REFERENCE].model
     random = model.path is None  # the embedded model has a path
     quiet_libraries(model)
-    from ladder_cli.training.bench import REPEATS, Shape, compare
+    from ladder_cli.bench.measure import REPEATS, Shape, compare
 
     methods: dict[str, MethodConfig] = {label: config.method for label, config in configs.items()}
     compiled = [label for label, config in configs.items() if config.train.compile]

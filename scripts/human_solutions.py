@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ladder_cli.data.sources import read_file
-from ladder_cli.evaluation.verdict import boxes
+from ladder_cli.evaluate.answers.verdict import boxes
 
 
 def main(source: str, target: str) -> None:

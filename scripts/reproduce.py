@@ -18,11 +18,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from ladder_cli.analysis.paper import PAPER, REAL, SMALL
-from ladder_cli.analysis.reproduce import Reproduction, Scale
 from ladder_cli.console import make_console
 from ladder_cli.errors import Interrupted, UserError
-from ladder_cli.run_dir import OUTPUTS
+from ladder_cli.run.directory import OUTPUTS
+from paper.reported import PAPER, REAL, SMALL
+from paper.reproduce import Reproduction, Scale
 
 MEMORY, LAWS, CLAIMS, COSTS, ALL = "memory", "laws", "claims", "costs", "all"
 FOLDERS = {PAPER: "reproduce", SMALL: "reproduce-small", REAL: "reproduce-real"}
@@ -87,7 +87,7 @@ def show(work: Reproduction, what: str, others: list[Path] | None) -> None:
     if what == CLAIMS:
         table = work.claims(others)
     else:
-        from ladder_cli.analysis.paper_costs import costs_table
+        from paper.costs import costs_table
 
         table = costs_table(work.tables)
     make_console().print(table.terminal(), *table.notes, sep="\n")

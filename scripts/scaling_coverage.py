@@ -7,7 +7,7 @@ import argparse
 
 import numpy as np
 
-from ladder_cli.analysis.scaling_law import PARAMETERS, PowerLaw, fit
+from paper.scaling_law import PARAMETERS, PowerLaw, fit
 
 LAW = PowerLaw(amplitude=30.0, exponent=0.4, floor=0.5)
 BUDGETS = (50_000, 100_000, 200_000, 300_000, 400_000)  # the paper's (table 7)

@@ -8,13 +8,13 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ladder_cli.analysis.backward_memory import predicted_activation_bytes
-from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.cli import choices, composed
-from ladder_cli.config import ModelConfig, TrainConfig
-from ladder_cli.models.backbone import architecture, parameter_count
-from ladder_cli.models.method import method_for
-from ladder_cli.training.trainer import optimizer_name
+from ladder_cli.bench.backward_memory import predicted_activation_bytes
+from ladder_cli.cli.main import choices, composed
+from ladder_cli.config.schema import ModelConfig, TrainConfig
+from ladder_cli.methods.method import method_for
+from ladder_cli.plan.memory import Step, predict_memory
+from ladder_cli.train.trainer import optimizer_name
+from ladder_cli.trunk.loading import architecture, parameter_count
 
 SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
 ROWS, TOKENS = 1, 2048

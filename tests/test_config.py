@@ -5,13 +5,13 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from ladder_cli import cli
-from ladder_cli.cli import as_dict, choices, explain, groups, parse
-from ladder_cli.config import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
+from ladder_cli.cli import main as cli
+from ladder_cli.cli.main import as_dict, choices, explain, groups, parse
+from ladder_cli.config.methods import METHOD_KINDS
+from ladder_cli.config.schema import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.data.formats import refuse_unread
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import METHOD_KINDS
 
 
 def composed(*overrides: str) -> TrainConfig:

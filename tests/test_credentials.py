@@ -2,7 +2,7 @@
 
 import pytest
 
-from ladder_cli.credentials import holds_secret, redacted
+from ladder_cli.run.credentials import holds_secret, redacted
 from tests.malformed import TINY_RUN, run_command
 
 HUB_TOKEN = "hf_" + "a1B2" * 8

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from ladder_cli import cli
-from ladder_cli.config import EvaluateConfig, TrainConfig
+from ladder_cli.cli import main as cli
+from ladder_cli.cli.evaluate import default_benchmarks
+from ladder_cli.cli.train import HELP
+from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate import default_benchmarks
-from ladder_cli.identity import RunIdentity
-from ladder_cli.run_dir import RunDir
-from ladder_cli.train import HELP
+from ladder_cli.run.directory import RunDir
+from ladder_cli.run.identity import RunIdentity
 
 
 def trained_on(*words):

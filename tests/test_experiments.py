@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ladder_cli.analysis.commands import cells_of, evaluations_of
-from ladder_cli.analysis.paper import HUBER, ORIGINAL, PAPER, paper_tables
-from ladder_cli.cli import choices
-from ladder_cli.config import ModelConfig
+from ladder_cli.cli.main import choices
+from ladder_cli.config.schema import ModelConfig
+from paper.commands import cells_of, evaluations_of
+from paper.reported import HUBER, ORIGINAL, PAPER, paper_tables
 from tests.conftest import SHARED, model_preset
 from tests.test_config import composed
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from ladder_cli.claim import LOCK_FILE, claimed
 from ladder_cli.errors import UserError
-from ladder_cli.files import SUMS, damage, move_into_place, seal, write_failure, write_text
+from ladder_cli.run.claim import LOCK_FILE, claimed
+from ladder_cli.run.files import SUMS, damage, move_into_place, seal, write_failure, write_text
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one_and_no_leftover(tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_failures_to_write_are_told_from_other_errors():
     assert write_failure(ValueError("shapes do not match")) is None
 
 
-HOLD = "import sys, time; from pathlib import Path; from ladder_cli.claim import claimed\n"
+HOLD = "import sys, time; from pathlib import Path; from ladder_cli.run.claim import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
 
 

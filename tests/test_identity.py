@@ -4,11 +4,11 @@ from dataclasses import fields
 
 import pytest
 
-from ladder_cli.cli import as_dict, composed
-from ladder_cli.config import Role, TrainConfig, covers, option_names, options_of
+from ladder_cli.cli.main import as_dict, composed
+from ladder_cli.config.schema import Role, TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
-from ladder_cli.identity import RunIdentity
-from ladder_cli.run_dir import RunDir, default_path, safe_name, write_json
+from ladder_cli.run.directory import RunDir, default_path, safe_name, write_json
+from ladder_cli.run.identity import RunIdentity
 
 INCIDENTAL = {
     "output_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps", "data.cache", "hardware.name",
@@ -184,7 +184,7 @@ def test_a_folder_that_is_no_run_is_neither_written_into_nor_set_aside(tmp_path,
 
 
 def test_home_is_expanded_in_every_option_that_names_a_path(monkeypatch):
-    from ladder_cli.config import EvaluateConfig
+    from ladder_cli.config.schema import EvaluateConfig
 
     monkeypatch.setenv("HOME", "/home/someone")
     typed = composed(

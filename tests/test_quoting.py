@@ -5,9 +5,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ladder_cli.config import TrainConfig
+from ladder_cli.config.quoting import as_typed, quote, quoted_words
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.quoting import as_typed, quote, quoted_words
 
 
 def read(word, sweep=False):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ladder_cli.cli.train import main
 from ladder_cli.errors import UserError
-from ladder_cli.sweep import DONE, FAILED, RUNNING, Outcome, Sweep, claim_card, read_summary, write_summary
-from ladder_cli.train import main
+from ladder_cli.run.sweep import DONE, FAILED, RUNNING, Outcome, Sweep, claim_card, read_summary, write_summary
 
 SHORT = (
     *("data=jsonl", "data.prompt=question", "data.completion=answer", "data.validation_samples=2", "data.cache=false"),
@@ -72,7 +72,7 @@ def test_a_failed_run_is_listed_and_run_again_alone(tmp_path, monkeypatch, capfd
 
 
 def test_an_interrupt_at_the_last_step_of_a_run_stops_the_sweep(tmp_path, monkeypatch, capfd):
-    from ladder_cli.training.run import StopOnSignal
+    from ladder_cli.train.run import StopOnSignal
 
     def told_at_the_end(self, args, state, control, **kwargs):
         self.received = signal.SIGINT
@@ -134,7 +134,7 @@ def test_the_summary_keeps_the_rows_of_other_sweeps(tmp_path):
 def test_two_processes_get_two_cards_and_a_third_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     code = (
-        "import os, sys; from pathlib import Path; from ladder_cli.sweep import claim_card;"
+        "import os, sys; from pathlib import Path; from ladder_cli.run.sweep import claim_card;"
         "claim_card(2, Path('.')); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
     )
     options = dict(cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from ladder_cli.cli import composed
-from ladder_cli.config import DataConfig, TrainConfig, option_names
+from ladder_cli.cli.main import composed
+from ladder_cli.cli.train import check_options, train
+from ladder_cli.config.methods import METHOD_KINDS
+from ladder_cli.config.schema import DataConfig, TrainConfig, option_names
+from ladder_cli.config.unread import given_options
 from ladder_cli.data.formats import fields_read
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import METHOD_KINDS
-from ladder_cli.train import check_options, train
-from ladder_cli.unread import given_options
 from tests.malformed import run_command
 
 OWN = ("data=jsonl", "data.path=x.jsonl")
@@ -111,7 +111,7 @@ def test_every_option_of_a_training_set_is_read_by_one_at_least():
 
 
 def test_options_that_refer_to_others_exist():
-    from ladder_cli.unread import _REFERRED
+    from ladder_cli.config.unread import _REFERRED
 
     known = {*option_names(TrainConfig)}.union(*(option_names(kind, "method.") for kind in METHOD_KINDS.values()))
     assert {*_REFERRED, *_REFERRED.values()} <= known

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ladder_cli.run_dir import safe_name
+from ladder_cli.run.directory import safe_name
 from tests.malformed import TINY_RUN, run_command
 
 EVIL = "from pathlib import Path\nPath({marker!r}).touch()\nfrom transformers import Qwen2Config as EvilConfig\n"

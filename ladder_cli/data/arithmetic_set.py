@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from ladder_cli.config import DataConfig
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data import arithmetic
 from ladder_cli.data.examples import Example, Splits
 from ladder_cli.errors import UserError

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ladder_cli.config import DataConfig
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.columns import source_rows
 from ladder_cli.data.examples import Example, Splits, hold_out
 from ladder_cli.data.sources import column_of

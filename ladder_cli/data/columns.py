@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ladder_cli.config import DataConfig
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.examples import Example, Splits, hold_out
 from ladder_cli.data.sources import Row, load_rows, read_file
 from ladder_cli.data.templates import ColumnTemplate

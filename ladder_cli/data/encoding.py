@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute
 import torch
 
-from ladder_cli.config import Learn
+from ladder_cli.config.schema import Learn
 from ladder_cli.data.chat import Messages, PromptRenderer, RenderedExample
 from ladder_cli.data.examples import Example, fingerprint
 from ladder_cli.errors import UserError

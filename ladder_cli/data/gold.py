@@ -1,10 +1,10 @@
-"""How the gold answers of a benchmark are to be read; `evaluation/verdict.py` applies it."""
+"""How the gold answers of a benchmark are to be read; `evaluate/answers/verdict.py` applies it."""
 
 from dataclasses import dataclass
 
-from ladder_cli.config import GOLD_RULES
+from ladder_cli.config.schema import GOLD_RULES
 
-# The rules; `evaluation/verdict.py` says what each does, and docs/evaluation.md why.
+# The rules; `evaluate/answers/verdict.py` says what each does, and docs/evaluation.md why.
 EXPRESSION, PHYSICAL, SEVERAL = GOLD_RULES
 
 

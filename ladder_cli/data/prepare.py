@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.config import Learn, ModelConfig, RowFormat, TrainConfig
+from ladder_cli.config.schema import Learn, ModelConfig, RowFormat, TrainConfig
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.benchmarks import all_questions
 from ladder_cli.data.chat import PromptRenderer
@@ -15,8 +15,8 @@ from ladder_cli.data.formats import format_of
 from ladder_cli.data.overlap import without
 from ladder_cli.data.registry import load_examples
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import architecture, load_tokenizer
-from ladder_cli.run_dir import TOKEN_CACHE
+from ladder_cli.run.directory import TOKEN_CACHE
+from ladder_cli.trunk.loading import architecture, load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ladder_cli.config import DataConfig, RowFormat
+from ladder_cli.config.schema import DataConfig, RowFormat
 from ladder_cli.data import arithmetic_set, chats, classification, columns
 from ladder_cli.data.examples import Splits
 from ladder_cli.data.formats import format_of

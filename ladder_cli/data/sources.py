@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ladder_cli import hub
+from ladder_cli.config.validation import suggest
 from ladder_cli.data.row_files import Row, read_file, read_jsonl
 from ladder_cli.errors import NotReachable, UserError
-from ladder_cli.validation import suggest
 
 __all__ = ["Row", "load_rows", "read_file", "read_jsonl", "read_mirror", "text_column"]
 _SUFFIXES = tuple(f".{kind}{packed}" for kind in ("jsonl", "parquet", "json", "csv") for packed in ("", ".gz"))

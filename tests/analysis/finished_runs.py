@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ladder_cli.run_dir import RunDir, write_json, write_text
+from ladder_cli.run.directory import RunDir, write_json, write_text
 
 
 def write_run(

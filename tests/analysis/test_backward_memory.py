@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from ladder_cli.analysis.backward_memory import predicted_activation_bytes, saved_activation_bytes
-from ladder_cli.config import ModelConfig
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.backbone import architecture
-from ladder_cli.models.method import method_for
+from ladder_cli.bench.backward_memory import predicted_activation_bytes, saved_activation_bytes
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.methods.method import method_for
+from ladder_cli.trunk.loading import architecture
 from tests.conftest import model_preset
 
 SMALL = Qwen2Config(

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from ladder_cli.analysis.boxed_rows import boxed_solution, write_boxed_rows
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.verdict import CORRECT, judge
+from ladder_cli.evaluate.answers.verdict import CORRECT, judge
+from paper.boxed_rows import boxed_solution, write_boxed_rows
 from tests.conftest import SHARED
 
 

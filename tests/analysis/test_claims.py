@@ -2,7 +2,8 @@
 
 import pytest
 
-from ladder_cli.analysis.claims import (
+from ladder_cli.run.directory import write_json
+from paper.claims import (
     FAILS,
     HOLDS,
     NOT_RUN,
@@ -15,10 +16,9 @@ from ladder_cli.analysis.claims import (
     predicted_memory,
     slopes,
 )
-from ladder_cli.analysis.memory_points import MemoryPoint
-from ladder_cli.analysis.runs import read_runs
-from ladder_cli.analysis.scaling_law import PowerLaw
-from ladder_cli.run_dir import write_json
+from paper.memory_points import MemoryPoint
+from paper.runs import read_runs
+from paper.scaling_law import PowerLaw
 from tests.analysis.finished_runs import write_run, write_scores
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ladder_cli.analysis.commands import cells_of, evaluations_of, runs_of
-from ladder_cli.analysis.paper import PAPER, paper_tables
-from ladder_cli.analysis.paper_costs import completions, costs, rate
+from paper.commands import cells_of, evaluations_of, runs_of
+from paper.costs import completions, costs, rate
+from paper.reported import PAPER, paper_tables
 
 
 def test_a_sweep_is_every_combination_and_commas_in_brackets_belong_to_a_value():

@@ -4,13 +4,13 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ladder_cli.analysis.figures import length_figure, memory_bars, memory_figure, memory_score_figure, save
-from ladder_cli.analysis.memory_points import MemoryPoint, memory_points
-from ladder_cli.analysis.runs import read_runs
-from ladder_cli.analysis.scaling_figures import scaling_figure
-from ladder_cli.analysis.scaling_law import PowerLaw
-from ladder_cli.cli import composed
-from ladder_cli.config import TrainConfig
+from ladder_cli.cli.main import composed
+from ladder_cli.config.schema import TrainConfig
+from paper.memory_points import MemoryPoint, memory_points
+from paper.plots import length_figure, memory_bars, memory_figure, memory_score_figure, save
+from paper.runs import read_runs
+from paper.scaling_law import PowerLaw
+from paper.scaling_plots import scaling_figure
 from tests.analysis.finished_runs import write_run, write_scores
 
 

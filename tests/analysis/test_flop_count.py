@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from ladder_cli.analysis.flop_count import FlopCount
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
+from ladder_cli.bench.flop_count import FlopCount
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
 from tests.conftest import INNER, random_backbone
 
 WIDTH, HEADS, KV_HEADS, HEAD, LAYERS, VOCABULARY = 64, 4, 2, 16, 4, 97

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from ladder_cli.analysis import lanes
-from ladder_cli.analysis.lanes import run_lanes
 from ladder_cli.errors import Interrupted
+from paper import jobs as lanes
+from paper.jobs import run_lanes
 
 
 def python(code):

@@ -10,15 +10,15 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.analysis.allocation import BACKWARD, AllocationCount
-from ladder_cli.analysis.backward_memory import saved_activation_bytes
-from ladder_cli.analysis.fake_backbone import stored_bytes
-from ladder_cli.analysis.memory_model import Step, optimizer_bytes, predict_memory
-from ladder_cli.config import ModelConfig
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.backbone import architecture, load_backbone
-from ladder_cli.models.memory_parts import ACTIVATIONS, memory_part
-from ladder_cli.models.method import method_for
+from ladder_cli.bench.backward_memory import saved_activation_bytes
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.methods.method import method_for
+from ladder_cli.nn.memory_parts import ACTIVATIONS, memory_part
+from ladder_cli.plan.allocation import BACKWARD, AllocationCount
+from ladder_cli.plan.fake_backbone import stored_bytes
+from ladder_cli.plan.memory import Step, optimizer_bytes, predict_memory
+from ladder_cli.trunk.loading import architecture, load_backbone
 from tests.conftest import model_preset
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=16)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ladder_cli.analysis.paper import paper_tables
-from ladder_cli.analysis.paper_laws import (
+from paper.laws import (
     BUDGETS,
     OBJECTIVES,
     StatedLaw,
@@ -16,7 +15,8 @@ from ladder_cli.analysis.paper_laws import (
     stated_laws,
     study,
 )
-from ladder_cli.analysis.scaling_law import PowerLaw, fit
+from paper.reported import paper_tables
+from paper.scaling_law import PowerLaw, fit
 
 PAPER = paper_tables()[1]
 # N and n of the published shapes and of our presets (docs/shapes.md).

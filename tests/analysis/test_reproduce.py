@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from ladder_cli.analysis.commands import runs_of
-from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.analysis.paper import PAPER, REAL, SMALL, paper_tables
-from ladder_cli.analysis.reproduce import Reproduction, Scale
-from ladder_cli.cli import choices, composed
-from ladder_cli.config import EvaluateConfig, TrainConfig
+from ladder_cli.cli.main import choices, composed
+from ladder_cli.cli.train import check_options
+from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.unread import given_options, refuse_unread_model
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.modes import BACKBONE, mode_of
-from ladder_cli.evaluation.modes import refuse_unread as refuse_unread_evaluation
-from ladder_cli.models.method import method_for
-from ladder_cli.run_dir import default_path
-from ladder_cli.sweep import FAILED, Outcome, write_summary
-from ladder_cli.train import check_options
-from ladder_cli.unread import given_options, refuse_unread_model
+from ladder_cli.evaluate.modes import BACKBONE, mode_of
+from ladder_cli.evaluate.modes import refuse_unread as refuse_unread_evaluation
+from ladder_cli.methods.method import method_for
+from ladder_cli.plan.memory import Step, predict_memory
+from ladder_cli.run.directory import default_path
+from ladder_cli.run.sweep import FAILED, Outcome, write_summary
+from paper.commands import runs_of
+from paper.reported import PAPER, REAL, SMALL, paper_tables
+from paper.reproduce import Reproduction, Scale
 from tests.analysis.finished_runs import write_run, write_scores
 
 TABLES = paper_tables()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ladder_cli.analysis.scaling_law import PARAMETERS, Fit, PowerLaw, crossings, fit, meeting
 from ladder_cli.errors import UserError
+from paper.scaling_law import PARAMETERS, Fit, PowerLaw, crossings, fit, meeting
 
 LAW = PowerLaw(30.0, 0.4, 0.5)
 BUDGETS = np.array([5e4, 1e5, 2e5, 3e5, 4e5])

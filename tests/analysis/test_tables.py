@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from ladder_cli.analysis.paper import paper_tables
-from ladder_cli.analysis.paper_tables import build_tables, scaling_fits
-from ladder_cli.analysis.runs import read_runs
-from ladder_cli.analysis.scaling_law import PowerLaw
-from ladder_cli.analysis.tables import Table
 from ladder_cli.errors import UserError
-from ladder_cli.run_dir import write_json
+from ladder_cli.run.directory import write_json
+from paper.reported import paper_tables
+from paper.runs import read_runs
+from paper.scaling_law import PowerLaw
+from paper.table import Table
+from paper.tables import build_tables, scaling_fits
 from tests.analysis.finished_runs import write_run, write_scores
 
 LAWS = {"ladder": PowerLaw(40.0, 0.5, 0.4), "qlora": PowerLaw(8.0, 0.3, 0.35)}

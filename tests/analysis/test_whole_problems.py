@@ -4,8 +4,8 @@ from statistics import mean, pstdev, stdev
 
 import pytest
 
-from ladder_cli.analysis.paper import paper_tables
-from ladder_cli.analysis.whole_problems import possible
+from paper.reported import paper_tables
+from paper.whole_problems import possible
 
 PROBLEMS = {"aime24": 30, "aime25": 30, "amc23": 40}
 TABLES = paper_tables()

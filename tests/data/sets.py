@@ -4,8 +4,8 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from ladder_cli.cli import CONFIG_MODULE, merge_strictly
-from ladder_cli.config import DataConfig
+from ladder_cli.cli.main import CONFIG_MODULE, merge_strictly
+from ladder_cli.config.schema import DataConfig
 
 
 def described(name: str, **values) -> DataConfig:

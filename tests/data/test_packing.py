@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.batching import PackedRows, PaddingCollator
 from ladder_cli.data.encoding import IGNORED_LABEL
 from ladder_cli.errors import UserError
-from ladder_cli.models.method import method_for
-from ladder_cli.models.packing import check_packing
+from ladder_cli.methods.method import method_for
+from ladder_cli.nn.packing import check_packing
 from tests.conftest import random_backbone
 from tests.contract.test_methods import METHODS
 

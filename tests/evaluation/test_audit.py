@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.config import BenchmarkConfig, EvaluateConfig
+from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import Problem, benchmark_config, load_problems
 from ladder_cli.data.gold import AS_EXPRESSION, PHYSICAL, SEVERAL, GoldRule
 from ladder_cli.errors import RunFailed
-from ladder_cli.evaluation import audit as module
-from ladder_cli.evaluation.audit import audit, audit_problems
-from ladder_cli.evaluation.grading import Grade, Grader
-from ladder_cli.evaluation.latex_value import differ
-from ladder_cli.evaluation.perturbations import parts, perturbed, terms
-from ladder_cli.evaluation.respellings import respelled
-from ladder_cli.evaluation.verdict import CORRECT, INCORRECT, judge
+from ladder_cli.evaluate.answers.verdict import CORRECT, INCORRECT, judge
+from ladder_cli.evaluate.audit import check as module
+from ladder_cli.evaluate.audit.check import audit, audit_problems
+from ladder_cli.evaluate.audit.latex_value import differ
+from ladder_cli.evaluate.audit.perturbations import parts, perturbed, terms
+from ladder_cli.evaluate.audit.respellings import respelled
+from ladder_cli.evaluate.grading import Grade, Grader
 
 
 def test_what_is_wrong_with_golds_is_found():

@@ -7,18 +7,18 @@ import pytest
 import torch
 import yaml
 
-from ladder_cli.cli import as_dict, composed
-from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.cli.main import as_dict, composed
+from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, benchmark_names, load_problems, own_name, problems_digest
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation import answering, binding
-from ladder_cli.evaluation.completions import grade_completions
-from ladder_cli.evaluation.results import Extent
-from ladder_cli.evaluation.run import evaluate_models
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
+from ladder_cli.evaluate import answering, binding
+from ladder_cli.evaluate.completions import grade_completions
+from ladder_cli.evaluate.results import Extent
+from ladder_cli.evaluate.run import evaluate_models
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
 
 TINY = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", side_reduction=2)
 
@@ -371,7 +371,7 @@ def test_tokens_without_an_embedding_are_refused_before_the_model_is_loaded(tmp_
     shutil.copytree(TINY.location, config)
     told = json.loads((config / "config.json").read_text())
     (config / "config.json").write_text(json.dumps(told | {"vocab_size": 40}))
-    monkeypatch.setattr("ladder_cli.evaluation.targets.load_backbone", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("ladder_cli.evaluate.targets.load_backbone", lambda *_: pytest.fail("weights were read"))
     model = ModelConfig(name="cut", path=str(config), dtype="float32", side_reduction=2)
     with pytest.raises(UserError, match=r"a token of the prompt of '.*', has the number 361, .* have 40 rows"):
         evaluate(tmp_path / "out", model=model, benchmarks=["arithmetic"], limit=2)

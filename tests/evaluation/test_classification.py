@@ -5,10 +5,10 @@ import torch
 
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.classification import classify, label_tokens
-from ladder_cli.evaluation.generation import batches, render_prompt
-from ladder_cli.evaluation.statistics import matthews_correlation
-from ladder_cli.evaluation.summary import summarise_labels
+from ladder_cli.evaluate.statistics import matthews_correlation
+from ladder_cli.evaluate.summary import summarise_labels
+from ladder_cli.generate.classification import classify, label_tokens
+from ladder_cli.generate.generation import batches, render_prompt
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from ladder_cli.config import EvaluateConfig
+from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.comparison import MCNEMAR, STUDENT, compare, read_side
-from ladder_cli.evaluation.comparison_report import report_comparison
-from ladder_cli.evaluation.samples import FIELDS
-from ladder_cli.evaluation.statistics import mcnemar
+from ladder_cli.evaluate.comparison import MCNEMAR, STUDENT, compare, read_side
+from ladder_cli.evaluate.comparison_report import report_comparison
+from ladder_cli.evaluate.samples import FIELDS
+from ladder_cli.evaluate.statistics import mcnemar
 
 
 def write_run(run, benchmark, verdicts, gold="1", settings=None):

@@ -5,15 +5,15 @@ from itertools import combinations
 
 import pytest
 
-from ladder_cli.cli import composed
-from ladder_cli.config import EvaluateConfig
+from ladder_cli.cli.main import composed
+from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.completion_rows import CUT_OFF, ENDED, read_completions
-from ladder_cli.evaluation.completions import completions_folder, grade_completions
-from ladder_cli.evaluation.pass_at_k import pass_at_k, summarise_problems
+from ladder_cli.evaluate.completion_rows import CUT_OFF, ENDED, read_completions
+from ladder_cli.evaluate.completions import completions_folder, grade_completions
+from ladder_cli.evaluate.pass_at_k import pass_at_k, summarise_problems
 
 GOOD = {"gold": "4", "completion": "\\boxed{4}"}
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladder_cli.config import DecodeConfig, ModelConfig
+from ladder_cli.config.schema import DecodeConfig, ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.evaluation.classification import classify
-from ladder_cli.evaluation.decoding import Decoding, ModelLimits, limits_of, read_limits
-from ladder_cli.evaluation.generation import (
+from ladder_cli.evaluate.samples import LENGTH, STOP
+from ladder_cli.generate.classification import classify
+from ladder_cli.generate.decoding import Decoding, ModelLimits, limits_of, read_limits
+from ladder_cli.generate.generation import (
     Prompt,
     _completion,
     batches,
@@ -21,10 +22,9 @@ from ladder_cli.evaluation.generation import (
     left_padded,
     render_prompt,
 )
-from ladder_cli.evaluation.samples import LENGTH, STOP
-from ladder_cli.models.backbone import load_backbone
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.trunk.loading import load_backbone
 
 NEW_TOKENS = 24
 CPU = torch.device("cpu")

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import yaml
 
-from ladder_cli.cli import as_dict, composed
-from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.cli.main import as_dict, composed
+from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import own_name
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation import targets
-from ladder_cli.evaluation.completions import grade_completions
-from ladder_cli.evaluation.run import evaluate_models
-from ladder_cli.evaluation.statistics import score_interval
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
+from ladder_cli.evaluate import targets
+from ladder_cli.evaluate.completions import grade_completions
+from ladder_cli.evaluate.run import evaluate_models
+from ladder_cli.evaluate.statistics import score_interval
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
 
 PROBLEMS = 6
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ladder_cli.evaluation.grading import Grader, Task, _Worker
-from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
+from ladder_cli.evaluate.answers.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
+from ladder_cli.evaluate.grading import Grader, Task, _Worker
 from tests.evaluation.test_verdict import CASES
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from ladder_cli.evaluation.verdict import CRASH, TIMEOUT
+from ladder_cli.evaluate.answers.verdict import CRASH, TIMEOUT
 
 KILLS = int(os.environ.get("LADDER_KILLS", "1"))
 GENERATION = ["model=tiny", "hardware=cpu", "limit=40", "decode.max_new_tokens=48", "decode.batch_size=4"]

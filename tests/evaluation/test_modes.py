@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from ladder_cli.cli import composed
-from ladder_cli.config import EvaluateConfig, option_names
+from ladder_cli.cli.evaluate import results_path
+from ladder_cli.cli.main import composed
+from ladder_cli.config.schema import EvaluateConfig, option_names
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate import results_path
-from ladder_cli.evaluation.modes import READ, mode_of, refuse_unread, refuse_unread_by_labels
+from ladder_cli.evaluate.modes import READ, mode_of, refuse_unread, refuse_unread_by_labels
 
 MODES = {
     "audit": ["audit=true"],

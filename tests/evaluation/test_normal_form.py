@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.evaluation.expression import Unreadable, read, symbols
-from ladder_cli.evaluation.normal_form import LONGEST, normal_form
+from ladder_cli.evaluate.answers.expression import Unreadable, read, symbols
+from ladder_cli.evaluate.answers.normal_form import LONGEST, normal_form
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_pair_never_becomes_a_number(one, other, pattern):
 
 @given(st.fractions(-100, 100, max_denominator=60))
 def test_a_fraction_is_read_to_its_value_in_each_spelling(value):
-    from ladder_cli.evaluation.numeric import exact
+    from ladder_cli.evaluate.answers.numeric import exact
 
     top, bottom = value.numerator, value.denominator
     for spelled in (

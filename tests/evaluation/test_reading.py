@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladder_cli.data.gold import AS_EXPRESSION
-from ladder_cli.evaluation.answer import BOX, FORMULA, LONGEST_READ, NONE, NUMBER, PHRASE, WHOLE, has_box, read_answer
-from ladder_cli.evaluation.verdict import boxes, judge
+from ladder_cli.evaluate.answers.answer import (
+    BOX,
+    FORMULA,
+    LONGEST_READ,
+    NONE,
+    NUMBER,
+    PHRASE,
+    WHOLE,
+    has_box,
+    read_answer,
+)
+from ladder_cli.evaluate.answers.verdict import boxes, judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
 EXAMPLES = re.findall(

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from ladder_cli.cli import composed
-from ladder_cli.config import EvaluateConfig
+from ladder_cli.cli.main import composed
+from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation import answering
-from ladder_cli.evaluation.completions import grade_completions
-from ladder_cli.evaluation.regrade import other_grader_alone, regrade_folder
+from ladder_cli.evaluate import answering
+from ladder_cli.evaluate.completions import grade_completions
+from ladder_cli.evaluate.regrade import other_grader_alone, regrade_folder
 from tests.evaluation.test_experiments import evaluate, read, samples_of
 
 ROWS = [
@@ -72,7 +72,7 @@ def test_a_regrading_that_was_killed_still_knows_the_first_verdicts(graded, monk
     source, out = graded
     by_another_grader(out, {"other": "incorrect"})
     with monkeypatch.context() as patched:
-        patched.setattr("ladder_cli.evaluation.completions._note_changes", lambda *_: 1 / 0)
+        patched.setattr("ladder_cli.evaluate.completions._note_changes", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             grade(source, out)
     grade(source, out)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ladder_cli.evaluation.grading import Grader, Task, grader_identity
-from ladder_cli.evaluation.second_opinion import math_verify_says
-from ladder_cli.evaluation.summary import summarise
-from ladder_cli.evaluation.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
+from ladder_cli.evaluate.answers.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
+from ladder_cli.evaluate.grading import Grader, Task, grader_identity
+from ladder_cli.evaluate.second_opinion import math_verify_says
+from ladder_cli.evaluate.summary import summarise
 
 
 @pytest.mark.parametrize(

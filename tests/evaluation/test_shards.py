@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from ladder_cli.evaluation import generation
-from ladder_cli.evaluation.generation import Prompt
-from ladder_cli.evaluation.samples import FIELDS, append_samples
-from ladder_cli.evaluation.shards import merged, own_path, write_in_order
+from ladder_cli.evaluate.samples import FIELDS, append_samples
+from ladder_cli.evaluate.shards import merged, own_path, write_in_order
+from ladder_cli.generate import generation
+from ladder_cli.generate.generation import Prompt
 
 PROMPTS = [Prompt(str(n), "", [0] * (1 + n % 5)) for n in range(11)]
 

@@ -5,8 +5,8 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from ladder_cli.evaluation import statistics
-from ladder_cli.evaluation.statistics import (
+from ladder_cli.evaluate import statistics
+from ladder_cli.evaluate.statistics import (
     holm,
     matthews_correlation,
     matthews_interval,

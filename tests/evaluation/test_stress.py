@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ladder_cli.evaluation.grading import MEMORY_LIMIT_BYTES, Grader, Task
-from ladder_cli.evaluation.verdict import CORRECT, INCORRECT, VERDICTS
+from ladder_cli.evaluate.answers.verdict import CORRECT, INCORRECT, VERDICTS
+from ladder_cli.evaluate.grading import MEMORY_LIMIT_BYTES, Grader, Task
 from tests.evaluation.nasty import nasty
 
 NUMBER = int(os.environ.get("LADDER_STRESS", "35"))
@@ -66,7 +66,7 @@ def test_a_worker_whose_parent_is_gone_ends_by_itself():
     import subprocess
     import sys
 
-    code = "from ladder_cli.evaluation.grading import _end_by_itself\n_end_by_itself(0.5)\nwhile True: pass"
+    code = "from ladder_cli.evaluate.grading import _end_by_itself\n_end_by_itself(0.5)\nwhile True: pass"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=120)
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before.ru_utime

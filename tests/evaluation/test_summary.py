@@ -1,9 +1,9 @@
 import pytest
 
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.samples import FIELDS, append_samples, read_samples
-from ladder_cli.evaluation.statistics import wilson_interval
-from ladder_cli.evaluation.summary import summarise
+from ladder_cli.evaluate.samples import FIELDS, append_samples, read_samples
+from ladder_cli.evaluate.statistics import wilson_interval
+from ladder_cli.evaluate.summary import summarise
 
 
 def sample(name, verdict, tokens=10, stop_reason="stop"):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ladder_cli.data.gold import GoldRule
-from ladder_cli.evaluation.verdict import (
+from ladder_cli.evaluate.answers.verdict import (
     CORRECT,
     GOLD_UNPARSED,
     INCORRECT,

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ladder_cli.console import make_console
-from ladder_cli.run_dir import OUTPUTS, write_json
+from ladder_cli.run.directory import OUTPUTS, write_json
 from tests.faults import disks, kills, others
 from tests.faults.interrupted import Interrupted
 from tests.faults.table import Row, printed

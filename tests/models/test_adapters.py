@@ -5,8 +5,8 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from ladder_cli import LadderModel, connect, load_adapter
+from ladder_cli.config.methods import LADDER_CHOICES
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LADDER_CHOICES
 from tests.conftest import random_backbone
 
 
@@ -110,7 +110,7 @@ def test_trl_trains_a_ladder(tmp_path, tiny_tokenizer, tiny_config):
     trl = pytest.importorskip("trl")
     from datasets import Dataset
 
-    from ladder_cli.models.backbone import load_backbone
+    from ladder_cli.trunk.loading import load_backbone
 
     backbone = load_backbone(tiny_config, torch.device("cpu"))
     model = LadderModel.on(backbone, connect(6, "aligned"), reduction=2)

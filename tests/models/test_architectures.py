@@ -7,10 +7,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import LadderMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig
-from ladder_cli.models.method import method_for
+from ladder_cli.methods.method import method_for
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)
 # Sizes under all the names that configs have for them; each takes those that it knows.

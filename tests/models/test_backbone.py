@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.cli import choices
-from ladder_cli.config import ModelConfig
+from ladder_cli.cli.main import choices
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import architecture, parameter_count
+from ladder_cli.trunk.loading import architecture, parameter_count
 from tests.conftest import model_preset
 
 # Parameters as counted in the published checkpoints, tied weights once.

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import LadderMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig
-from ladder_cli.models.backbone import load_backbone
-from ladder_cli.models.method import method_for
+from ladder_cli.methods.method import method_for
+from ladder_cli.trunk.loading import load_backbone
 from tests.conftest import random_backbone
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")

@@ -12,7 +12,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration, SiglipVis
 
 from ladder_cli import LadderModel, connect
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import load_backbone
+from ladder_cli.trunk.loading import load_backbone
 from tests.conftest import LATER
 
 CPU = torch.device("cpu")

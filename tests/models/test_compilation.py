@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.compilation import compile_layers
-from ladder_cli.models.method import method_for
+from ladder_cli.methods.method import method_for
+from ladder_cli.trunk.compilation import compile_layers
 from tests.conftest import random_backbone
 
 CPU = torch.device("cpu")

@@ -1,7 +1,7 @@
 """The picture of which layer feeds which, as a reader sees it."""
 
-from ladder_cli.models.connection_map import draw
-from ladder_cli.models.connections import connect
+from ladder_cli.nn.connection_map import draw
+from ladder_cli.nn.connections import connect
 
 
 def picture(*arguments, reads_final: bool = True, **options) -> str:

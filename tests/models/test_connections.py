@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladder_cli.errors import UserError
-from ladder_cli.models.connections import connect
+from ladder_cli.nn.connections import connect
 
 
 def test_aligned_feeds_every_layer_by_its_own_number():

@@ -5,24 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ladder_cli.analysis.backward_memory import saved_activation_bytes
-from ladder_cli.config import ModelConfig
+from ladder_cli.bench.backward_memory import saved_activation_bytes
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.backbone import load_backbone
-from ladder_cli.models.connections import connect
-from ladder_cli.models.kept_taps import EightBits, ThriftyProjection
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.lean import (
-    QuantizedHead,
-    chunk_feed_forward,
-    keep_embeddings_on_cpu,
-    make_lean,
-    quantize_head,
-)
-from ladder_cli.models.method import method_for
-from ladder_cli.models.projections import DownProjections
-from ladder_cli.models.side_network import in_type
+from ladder_cli.methods.method import method_for
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.projections import DownProjections
+from ladder_cli.nn.saved_taps import EightBits, ThriftyProjection
+from ladder_cli.nn.side_network import in_type
+from ladder_cli.trunk.compact import QuantizedHead, chunk_feed_forward, keep_embeddings_on_cpu, make_lean, quantize_head
+from ladder_cli.trunk.loading import load_backbone
 from tests.conftest import loss_curve, random_backbone
 
 MODEL = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", side_reduction=2)
@@ -121,7 +115,7 @@ def test_embeddings_are_looked_up_again_for_the_backward_pass_where_the_first_la
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 @pytest.mark.filterwarnings("ignore:MatMul8bitLt")
 def test_a_quantised_head_gives_nearly_the_same_logits_and_passes_gradients_on(kind, monkeypatch):
-    monkeypatch.setattr("ladder_cli.models.lean.VOCABULARY_BLOCK", 160)  # 576 tokens in four blocks
+    monkeypatch.setattr("ladder_cli.trunk.compact.VOCABULARY_BLOCK", 160)  # 576 tokens in four blocks
     model = load_backbone(MODEL, torch.device("cpu"))
     hidden = torch.randn(6, 192, requires_grad=True)
     expected = model.get_output_embeddings()(hidden)

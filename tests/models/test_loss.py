@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.models.loss import completion_cross_entropy
+from ladder_cli.nn.loss import completion_cross_entropy
 
 
 def reference(hidden, head, labels):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.method import load_adapter, method_for
-from ladder_cli.models.proof import prove
+from ladder_cli.methods.method import load_adapter, method_for
+from ladder_cli.methods.proof import prove
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
 from tests.conftest import random_backbone
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
@@ -115,7 +115,7 @@ def test_it_disturbs_nothing(config, architecture):
 def test_attaching_and_loading_prove(monkeypatch, tmp_path):
     ladder_on("llama").save_pretrained(tmp_path)
     proofs = []
-    monkeypatch.setattr("ladder_cli.models.method.prove", lambda model, untrained: proofs.append(untrained))
+    monkeypatch.setattr("ladder_cli.methods.method.prove", lambda model, untrained: proofs.append(untrained))
     method_for(LADDER).attach(random_backbone("llama"), MODEL)
     load_adapter(tmp_path, random_backbone("llama"))
     assert proofs == [True, False]

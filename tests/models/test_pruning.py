@@ -7,12 +7,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ladder_cli.errors import UserError
-from ladder_cli.models.anatomy import anatomy_of
-from ladder_cli.models.backbone import load_backbone
-from ladder_cli.models.connections import connect
-from ladder_cli.models.importance import by_fisher, by_magnitude
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.layer_weights import matrices, weight_of
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.importance import by_fisher, by_magnitude
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.layer_weights import matrices, weight_of
+from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.parts import anatomy_of
 from tests.conftest import random_backbone
 
 

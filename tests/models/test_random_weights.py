@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ladder_cli.config import ModelConfig
-from ladder_cli.models.backbone import parameter_count
-from ladder_cli.models.random_weights import random_weights
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.trunk.loading import parameter_count
+from ladder_cli.trunk.random_weights import random_weights
 from tests.conftest import ARCHITECTURES
 
 SHAPE = {"model_type": "qwen2", **{k: v for k, v in ARCHITECTURES["qwen2"]().to_dict().items() if k in (

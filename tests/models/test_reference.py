@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ladder_cli.analysis.backward_memory import saved_activation_bytes
-from ladder_cli.models.backbone import parameter_count
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
+from ladder_cli.bench.backward_memory import saved_activation_bytes
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.trunk.loading import parameter_count
 from tests.conftest import random_backbone
 
 L, WIDTH, HEADS, KV_HEADS, EPSILON, THETA = 4, 64, 4, 2, 1e-6, 10_000.0

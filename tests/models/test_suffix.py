@@ -4,11 +4,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import QLoRAMethodConfig, SuffixMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import QLoRAMethodConfig, SuffixMethodConfig
-from ladder_cli.models.method import load_adapter, method_for
+from ladder_cli.methods.method import load_adapter, method_for
+from ladder_cli.plan.memory import Step, predict_memory
 from tests.conftest import loss_curve, model_preset, random_backbone
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from ladder_cli.errors import NotReachable, UserError
-from ladder_cli.models import weights_identity as module
-from ladder_cli.models.weights_identity import local_weights_identity, weights_files, weights_identity
+from ladder_cli.trunk import weights_identity as module
+from ladder_cli.trunk.weights_identity import local_weights_identity, weights_files, weights_identity
 
 WEIGHTS = "model.safetensors"
 
@@ -173,5 +173,5 @@ def test_a_model_in_the_cache_of_the_hub_is_the_same_as_its_folder(folder, tmp_p
 
 
 def test_the_module_imports_no_torch():
-    code = "import sys, ladder_cli.models.weights_identity as w; sys.exit('torch' in sys.modules)"
+    code = "import sys, ladder_cli.trunk.weights_identity as w; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ladder_cli.config import ModelConfig
-from ladder_cli.method_config import QLoRAMethodConfig
-from ladder_cli.models.anatomy import anatomy_of
-from ladder_cli.models.backbone import load_backbone
-from ladder_cli.models.method import method_for
-from ladder_cli.models.sharding import is_sharded, shard_layers
-from ladder_cli.ranks import process_index
-from ladder_cli.training.processes import join
+from ladder_cli.config.methods import QLoRAMethodConfig
+from ladder_cli.config.ranks import process_index
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.distributed import join
+from ladder_cli.methods.method import method_for
+from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.parts import anatomy_of
+from ladder_cli.trunk.sharding import is_sharded, shard_layers
 from tests.malformed import run_command
 
 # Five rows of validation in batches of two: the processes have unequal shares of three batches.

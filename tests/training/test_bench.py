@@ -1,7 +1,7 @@
 """The bench measures what it says, each method in a process of its own."""
 
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.training.bench import REPEATS, Shape, compare
+from ladder_cli.bench.measure import REPEATS, Shape, compare
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 
 METHODS = {
     "ladder": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2, recompute=False),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ladder_cli.run_dir import RunDir, write_json
+from ladder_cli.run.directory import RunDir, write_json
 from tests.malformed import run_command
 
 SHORT = (
@@ -110,7 +110,7 @@ def test_a_directory_from_before_weights_were_recorded_is_not_continued(home, tm
 
 
 def test_what_runs_here_meanwhile_is_not_written_over(home, tmp_path, monkeypatch):
-    from ladder_cli.training import run as module
+    from ladder_cli.train import run as module
 
     run, claimed = tmp_path / "run", module.claimed
 
@@ -164,7 +164,7 @@ def test_runs_of_two_backbones_are_two_experiments(home, tmp_path, monkeypatch):
 
 
 def test_more_rows_than_there_are_is_said_and_the_real_number_recorded(home, tmp_path):
-    from ladder_cli.analysis.runs import read_runs
+    from paper.runs import read_runs
 
     status, out, errors = train(home, tmp_path / "many", "A", "data.train_samples=1000")
     assert status == 0, errors

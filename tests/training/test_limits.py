@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.training.bad_batch import BadBatch
-from ladder_cli.training.out_of_memory import is_out_of_memory, out_of_memory_advised
+from ladder_cli.plan.out_of_memory import is_out_of_memory, out_of_memory_advised
+from ladder_cli.train.bad_batch import BadBatch
 
 
 def beyond_memory() -> torch.Tensor:
@@ -30,9 +30,9 @@ def test_other_errors_pass_as_they_are():
 
 
 def test_a_batch_that_memory_does_not_hold_is_decoded_in_parts(tiny_backbone, tiny_tokenizer, monkeypatch):
-    from ladder_cli.config import DecodeConfig
+    from ladder_cli.config.schema import DecodeConfig
     from ladder_cli.data.chat import PromptRenderer
-    from ladder_cli.evaluation.generation import batches, generate, render_prompt
+    from ladder_cli.generate.generation import batches, generate, render_prompt
 
     renderer = PromptRenderer(tiny_tokenizer, "")
     prompts = [render_prompt(str(n), f"Compute {n}+{n * n}.", renderer) for n in range(5)]

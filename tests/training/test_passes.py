@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ladder_cli.training.bad_batch import BadBatch
-from ladder_cli.training.passes import rows_after, steps_for
+from ladder_cli.data.passes import rows_after, steps_for
+from ladder_cli.train.bad_batch import BadBatch
 from tests.malformed import run_command
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ladder_cli.config import ModelConfig
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.models.backbone import load_backbone, parameter_count
-from ladder_cli.models.method import load_adapter, method_for
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.methods.method import load_adapter, method_for
+from ladder_cli.trunk.loading import load_backbone, parameter_count
 
 METHODS = {
     "ladder": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2),

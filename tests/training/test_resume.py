@@ -6,7 +6,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
-from ladder_cli.training.checkpoints import Checkpoints, Progress
+from ladder_cli.train.checkpoints import Checkpoints, Progress
 from tests.malformed import run_command
 
 # Losses are logged at other steps than checkpoints; it stops early.

@@ -11,7 +11,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from ladder_cli.run_dir import RunDir, default_path
+from ladder_cli.run.directory import RunDir, default_path
 
 QUICK = [
     "data.train_samples=64",
@@ -176,13 +176,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, ti
     import torch
     from transformers import TrainingArguments
 
+    from ladder_cli.config.methods import LadderMethodConfig
     from ladder_cli.data.batching import PaddingCollator
     from ladder_cli.errors import RunFailed
-    from ladder_cli.method_config import LadderMethodConfig
-    from ladder_cli.models.backbone import load_backbone
-    from ladder_cli.models.method import method_for
-    from ladder_cli.training.bad_batch import BadBatch
-    from ladder_cli.training.trainer import AdapterTrainer
+    from ladder_cli.methods.method import method_for
+    from ladder_cli.train.bad_batch import BadBatch
+    from ladder_cli.train.trainer import AdapterTrainer
+    from ladder_cli.trunk.loading import load_backbone
 
     method = method_for(LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2))
     model = method.attach(load_backbone(tiny_config, torch.device("cpu")), tiny_config)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ladder_cli.cli import composed
-from ladder_cli.config import TrainConfig
-from ladder_cli.run_dir import RunDir
-from ladder_cli.training.preflight import preflight
-from ladder_cli.training.resume import settings_of
+from ladder_cli.cli.main import composed
+from ladder_cli.config.schema import TrainConfig
+from ladder_cli.plan.preflight import preflight
+from ladder_cli.run.directory import RunDir
+from ladder_cli.train.resume import settings_of
 from tests.malformed import run_command
 from tests.training.sharded_worker import LONG, OPTIONS, RUNS
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ladder_cli.training.callbacks import MetricsLog
+from ladder_cli.train.monitor import MetricsLog
 from tests.malformed import run_command
 
 OPTIONS = (

@@ -1,0 +1,268 @@
+"""Grading in worker processes that can be killed.
+
+Each verification runs in a worker with a memory limit, while the parent keeps the deadline: a timeout by SIGALRM would
+fail outside the main thread. A worker that overstays is replaced, and only the answer it was at is lost, with a verdict
+that says so; the answer of one that dies is graded again.
+"""
+
+import contextlib
+import multiprocessing
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import ceil
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
+from ladder_cli.errors import RunFailed
+from ladder_cli.evaluate.answers.verdict import CRASH, LONGEST_GRADED, RELATIVE_TOLERANCE, TIMEOUT, Judged, judge
+from ladder_cli.evaluate.second_opinion import PACKAGES, math_verify_says
+
+DEFAULT_WORKERS = 2
+DEFAULT_SECONDS = 5.0
+MEMORY_LIMIT_BYTES = 2 * 2**30
+# To be raised when the modules that `verdict.py` names come to judge anything differently.
+RULES_VERSION = 3
+_START_SECONDS = 120.0
+_STARTS = 5  # times that a worker may die before its first answer
+# Deaths of workers at one answer before its verdict is a crash: by SIGKILL, which somebody else must have sent, and by
+# any other end, which may have been the answer.
+_KILLS, _DEATHS = 10, 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One completion to grade against one gold answer.
+
+    Attributes:
+        key: the caller's name for it.
+        truncated: the completion was cut off at the token limit.
+        rule: how the gold is to be read.
+    """
+
+    key: Any
+    gold: str
+    completion: str
+    truncated: bool = False
+    rule: GoldRule = AS_EXPRESSION
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on one completion.
+
+    Attributes:
+        answer: the string that was compared, as the completion has it.
+        reading: how it was found, what was left out and why, and how it was compared.
+        math_verify: what Math-Verify by itself says of the completion; None where it was not asked.
+    """
+
+    key: Any
+    verdict: str
+    answer: str | None = None
+    reading: dict[str, Any] | None = None
+    math_verify: str | None = None
+
+
+def grader_identity(seconds: float) -> dict[str, Any]:
+    """What graded, for the record: verdicts of different graders are never mixed."""
+    return {
+        **{package.replace("-", "_"): version(package) for package in ("mpmath", *PACKAGES)},
+        "rules": RULES_VERSION,
+        "longest_graded": LONGEST_GRADED,
+        "relative_tolerance": RELATIVE_TOLERANCE,
+        "seconds": seconds,
+    }
+
+
+class Grader:
+    """A pool of grading workers; use it as a context manager."""
+
+    def __init__(
+        self, workers: int = DEFAULT_WORKERS, seconds: float = DEFAULT_SECONDS, second_opinion: bool = False
+    ) -> None:
+        """`seconds`: deadline of one verification; `second_opinion`: Math-Verify by itself is asked too, within it."""
+        self._count, self._seconds, self._second_opinion = workers, seconds, second_opinion
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> "Grader":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._workers:
+            worker.kill()
+        self._workers = []
+
+    def grade(self, tasks: Iterable[Task]) -> Iterator[Grade]:
+        """Grades in the order in which they are ready."""
+        waiting = iter(tasks)
+        running: dict[Connection, tuple[_Worker, Task]] = {}
+        idle = list(self._workers)
+        again: list[Task] = []
+        deaths: Counter[Any] = Counter()
+        exhausted = False
+        while True:
+            while (again or not exhausted) and len(running) < self._count:
+                task = again.pop() if again else next(waiting, None)
+                if task is None:
+                    exhausted = True
+                    break
+                worker = idle.pop() if idle else self._start()
+                worker.submit(task, self._seconds, self._second_opinion)
+                running[worker.connection] = (worker, task)
+            if not running:
+                return
+            patience = min(worker.deadline for worker, _ in running.values()) - time.monotonic()
+            for connection in wait(list(running), timeout=max(0.0, patience)):
+                worker, task = running[connection]  # type: ignore[index]
+                result = worker.result()
+                if isinstance(result, Judged) and self._second_opinion:
+                    worker.judged = result  # the second opinion follows
+                    continue
+                del running[connection]  # type: ignore[arg-type]
+                if result is None and worker.judged is not None:
+                    yield _grade(task, worker.judged, CRASH)
+                    self._discard(worker)
+                elif result is None:
+                    deaths[task.key] += 1
+                    if deaths[task.key] < (_KILLS if worker.was_killed() else _DEATHS):
+                        again.append(task)
+                    else:
+                        yield Grade(task.key, CRASH)
+                    self._discard(worker)
+                else:
+                    idle.append(worker)
+                    if isinstance(result, Judged):
+                        yield _grade(task, result, None)
+                    else:
+                        assert worker.judged is not None
+                        yield _grade(task, worker.judged, result)
+            for connection, (worker, task) in list(running.items()):
+                if time.monotonic() >= worker.deadline:
+                    del running[connection]
+                    self._discard(worker)
+                    judged = worker.judged
+                    yield Grade(task.key, TIMEOUT) if judged is None else _grade(task, judged, TIMEOUT)
+
+    def _start(self) -> "_Worker":
+        for _ in range(_STARTS):
+            with contextlib.suppress(EOFError):
+                worker = _Worker()
+                self._workers.append(worker)
+                return worker
+        raise RunFailed(
+            f"a grading worker died {_STARTS} times while it started: is something killing processes, for want of "
+            "memory perhaps? What was graded is kept; the same command continues."
+        )
+
+    def _discard(self, worker: "_Worker") -> None:
+        worker.kill()
+        self._workers.remove(worker)
+
+
+def _grade(task: Task, judged: Judged, math_verify: str | None) -> Grade:
+    return Grade(task.key, judged.verdict, judged.answer, judged.reading, math_verify)
+
+
+class _Worker:
+    """One spawned process and the pipe to it.
+
+    Attributes:
+        judged: the verdict on the present task, where the second opinion is still to come.
+    """
+
+    judged: Judged | None = None
+
+    def __init__(self) -> None:
+        # A server that has imported the grader, and no thread of this process's, forks a worker in milliseconds.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["math_verify", __name__])
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        # The first one waits for the server's imports, which take seconds that no answer should be charged for.
+        if not self.connection.poll(_START_SECONDS):
+            self.kill()
+            raise RuntimeError("a grading worker did not start")
+        try:
+            self.connection.recv()
+        except EOFError:
+            self.kill()
+            raise
+        self.deadline = 0.0
+
+    def submit(self, task: Task, seconds: float, second_opinion: bool) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.judged = None
+        # It may have died in between; result() will say so.
+        with contextlib.suppress(OSError):
+            self.connection.send((task.gold, task.completion, task.rule, task.truncated, seconds, second_opinion))
+
+    def result(self) -> Judged | str | None:
+        """The verdict, then Math-Verify's where it was asked for; None if the process died."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return None
+
+    def was_killed(self) -> bool:
+        """Of a process that has died: whether by SIGKILL."""
+        self._process.join()
+        return self._process.exitcode == -signal.SIGKILL
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(connection: Connection) -> None:
+    """The worker's life: import, say so, answer until the pipe closes."""
+    import logging
+
+    # Ctrl-C is the parent's to handle; it kills its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable(logging.CRITICAL)
+    import math_verify  # noqa: F401  (the slow import belongs before the memory limit and the first deadline)
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    connection.send("ready")
+    while True:
+        try:
+            gold, completion, rule, truncated, seconds, second_opinion = connection.recv()
+        except (EOFError, OSError):
+            return
+        _end_by_itself(seconds)
+        try:
+            result = judge(gold, completion, rule, truncated)
+        except MemoryError:
+            # The allocator may be in any state: end, and let the parent start a fresh process.
+            return
+        except Exception:
+            # Whatever it is that this string does to the reader, the next one shall not pay for it.
+            result = Judged(CRASH, None)
+        with contextlib.suppress(OSError):
+            connection.send(result)
+        if not second_opinion:
+            continue
+        try:
+            opinion = math_verify_says(gold, completion)
+        except MemoryError:
+            return
+        except Exception:
+            opinion = CRASH
+        with contextlib.suppress(OSError):
+            connection.send(opinion)
+
+
+def _end_by_itself(seconds: float) -> None:
+    """Let the system end this process soon after its deadline, should the parent have been killed and not say so."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = ceil(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

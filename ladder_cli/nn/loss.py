@@ -1,0 +1,102 @@
+"""Cross-entropy on the counted tokens alone, in chunks, without ever holding the full logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ladder_cli.nn.memory_parts import LOSS, memory_part
+
+IGNORED_LABEL = -100
+DEFAULT_CHUNK = 512
+
+
+def counted_positions(labels: Tensor) -> Tensor:
+    """`[batch, tokens - 1]` mask of the positions whose *next* token counts for the loss."""
+    return labels[:, 1:] != IGNORED_LABEL
+
+
+def completion_cross_entropy(
+    hidden: Tensor,
+    readout: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    num_items: Tensor | int | None = None,
+    chunk: int = DEFAULT_CHUNK,
+) -> Tensor:
+    """Next-token cross-entropy over the counted tokens.
+
+    Forward and backward of one chunk happen together, so at most `chunk x vocabulary` logits exist at any time and
+    nothing but the gradient with respect to `hidden` is kept for the backward pass.
+
+    Args:
+        hidden: `[batch, tokens, d]`, what the readout reads.
+        readout: maps `[n, d]` to logits `[n, vocabulary]`; it must hold no trained parameter, since it gets no
+            gradient here.
+        labels: `[batch, tokens]`, unshifted, `-100` where a token does not count.
+        num_items: divisor of the summed loss, the counted tokens of the whole optimizer step; None takes those of
+            this batch (a mean).
+        chunk: positions whose logits exist at the same time.
+
+    Raises:
+        ValueError: if no token counts and `num_items` is None; a loss of 0 would hide it.
+    """
+    if isinstance(labels, FakeTensor):
+        # Shapes without values (bench.backward_memory): as if every token counted, the most there can be.
+        rows, targets = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    else:
+        counted = counted_positions(labels)
+        rows, targets = hidden[:, :-1][counted], labels[:, 1:][counted]
+    if len(targets) == 0 and num_items is None:
+        raise ValueError("no token of this batch counts for the loss: every label is -100")
+    with memory_part(LOSS):
+        total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
+    return total / (len(targets) if num_items is None else num_items)
+
+
+@torch.no_grad()
+def _cross_entropy_in_place(logits: Tensor, targets: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy of logits `[n, vocabulary]`, and its gradient; no second tensor of full precision is made.
+
+    The logits' own memory is overwritten where they are of that precision already.
+    """
+    scores = logits.detach().to(precision)
+    chosen = torch.arange(len(targets), device=targets.device), targets
+    highest = scores.amax(-1, keepdim=True)
+    scores.sub_(highest)
+    of_target = scores[chosen]
+    normaliser = scores.exp_().sum(-1, keepdim=True)
+    loss = (normaliser.log().squeeze(-1) - of_target).sum()
+    gradient = scores.div_(normaliser)
+    gradient[chosen] -= 1
+    return loss, gradient.to(logits.dtype)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of `rows` `[n, d]` against `targets` `[n]`, a scalar of at least float32."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+        wants_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(rows) if wants_gradient else None
+        precision = torch.promote_types(rows.dtype, torch.float32)  # float64 stays what it is
+        total = torch.zeros((), dtype=precision, device=rows.device)
+        for start in range(0, len(rows), chunk):
+            piece = slice(start, start + chunk)
+            with torch.set_grad_enabled(wants_gradient):
+                inputs = rows[piece].detach().requires_grad_(wants_gradient)
+                logits = readout(inputs)
+            loss, logits_gradient = _cross_entropy_in_place(logits, targets[piece], precision)
+            total += loss
+            if gradient is not None:
+                (gradient[piece],) = torch.autograd.grad(logits, inputs, logits_gradient)
+            del logits, logits_gradient  # before the next chunk's are made
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.to(gradient.dtype), None, None, None

@@ -1,0 +1,267 @@
+"""From a table's commands to a folder that holds its runs, its tables and its figures, with an index."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ladder_cli.data.benchmarks import benchmark_config, load_problems
+from ladder_cli.errors import UserError
+from ladder_cli.run.directory import write_text
+from paper.index import index
+from paper.jobs import Lane, Task, run_lanes
+from paper.plots import length_figure, memory_score_figure, save
+from paper.reported import PAPER, REAL, SCALING, SCORES, SMALL, PaperTable, paper_tables
+from paper.runs import Run, read_runs
+from paper.scaling_plots import scaling_figure
+from paper.table import Table
+from paper.tables import build_tables
+
+_MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
+_CANDIDATES = "candidates.jsonl"
+# Benchmarks of the package itself, whose completions can be made into data for the critic at laptop size.
+_OWN_BENCHMARK = "arithmetic"
+_AT_4 = ("ladder-4", "xladder-4")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The size of a reproduction.
+
+    Attributes:
+        name: PAPER, SMALL (the embedded model) or REAL (a real small model).
+        model, data: of REAL: folder of the model, and of the mirror that holds gsm8k and cola.
+    """
+
+    name: str = PAPER
+    model: Path | None = None
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.name != REAL:
+            return
+        for option, folder, inside in (
+            ("--model-path", self.model, "config.json"),
+            ("--data-dir", self.data, "gsm8k/train.jsonl"),
+        ):
+            if folder is None:
+                raise UserError(f"--scale real needs {option} DIR.")
+            if not (folder / inside).is_file():
+                raise UserError(f"{option} {folder}: there is no {inside} in it.")
+
+
+class Reproduction:
+    """One folder of reproduced tables.
+
+    Attributes:
+        folder: where everything goes: `table-N/` with the runs, tables and figures, `README.md` as the index.
+        scale: the paper's own size, or a smaller one.
+        tables: the paper's, by number.
+    """
+
+    def __init__(self, folder: Path, scale: Scale = Scale()) -> None:
+        self.folder, self.scale, self.tables = folder, scale, paper_tables()
+
+    def commands(self, number: int) -> tuple[str, ...] | None:
+        """What repeats a table; None where there is no such thing at this size.
+
+        A table that is made from another's runs has that one's commands.
+        """
+        return self.tables[self.tables[number].runs].filled(
+            self.scale.name,
+            folder=self.runs_folder(self.tables[number]),
+            mirror=self.folder / "mirror",
+            candidates=self.folder / _CANDIDATES,
+            model=self.scale.model,
+            data=self.scale.data,
+        )
+
+    def runs_folder(self, table: PaperTable) -> Path:
+        """Where the runs of a table go."""
+        return self.folder / f"table-{table.runs}" / "runs"
+
+    def lanes(self, numbers: list[int]) -> list[list[int]]:
+        """Tables that run beside one another; within a lane one after the other.
+
+        At the paper's size and on a real model there is one lane. At laptop size a table that is made from another's
+        answers comes after that one, and both run beside all else.
+        """
+        small = self.scale.name == SMALL
+        pairs = [(table.answers_of, table.number) for table in self.tables.values() if small and table.answers_of]
+        apart = {number for pair in pairs for number in pair}
+        return [[n for n in numbers if n not in apart], [n for n in numbers if n in apart]]
+
+    def run(self, numbers: list[int], memory: bool, scripts: Path) -> list[str]:
+        """Run tables' commands; finished runs are not run again.
+
+        Args:
+            memory: whether to predict figures 3a and 3b too.
+            scripts: folder of the project's scripts.
+
+        Returns:
+            The commands that did not succeed. What comes after them is tried all the same, on the runs that are there.
+
+        Raises:
+            Interrupted: if a command was.
+        """
+        # What is made from another table's runs waits for that table.
+        numbers = [number for number in numbers if self.tables[number].runs_of not in numbers]
+
+        def table(number: int) -> Task:
+            return lambda lane: self._run_table(number, scripts, lane)
+
+        first, *others = [[table(number) for number in lane] for lane in self.lanes(numbers)]
+        return run_lanes([[*first, *([self._predict] if memory else [])], *others])
+
+    def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
+        failed = []
+        for command in self.commands(number) or ():
+            if _CANDIDATES in command:
+                self._write_candidates(self.tables[number])
+            words = shlex.split(command)
+            if words[0] == "python":
+                words = [sys.executable, str(scripts / Path(words[1]).name), *words[2:]]
+            else:
+                words = [sys.executable, "-m", _MODULES[words[0]], *words[1:]]
+            if not lane.run(command, words, self.folder / f"table-{number}" / "log.txt"):
+                failed.append(command)
+        return failed
+
+    def _predict(self, lane: Lane) -> list[str]:
+        self.memory()
+        return []
+
+    def report(self, others: list[Path] | None = None, numbers: list[int] | None = None) -> dict[int, list[Table]]:
+        """Write tables and figures of every table that has runs, and the index.
+
+        Args:
+            others: folders of runs to build from, in place of this folder's own.
+            numbers: tables to build; None: all.
+        """
+        built: dict[int, list[Table]] = {}
+        for number in numbers or list(self.tables):
+            table = self.tables[number]
+            folders = others if others is not None else [self.runs_folder(table)]
+            runs = read_runs(folder for folder in folders if others is not None or folder.is_dir())
+            if not runs:
+                continue
+            built[number] = build_tables(table, runs)
+            place = self.folder / f"table-{number}"
+            for order, one in enumerate(built[number], start=1):
+                one.write(place, f"table-{number}" if order == 1 else f"table-{number}-{order}")
+            for name, figure in _figures(table, runs):
+                save(figure, place, name)
+        self._write_index()
+        return built
+
+    def memory(self) -> None:
+        """The memory of figures 3a and 3b, predicted; points that were predicted before are kept."""
+        # Only here is torch needed.
+        from paper.memory import write_figures
+
+        write_figures(self.folder / "memory")
+        self._write_index()
+
+    def laws(self) -> list[str]:
+        """Table 1 checked against itself: a figure and its sentences."""
+        from paper.laws import laws_figure, stated_laws, study
+
+        paper = self.tables[1]
+        zetas = paper_zetas(paper)
+        lines = study(paper, zetas)
+        place = self.folder / "laws"
+        save(laws_figure(stated_laws(paper, zetas)), place, "figure-laws")
+        write_text(place / "laws.md", "# Table 1 checked against itself\n\n" + "".join(f"- {line}\n" for line in lines))
+        self._write_index()
+        return lines
+
+    def claims(self, others: list[Path] | None = None) -> Table:
+        """Every claim of the paper, as far as the runs and predictions in this folder judge it.
+
+        Args:
+            others: folders of runs to judge by, in place of this folder's own.
+        """
+        from paper import claims
+        from paper.memory import predict
+        from paper.reported import memory_figure_3a
+
+        def runs(*numbers: int) -> list[Run]:
+            folders = others if others is not None else [self.runs_folder(self.tables[number]) for number in numbers]
+            return read_runs(folder for folder in folders if others is not None or folder.is_dir())
+
+        figure = memory_figure_3a()
+        points = predict(figure, self.folder / "memory" / "memory-3a.json")
+        judged = [
+            *claims.slopes(runs(1)),
+            *claims.predicted_memory(points, figure.card_gb or 0.0),
+            *claims.measured_memory(runs(1, 2, 6)),
+            *claims.chains(runs(3)),
+            *claims.equal_parameters(_parameters_of_4()),
+            *claims.critic(runs(4)),
+        ]
+        table = claims.claims_table(judged)
+        table.write(self.folder / "claims", "claims")
+        self._write_index()
+        return table
+
+    def _write_index(self) -> None:
+        commands = {number: self.commands(number) for number in self.tables}
+        write_text(self.folder / "README.md", index(self.folder, self.scale.name, self.tables, commands))
+
+    def _write_candidates(self, table: PaperTable) -> None:
+        """What the runs of another table answered, as candidates for the critic's data."""
+        questions = {problem.id: problem.question for problem in load_problems(benchmark_config(_OWN_BENCHMARK), None)}
+        folder = self.runs_folder(self.tables[table.answers_of or table.number])
+        rows = [
+            {"question": questions[sample["id"]], "gold": sample["gold"], "completion": sample["completion"]}
+            for run in (read_runs([folder]) if folder.is_dir() else [])
+            if _OWN_BENCHMARK in run.scores
+            for sample in run.samples(_OWN_BENCHMARK)
+        ]
+        write_text(self.folder / _CANDIDATES, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
+    """The figures that belong to a table, by file name."""
+    if table.kind == SCALING:
+        candidates = [("figure-2", scaling_figure(runs))]
+    elif table.kind == SCORES:
+        candidates = []
+        for name in sorted({name for run in runs for name in run.scores}):
+            candidates.append((f"figure-3a-{name}", memory_score_figure(runs, name)))
+            if benchmark_config(name).kind != "label":
+                candidates.append((f"figure-4-{name}", length_figure(runs, name)))
+    else:
+        candidates = []
+    return ((name, figure) for name, figure in candidates if figure is not None)
+
+
+def paper_zetas(paper: PaperTable) -> dict[str, float]:
+    """FLOPs per token by the paper's formula of every row of table 1, from published shapes and our side networks."""
+    from paper.commands import cells_of
+    from paper.sizes import sizes_of
+
+    sizes = {cell.label: sizes_of(cell.configs[0]) for cell in cells_of(paper.filled(PAPER) or ())}
+    return {label: float(sizes[label].flops["paper"]) for label in paper.reported}
+
+
+def _parameters_of_4() -> dict[str, dict[str, int]]:
+    """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
+    from ladder_cli.cli.main import composed
+    from ladder_cli.config.schema import TrainConfig
+    from paper.sizes import sizes_of
+
+    def count(*options: str) -> int:
+        return sizes_of(composed("train", TrainConfig, ["model=qwen2.5-math-1.5b", *options])).trained
+
+    readings = {
+        "a projection for every connection (as shipped)": ([], []),
+        "one projection for all connections": (["method.projection=shared"], ["method.projection=shared"]),
+        "a projection for every side layer, fed or not": ([], ["method.connections=[[1,1],[2,2],[3,3],[4,4]]"]),
+    }
+    return {
+        reading: {preset: count(f"method={preset}", *more) for preset, more in zip(_AT_4, options, strict=True)}
+        for reading, options in readings.items()
+    }

@@ -1,0 +1,225 @@
+"""The paper's tables out of finished runs, each followed by the paper's own numbers and how far ours are from them."""
+
+from collections.abc import Iterable
+from itertools import combinations
+from statistics import mean, stdev
+from typing import Any
+
+from paper.comparison import beside_the_paper
+from paper.reported import HUBER, SCALING, SETTINGS, PaperTable
+from paper.runs import Run, by_label
+from paper.scaling_law import Fit, Objective, fit, meeting
+from paper.table import Table
+
+UNKNOWN = ""
+_SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # what a label task is usually told by
+_OPEN = "not identified"  # A follows the exponent: without that it is known to no order of magnitude
+
+
+def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[Table]:
+    """The table; for scaling laws a second one, where the methods meet; then ours beside the paper's.
+
+    Args:
+        runs: of the table; methods, seeds and budgets are told apart by what their configs say.
+        draws: of the bootstrap of scaling laws.
+    """
+    title = f"Table {paper.number}: {paper.title}"
+    ours: dict[str, dict[str, float]] = {}
+    if paper.kind == SCALING:
+        fits = scaling_fits(runs, draws)
+        meetings = _meetings(title, runs, fits)
+        tables = [_laws(title, runs, fits), *([meetings] if meetings.rows else [])]
+        for name, found in (("", fits), (HUBER, scaling_fits(runs, 1, "huber"))):
+            for label, one in found.items():
+                law = one.in_compute(flops_per_row(runs, label, "paper")).law
+                ours.setdefault(label, {}).update(
+                    {f"λ{name}": law.exponent, f"B{name}": law.amplitude, f"E{name}": law.floor}
+                )
+    elif paper.kind == SETTINGS:
+        tables = [_settings(title, runs)]
+        for label, group in by_label(run for run in runs if run.metrics).items():
+            ours[label] = _settings_of(group[0])
+    else:
+        tables = [_scores(title, paper, runs)]
+        for label, group in by_label(runs).items():
+            means = {name: _values(name, group) for name in paper.benchmarks}
+            ours[label] = {name: mean(values) for name, values in means.items() if values}
+    return [*tables, *beside_the_paper(paper, ours)]
+
+
+def scaling_fits(runs: Iterable[Run], draws: int = 400, objective: Objective = "least_squares") -> dict[str, Fit]:
+    """A law in training rows for every backbone and method with runs of at least three budgets."""
+    fits = {}
+    for label, group in by_label(runs).items():
+        points = [(float(run.rows), run.metrics["eval_loss"]) for run in group if run.rows and run.metrics]
+        if len({rows for rows, _ in points}) >= 3:
+            fits[label] = fit([rows for rows, _ in points], [loss for _, loss in points], objective, draws)
+    return fits
+
+
+def flops_per_row(runs: Iterable[Run], label: str, count: str = "actual") -> float:
+    """zeta: mean FLOPs of training on one row."""
+    return mean(run.flops_per_row[count] for run in runs if run.label == label and run.metrics)
+
+
+def _laws(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    notes = []
+    for label, group in by_label(run for run in runs if run.metrics).items():
+        measured = [run for run in group if run.rows]
+        if label not in fits:
+            budgets = len({run.rows for run in measured})
+            rows.append((label, str(len(measured)), *[UNKNOWN] * 6))
+            notes.append(f"{label}: runs of {budgets} budget(s); a law needs three.")
+            continue
+        found = fits[label]
+        points = [(float(run.rows or 0), run.metrics["eval_loss"]) for run in measured]
+        robust = fit([x for x, _ in points], [y for _, y in points], "huber", draws=1).law.exponent
+        loss, interval = found.predict(2 * found.budgets[1])
+        in_compute = found.in_compute(flops_per_row(runs, label))
+        rows.append(
+            (
+                label,
+                str(len(measured)),
+                _with_interval(found.law.amplitude, found.interval("amplitude")) if found.identified else _OPEN,
+                _with_interval(found.law.exponent, found.interval("exponent"), ".3f"),
+                _with_interval(found.law.floor, found.interval("floor"), ".3f"),
+                f"{in_compute.law.amplitude:.3g}" if found.identified else _OPEN,
+                f"{robust:.3f}",
+                _with_interval(loss, interval, ".3f"),
+            )
+        )
+        notes += [f"{label}: {warning}" for warning in found.warnings]
+    notes.insert(
+        0,
+        "L(D) = A / D^λ + E over training rows D, least squares, 95% bootstrap intervals; L(C) = B / C^λ + E over the "
+        "FLOPs that are really done, B = A ζ^λ; losses are validation losses.",
+    )
+    headings = ("", "runs", "A", "λ", "E", "B", "λ, Huber", "loss at twice the rows")
+    return Table(title, headings, rows, notes)
+
+
+def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
+    """Where two methods on one backbone reach the same loss, in rows and in FLOPs."""
+    models = {run.label: run.model for run in runs}
+    rows: list[tuple[str, ...]] = []
+    for first, second in combinations(fits, 2):
+        if models[first] != models[second]:
+            continue
+        in_rows = meeting(fits[first], fits[second])
+        one, other = (fits[label].in_compute(flops_per_row(runs, label)) for label in (first, second))
+        in_flops = meeting(one, other)
+        for unit, found in (("rows", in_rows), ("FLOPs", in_flops)):
+            where = " and ".join(map(_budget, found.budgets)) or "nowhere within 1,000 times the range"
+            if not (one.identified and other.identified):
+                where += f" ({_OPEN})"
+            interval = " to ".join(map(_budget, found.interval)) if found.interval else "-"
+            rows.append((f"{first} = {second}", unit, where, interval, f"{found.share:.0%}"))
+    headings = ("", "in", "meet at", "95% interval", "of the draws meet")
+    return Table(f"{title}: where two methods meet", headings, rows)
+
+
+def _budget(value: float) -> str:
+    """Rows in full, FLOPs as a power."""
+    return f"{value:,.0f}" if value < 1e7 else f"{value:.3g}"
+
+
+def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
+    """Mean and spread over runs, a row for every backbone and method."""
+    benchmarks = [name for name in paper.benchmarks if any(name in run.scores for run in runs)]
+    # At laptop size other benchmarks stand in for the paper's.
+    benchmarks += sorted({name for run in runs for name in run.scores} - set(benchmarks))
+    benchmarks = benchmarks or list(paper.benchmarks)
+    headings = ("", "runs", *(cell for name in benchmarks for cell in _score_headings(name)))
+    rows: list[tuple[str, ...]] = []
+    for label, group in by_label(runs).items():
+        cells = [cell for name in benchmarks for cell in _score_cells(name, group)]
+        rows.append((label, str(len(group)), *cells))
+    notes = ["Mean ± standard deviation over runs (n - 1), or with one run its 95% interval over problems."]
+    return Table(title, headings, rows, notes)
+
+
+def _settings(title: str, runs: list[Run]) -> Table:
+    headings = ("", "micro-batch", "accumulation", "learning rate", "trained", "peak memory, GB", "tokens/s", "hours")
+    rows: list[tuple[str, ...]] = []
+    for label, group in by_label(run for run in runs if run.metrics).items():
+        settings = _settings_of(group[0])
+        peaks = [run.metrics["peak_memory_bytes"]["measured"] for run in group]
+        speeds = [run.metrics["tokens_per_second"] for run in group if run.metrics["tokens_per_second"]]
+        rows.append(
+            (
+                label,
+                *(f"{settings[name]:g}" for name in ("micro-batch", "accumulation", "learning rate")),
+                f"{group[0].metrics['trainable_parameters']:,}",
+                f"{max(peaks) / 1e9:.2f}" if all(peaks) else UNKNOWN,
+                f"{mean(speeds):,.0f}" if speeds else UNKNOWN,
+                f"{sum(run.metrics['wall_seconds'] for run in group) / 3600:.2f}",
+            )
+        )
+    notes = ["Peak memory of the largest run: allocated on a GPU, the whole process on a CPU. Hours: of all runs."]
+    return Table(title, headings, rows, notes)
+
+
+def _settings_of(run: Run) -> dict[str, float]:
+    train = run.config["train"]
+    accumulation = train["gradient_accumulation"] or train["global_batch_size"] // train["micro_batch_size"]
+    rate = train["learning_rate"]
+    if rate is None:
+        rate = run.config["method"]["learning_rate"] * run.config["model"]["learning_rate_scale"]
+    return {
+        "micro-batch": train["micro_batch_size"],
+        "accumulation": accumulation,
+        "batch": train["micro_batch_size"] * accumulation,
+        "learning rate": rate,
+    }
+
+
+def _score_headings(benchmark: str) -> tuple[str, ...]:
+    metric = _SCORE.get(benchmark, "pass_at_1")
+    unit = "%" if metric == "pass_at_1" else metric.replace("matthews", "MCC").upper()
+    # A label is one word: its length says nothing.
+    return (f"{benchmark}, {unit}", *(() if benchmark in _SCORE else (f"{benchmark}: tokens right / wrong",)))
+
+
+def _unit(benchmark: str) -> tuple[str, float, int]:
+    """What a benchmark is told by, what it is multiplied with, and its digits after the point."""
+    metric = _SCORE.get(benchmark, "pass_at_1")
+    return (metric, 100, 1) if metric == "pass_at_1" else (metric, 1, 3)
+
+
+def _values(benchmark: str, runs: list[Run]) -> list[float]:
+    """The score of each run, as the table prints it."""
+    metric, scale, _ = _unit(benchmark)
+    figures = [run.scores[benchmark] for run in runs if benchmark in run.scores]
+    return [scale * figure[metric] for figure in figures if figure[metric] is not None]
+
+
+def _score_cells(benchmark: str, runs: list[Run]) -> tuple[str, ...]:
+    figures: list[dict[str, Any]] = [run.scores[benchmark] for run in runs if benchmark in run.scores]
+    values = _values(benchmark, runs)
+    if not values:
+        return (UNKNOWN,) * len(_score_headings(benchmark))
+    metric, scale, digits = _unit(benchmark)
+    score = f"{mean(values):.{digits}f}"
+    interval = {"pass_at_1": "ci95", "matthews": "matthews_ci95"}.get(metric)
+    if len(values) > 1:
+        score += f" ± {stdev(values):.{digits}f}"
+    elif interval is not None and figures[0].get(interval) is not None:
+        low, high = figures[0][interval]
+        score += f" ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
+    if benchmark in _SCORE:
+        return (score,)
+    lengths = [
+        _mean_or_dash(figure[name] for figure in figures) for name in ("mean_tokens_correct", "mean_tokens_incorrect")
+    ]
+    return score, " / ".join(lengths)
+
+
+def _mean_or_dash(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{mean(known):.0f}" if known else "-"
+
+
+def _with_interval(value: float, interval: tuple[float, float], form: str = ".3g") -> str:
+    low, high = interval
+    return f"{value:{form}}" if low != low else f"{value:{form}} ({low:{form}} to {high:{form}})"
