@@ -54,7 +54,7 @@ def score_interval(scores: Array) -> tuple[float, float]:
     Hierarchical bootstrap: runs and problems are drawn with replacement, independently of each other. Left alone, it
     counts the noise of single answers three times (Owen, 2007) and takes five runs for more than they are; so its
     spread is brought to the one that the components of variance give (two-way analysis of variance), and widened by
-    Student's t at Satterthwaite's degrees of freedom. In simulation (tests/evaluation/test_statistics.py) it covers 93
+    Student's t at Satterthwaite's degrees of freedom. In simulation (tests/evaluate/test_statistics.py) it covers 93
     to 97%. Where nothing varies at all, it is Wilson's interval over problems.
 
     Args:

@@ -1,6 +1,6 @@
 """Evaluations that are killed at random moments and started again.
 
-LADDER_KILLS=10 pytest -s tests/evaluation/test_kill.py     as many kills as that, of generation and of grading each
+LADDER_KILLS=10 pytest -s tests/evaluate/test_kill.py     as many kills as that, of generation and of grading each
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What every process of `test_sharding` does: `torchrun ... -m tests.training.sharded_worker FOLDER`."""
+"""What every process of `test_sharding` does: `torchrun ... -m tests.train.sharded_worker FOLDER`."""
 
 import json
 import sys

@@ -19,7 +19,7 @@ from paper.claims import (
 from paper.memory_points import MemoryPoint
 from paper.runs import read_runs
 from paper.scaling_law import PowerLaw
-from tests.analysis.finished_runs import write_run, write_scores
+from tests.paper.finished_runs import write_run, write_scores
 
 
 @pytest.mark.parametrize(("exponent", "noise", "verdict"), [(0.4, 1e-6, HOLDS), (0.6, 1e-6, FAILS), (0.42, 4e-3, OPEN)])

@@ -10,7 +10,7 @@ from ladder_cli.cli.main import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.plan.preflight import leaner_settings, preflight
-from tests.training.test_run import ladder_train
+from tests.train.test_run import ladder_train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

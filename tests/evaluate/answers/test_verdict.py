@@ -15,8 +15,8 @@ from ladder_cli.evaluate.answers.verdict import (
     measured_number,
     unread,
 )
-from tests.evaluation.chat_answers import COMPLETIONS
-from tests.evaluation.spellings import SPELLINGS
+from tests.evaluate.answers.chat_answers import COMPLETIONS
+from tests.evaluate.answers.spellings import SPELLINGS
 
 EXPRESSION, PHYSICAL = GoldRule(), GoldRule("physical")
 

@@ -9,7 +9,7 @@ import pytest
 
 from ladder_cli.evaluate.answers.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
 from ladder_cli.evaluate.grading import Grader, Task, _Worker
-from tests.evaluation.test_verdict import CASES
+from tests.evaluate.answers.test_verdict import CASES
 
 
 @pytest.fixture(scope="module")

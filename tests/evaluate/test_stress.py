@@ -1,6 +1,6 @@
 """The grader among strings that hang, crash or bloat others.
 
-LADDER_STRESS=1000 pytest -s tests/evaluation/test_stress.py     as many as that, and the figures
+LADDER_STRESS=1000 pytest -s tests/evaluate/test_stress.py     as many as that, and the figures
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ladder_cli.evaluate.answers.verdict import CORRECT, INCORRECT, VERDICTS
 from ladder_cli.evaluate.grading import MEMORY_LIMIT_BYTES, Grader, Task
-from tests.evaluation.nasty import nasty
+from tests.evaluate.answers.nasty import nasty
 
 NUMBER = int(os.environ.get("LADDER_STRESS", "35"))
 SECONDS = 1.0 if NUMBER < 100 else 2.0

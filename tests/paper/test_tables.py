@@ -13,7 +13,7 @@ from paper.runs import read_runs
 from paper.scaling_law import PowerLaw
 from paper.table import Table
 from paper.tables import build_tables, scaling_fits
-from tests.analysis.finished_runs import write_run, write_scores
+from tests.paper.finished_runs import write_run, write_scores
 
 LAWS = {"ladder": PowerLaw(40.0, 0.5, 0.4), "qlora": PowerLaw(8.0, 0.3, 0.35)}
 BUDGETS = (1000, 2000, 4000, 8000, 16000)

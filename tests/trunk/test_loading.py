@@ -52,7 +52,7 @@ def test_a_shape_has_the_published_number_of_parameters(name):
 
 
 def test_every_model_that_has_to_be_downloaded_brings_its_shape():
-    # An instruct checkpoint has the shape of its base, where that has a file too (tests/test_experiments.py).
+    # An instruct checkpoint has the shape of its base, where that has a file too (tests/config/test_experiments.py).
     offered = set(choices("model"))
     paired = {name for name in offered if name.endswith("-instruct") and name.removesuffix("-instruct") in offered}
     assert set(PUBLISHED) | {"tiny"} == offered - paired

@@ -22,7 +22,7 @@ from ladder_cli.run.sweep import FAILED, Outcome, write_summary
 from paper.commands import runs_of
 from paper.reported import PAPER, REAL, SMALL, paper_tables
 from paper.reproduce import Reproduction, Scale
-from tests.analysis.finished_runs import write_run, write_scores
+from tests.paper.finished_runs import write_run, write_scores
 
 TABLES = paper_tables()
 ROOT = Path(__file__).parents[2]

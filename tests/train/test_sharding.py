@@ -16,7 +16,7 @@ from ladder_cli.plan.preflight import preflight
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.resume import settings_of
 from tests.malformed import run_command
-from tests.training.sharded_worker import LONG, OPTIONS, RUNS
+from tests.train.sharded_worker import LONG, OPTIONS, RUNS
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = [
@@ -50,7 +50,7 @@ def assert_same(ours, theirs):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    launched(TORCHRUN, "tests.training.sharded_worker", str(folder))
+    launched(TORCHRUN, "tests.train.sharded_worker", str(folder))
     return folder
 
 

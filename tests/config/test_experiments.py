@@ -14,8 +14,8 @@ from ladder_cli.cli.main import choices
 from ladder_cli.config.schema import ModelConfig
 from paper.commands import cells_of, evaluations_of
 from paper.reported import HUBER, ORIGINAL, PAPER, paper_tables
+from tests.config.test_schema import composed
 from tests.conftest import SHARED, model_preset
-from tests.test_config import composed
 
 TABLES = paper_tables()
 TRAINED = [number for number in TABLES if TABLES[number].commands]

@@ -11,7 +11,7 @@ from paper.plots import length_figure, memory_bars, memory_figure, memory_score_
 from paper.runs import read_runs
 from paper.scaling_law import PowerLaw
 from paper.scaling_plots import scaling_figure
-from tests.analysis.finished_runs import write_run, write_scores
+from tests.paper.finished_runs import write_run, write_scores
 
 
 def drawn(axis):

@@ -12,7 +12,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluate import answering
 from ladder_cli.evaluate.completions import grade_completions
 from ladder_cli.evaluate.regrade import other_grader_alone, regrade_folder
-from tests.evaluation.test_experiments import evaluate, read, samples_of
+from tests.evaluate.test_experiments import evaluate, read, samples_of
 
 ROWS = [
     {"id": "right", "gold": "4", "completion": "\\boxed{4}"},
