@@ -12,7 +12,7 @@ model = LadderModel.from_pretrained("adapter", backbone=backbone)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ladder_cli.methods.method import load_adapter
+    from ladder_cli.methods.registry import load_adapter
     from ladder_cli.nn.connections import connect
     from ladder_cli.nn.ladder import LadderModel
     from ladder_cli.nn.ladder_config import LadderConfig
@@ -24,7 +24,7 @@ _HOMES = {
     "LadderConfig": "ladder_cli.nn.ladder_config",
     "LadderModel": "ladder_cli.nn.ladder",
     "connect": "ladder_cli.nn.connections",
-    "load_adapter": "ladder_cli.methods.method",
+    "load_adapter": "ladder_cli.methods.registry",
 }
 
 

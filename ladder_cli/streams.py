@@ -8,8 +8,10 @@ import codecs
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 # The reader has gone: a closed pipe, a terminal that was hung up.
@@ -38,6 +40,20 @@ def shield_streams() -> None:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=_HANDLER)
             setattr(sys, name, LastingStream(stream, name))
+
+
+def quiet_libraries(downloads: bool) -> None:
+    """Keep the console for what this toolkit says itself; to be called before torch and Transformers are imported.
+
+    Args:
+        downloads: a model may have to be downloaded, so that progress bars stay.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not downloads:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # It says at import which kernels it lacks, and prints a line per int8 product.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
 
 
 class LastingStream(io.TextIOBase):

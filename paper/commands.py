@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 
 TRAIN, EVALUATE = "ladder-train", "ladder-eval"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.run.directory import read_json, write_json
 from paper.memory_points import MemoryPoint, memory_points

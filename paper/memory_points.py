@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ladder_cli.config.schema import TrainConfig
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import Step, predict_memory
 
 

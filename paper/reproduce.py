@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ladder_cli.config.choices import BenchmarkKind
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import write_text
@@ -231,7 +232,7 @@ def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
         candidates = []
         for name in sorted({name for run in runs for name in run.scores}):
             candidates.append((f"figure-3a-{name}", memory_score_figure(runs, name)))
-            if benchmark_config(name).kind != "label":
+            if benchmark_config(name).kind is not BenchmarkKind.LABEL:
                 candidates.append((f"figure-4-{name}", length_figure(runs, name)))
     else:
         candidates = []
@@ -249,7 +250,7 @@ def paper_zetas(paper: PaperTable) -> dict[str, float]:
 
 def _parameters_of_4() -> dict[str, dict[str, int]]:
     """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
-    from ladder_cli.cli.main import composed
+    from ladder_cli.config.compose import composed
     from ladder_cli.config.schema import TrainConfig
     from paper.sizes import sizes_of
 

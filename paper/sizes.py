@@ -6,8 +6,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ladder_cli.config.schema import TrainConfig
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.flops import flops_per_token
+from ladder_cli.trunk.base import WHOLE
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, parameter_count
 
 
@@ -34,8 +36,8 @@ def sizes_of(config: TrainConfig) -> Sizes:
     """
     method, shape = method_for(config.method), architecture(config.model)
     with torch.device("meta"):
-        backbone = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
-        parameters = parameter_count(backbone)
-        trained = parameter_count(method.attach(backbone.requires_grad_(False), config.model), trained=True)
-    per_parameter = method.training_flops_per_parameter(shape.num_hidden_layers)
-    return Sizes(parameters, trained, flops_per_token(per_parameter, parameters, trained))
+        trunk = LiveTrunk(AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16))
+        model = method.shape(trunk)
+    cost = trunk.cost(model.request or WHOLE)
+    trained = parameter_count(model, trained=True)
+    return Sizes(cost.parameters, trained, flops_per_token(method.cost(cost), trained))

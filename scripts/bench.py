@@ -13,11 +13,12 @@ from typing import Any
 
 from rich.table import Table
 
-from ladder_cli.cli.main import composed, quiet_libraries
+from ladder_cli.config.compose import composed
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.run.directory import OUTPUTS, write_json
+from ladder_cli.streams import quiet_libraries
 
 REFERENCE = "qlora_checkpointed"
 METHODS = {
@@ -92,7 +93,7 @@ def _case(
     }
     model: ModelConfig = configs[REFERENCE].model
     random = model.path is None  # the embedded model has a path
-    quiet_libraries(model)
+    quiet_libraries(downloads=model.path is None)
     from ladder_cli.bench.measure import REPEATS, Shape, compare
 
     methods: dict[str, MethodConfig] = {label: config.method for label, config in configs.items()}

@@ -6,14 +6,15 @@ python scripts/shapes.py            the tables of docs/shapes.md and docs/memory
 import time
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from ladder_cli.bench.backward_memory import predicted_activation_bytes
-from ladder_cli.cli.main import choices, composed
+from ladder_cli.config.compose import choices, composed
 from ladder_cli.config.schema import ModelConfig, TrainConfig
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import Step, predict_memory
-from ladder_cli.train.trainer import optimizer_name
+from ladder_cli.train.optimizer import optimizer_name
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, parameter_count
 
 SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
@@ -60,25 +61,23 @@ def config_of(*overrides: str) -> TrainConfig:
     return composed("train", TrainConfig, list(overrides))
 
 
-def meta_backbone(model: ModelConfig) -> PreTrainedModel:
+def meta_trunk(model: ModelConfig) -> LiveTrunk:
     """A frozen backbone of that shape; to be called under the meta device."""
-    return AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16).requires_grad_(False)
+    return LiveTrunk(AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16))
 
 
 def parameters(preset: str, model: str) -> int:
     """Trained parameters of a method preset on a shape."""
     config = config_of(f"method={preset}", f"model={model}")
     with torch.device("meta"):
-        trained = method_for(config.method).attach(meta_backbone(config.model), config.model)
+        trained = method_for(config.method).shape(meta_trunk(config.model))
     return parameter_count(trained, trained=True)
 
 
 def kept(model: str, overrides: list[str]) -> int:
     """Bytes kept for the backward pass."""
     config = config_of(f"model={model}", *overrides)
-    return predicted_activation_bytes(
-        lambda: method_for(config.method).attach(meta_backbone(config.model), config.model), ROWS, TOKENS
-    )
+    return predicted_activation_bytes(lambda: method_for(config.method).shape(meta_trunk(config.model)), ROWS, TOKENS)
 
 
 def peak(model: str, overrides: list[str]) -> tuple[float, float]:

@@ -8,7 +8,8 @@ import torch
 from ladder_cli.config.methods import LadderMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone, load_tokenizer
 
 FOLDER = os.environ.get("LADDER_REAL_MODEL")
@@ -37,7 +38,7 @@ def trained(config, prompts):
         expected = backbone(ids).logits
     model = method_for(
         LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=6, recompute=False)
-    ).attach(backbone, config)
+    ).attach(LiveTrunk(backbone))
     with torch.no_grad():
         assert torch.equal(model.eval()(ids).logits, expected)
     optimizer = torch.optim.AdamW(model.side.parameters(), lr=1e-3)

@@ -8,19 +8,24 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from ladder_cli.plan.fake_backbone import materialise_fake
+from ladder_cli.plan.counting import EveryTokenCounts, fake_loss
+from ladder_cli.plan.fake_backbone import materialise_fake, one_document_a_row
+from ladder_cli.trunk.base import Batch, TrainableModule
 
 
 def saved_activation_bytes(model: nn.Module, ids: Tensor, labels: Tensor, attention_mask: Any = None) -> int:
     """Bytes of distinct storages that are kept from forward to backward, parameters and buffers left out.
 
-    Under `FakeTensorMode` nothing is computed or allocated, so that a model far larger than the machine can be counted.
-
     Args:
         model: gives `.loss` for these inputs.
         ids, labels: `[batch, tokens]`.
-        attention_mask: `[batch, tokens]`, or ready masks by layer type.
+        attention_mask: `[batch, tokens]`.
     """
+    return _kept(model, lambda: model(input_ids=ids, attention_mask=attention_mask, labels=labels).loss)
+
+
+def _kept(model: nn.Module, compute: Callable[[], Tensor]) -> int:
+    """What is kept for the backward pass of the loss that is computed."""
     own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, tuple[StorageWeakRef, int]] = {}
 
@@ -31,18 +36,18 @@ def saved_activation_bytes(model: nn.Module, ids: Tensor, labels: Tensor, attent
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = model(input_ids=ids, attention_mask=attention_mask, labels=labels).loss
+        loss = compute()
     # What the chunks of the loss kept for their own backward pass is gone by now.
     total = sum(size for storage, size in kept.values() if not storage.expired())
     del loss
     return total
 
 
-def predicted_activation_bytes(build: Callable[[], nn.Module], rows: int, tokens: int) -> int:
+def predicted_activation_bytes(build: Callable[[], TrainableModule], rows: int, tokens: int) -> int:
     """The same for a model of any size, without its weights: shapes alone are computed, on fake CPU tensors.
 
-    The figure is that of the CPU's kernels (SDPA keeps no attention weights) and counts every token for the loss. It
-    is for rows without padding and for architectures that take ready masks by layer type (Qwen2, Qwen3, Gemma 2).
+    The figure is that of the CPU's kernels (SDPA keeps no attention weights), for rows without padding, and counts
+    every token for the loss.
 
     Args:
         build: makes the model; called with `meta` as the default device, so that nothing is allocated.
@@ -50,9 +55,8 @@ def predicted_activation_bytes(build: Callable[[], nn.Module], rows: int, tokens
     """
     with torch.device("meta"):
         model = build()
-    with FakeTensorMode():
+    with FakeTensorMode(), one_document_a_row():
         materialise_fake(model)
         ids = torch.zeros(rows, tokens, dtype=torch.long)
-        # Transformers takes fake tensors for a trace, and makes masks that a real run without padding does not need.
-        masks = dict.fromkeys(set(model.config.layer_types), None)  # type: ignore[union-attr, arg-type]
-        return saved_activation_bytes(model.train(), ids, torch.zeros_like(ids), masks)
+        batch = Batch(ids, torch.zeros_like(ids))
+        return _kept(model, lambda: fake_loss(model.train(), batch, EveryTokenCounts()))

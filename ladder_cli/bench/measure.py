@@ -21,15 +21,17 @@ from torch import nn
 
 from ladder_cli.bench.backward_memory import saved_activation_bytes
 from ladder_cli.bench.flop_count import FlopCount
-from ladder_cli.cli.main import quiet_libraries
+from ladder_cli.config.choices import Optimizer, Quantization
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.loss import DEFAULT_CHUNK
 from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.plan.memory import Step, predict_memory
+from ladder_cli.streams import quiet_libraries
 from ladder_cli.trunk.compilation import compile_layers
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone, parameter_count, planned_dtype
 from ladder_cli.trunk.random_weights import random_weights
 
@@ -140,12 +142,12 @@ class _Job:
 
 
 def _work(pipe: Connection, job: _Job) -> None:
-    quiet_libraries(job.model)
+    quiet_libraries(downloads=job.model.path is None)
     device = torch.device(job.device)
     if job.cap_gb is not None:
         total = torch.cuda.mem_get_info(device)[1]
         torch.cuda.set_per_process_memory_fraction(job.cap_gb * 1e9 / total, device)
-    optimizer_name = "adamw" if device.type == "cpu" else "adamw_8bit"
+    optimizer_name = Optimizer.ADAMW if device.type == "cpu" else Optimizer.ADAMW_8BIT
     step = Step(job.shape.rows, job.shape.tokens, 1, optimizer_name, DEFAULT_CHUNK)
     dtype = planned_dtype(job.model, device)
     predicted = predict_memory(job.model, method_for(job.method), dtype, step).total
@@ -166,7 +168,7 @@ def _work(pipe: Connection, job: _Job) -> None:
     # A compiled layer cannot be looked into.
     countable = not job.compiled
     saved = measured.saved_bytes() if countable else None
-    flops = measured.flops() if countable and job.model.quantization == "none" else (None, None)
+    flops = measured.flops() if countable and job.model.quantization is Quantization.NONE else (None, None)
     pipe.send(_READY)
     with contextlib.suppress(EOFError):
         while pipe.recv() == "step":
@@ -183,19 +185,25 @@ def _work(pipe: Connection, job: _Job) -> None:
         )
 
 
+# What is measured: the one on a CPU, the other on a GPU.
+_OPTIMIZERS: dict[Optimizer, Any] = {
+    Optimizer.ADAMW: torch.optim.AdamW,
+    Optimizer.ADAMW_8BIT: bitsandbytes.optim.AdamW8bit,
+}
+
+
 class _Measured:
     """A model, an optimizer and one batch: random tokens, of which the second half of each row counts."""
 
-    def __init__(self, job: _Job, device: torch.device, optimizer: str) -> None:
+    def __init__(self, job: _Job, device: torch.device, optimizer: Optimizer) -> None:
         load = random_weights if job.random else load_backbone
         self._device = device
         self._backbone = load(job.model, device)
-        self.model: nn.Module = method_for(job.method).attach(self._backbone, job.model).train()
+        self.model: nn.Module = method_for(job.method).attach(LiveTrunk(self._backbone)).train()
         if job.compiled:
             compile_layers(self.model, device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        make: Any = torch.optim.AdamW if optimizer == "adamw" else bitsandbytes.optim.AdamW8bit
-        self._optimizer = make(trained, lr=1e-4)
+        self._optimizer = _OPTIMIZERS[optimizer](trained, lr=1e-4)
         vocabulary = self._backbone.config.vocab_size
         self._ids = torch.randint(10, vocabulary - 10, (job.shape.rows, job.shape.tokens), device=device)
         self._labels = self._ids.clone()

@@ -2,16 +2,19 @@
 
 import glob
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
+from ladder_cli.config.compose import choices, given_options, parse
 from ladder_cli.config.ranks import check_launch
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
-from ladder_cli.config.unread import given_options, refuse_unread_model
-from ladder_cli.evaluate.modes import AUDIT, BACKBONE, COMPARE, COMPLETIONS, mode_of, refuse_unread
+from ladder_cli.config.unread import refuse_unread_model
+from ladder_cli.evaluate.modes import Mode, mode_of, refuse_unread
 from ladder_cli.run.directory import OUTPUTS, RunDir, match_folders, pattern_name, safe_name
+from ladder_cli.streams import quiet_libraries
 
 HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions on mathematical benchmarks.
 
@@ -26,7 +29,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
 Without benchmarks=: the test set of what the run was trained on, or the model's own (model.default_benchmarks).
 Often used: benchmarks=[...] or all, limit, decode.max_new_tokens, decode.batch_size, output_dir, data_dir, model.path.
 An option that is not read by what is asked for is refused.
-`ladder-eval --cfg job` prints every option with its value.
+`ladder-eval --cfg job` prints every option with its value; docs/options.md says what each is, its unit and bounds.
 
 """
 
@@ -40,13 +43,13 @@ def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
     if config.output_dir is not None:
         return Path(config.output_dir)
     mode = mode_of(config)
-    if mode == AUDIT:
+    if mode is Mode.AUDIT:
         return Path(" ".join(overrides))
-    if mode == COMPLETIONS:
+    if mode is Mode.COMPLETIONS:
         from ladder_cli.evaluate.completions import completions_folder
 
         return completions_folder(config)
-    if mode == COMPARE:
+    if mode is Mode.COMPARE:
         from ladder_cli.evaluate.comparison_report import comparison_folder, read_sides
 
         return comparison_folder(config, *read_sides(config))
@@ -75,8 +78,8 @@ def default_benchmarks(config: EvaluateConfig) -> list[str]:
     for path in sorted(glob.glob(config.run)) if not Path(config.run).is_dir() else [config.run]:
         run = RunDir(path)
         if run.config.is_file():
-            trained = cli.parse(run.read_config(), TrainConfig)
-            own = trained.data.name in cli.choices("benchmark")
+            trained = parse(run.read_config(), TrainConfig)
+            own = trained.data.name in choices("benchmark")
             names += [trained.data.name] if own else trained.model.default_benchmarks
     return list(dict.fromkeys(names)) or config.model.default_benchmarks
 
@@ -90,7 +93,7 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     check_launch()
     refuse_unread(config, overrides)
     mode = mode_of(config)
-    if mode in (AUDIT, BACKBONE):
+    if mode in (Mode.AUDIT, Mode.BACKBONE):
         cli.check_folders(config.model, config.data_dir)
         refuse_unread_model(config.model, given_options(overrides))
         if config.model.path is None and not config.audit:
@@ -98,7 +101,7 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     if config.benchmarks is None:
         config.benchmarks = default_benchmarks(config)
     config = _named(config, overrides)
-    cli.quiet_libraries(config.model)
+    quiet_libraries(downloads=config.model.path is None)
     from ladder_cli.console import make_console
     from ladder_cli.evaluate.audit.check import audit
     from ladder_cli.evaluate.comparison_report import report_comparison
@@ -106,14 +109,14 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
     from ladder_cli.evaluate.run import evaluate_models
 
     console = make_console()
-    if mode == AUDIT:
-        audit(config, console)
-    elif mode == COMPLETIONS:
-        grade_completions(config, console)
-    elif mode == COMPARE:
-        report_comparison(config, console)
-    else:
-        evaluate_models(config, overrides, console)
+    work: dict[Mode, Callable[[], object]] = {
+        Mode.AUDIT: lambda: audit(config, console),
+        Mode.COMPLETIONS: lambda: grade_completions(config, console),
+        Mode.COMPARE: lambda: report_comparison(config, console),
+        Mode.RUN: lambda: evaluate_models(config, overrides, console),
+        Mode.BACKBONE: lambda: evaluate_models(config, overrides, console),
+    }
+    work[mode]()
 
 
 def main() -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
+from ladder_cli.config.compose import given_options, output_folder
 from ladder_cli.config.ranks import check_launch, processes
 from ladder_cli.config.schema import TrainConfig
-from ladder_cli.config.unread import given_options, refuse_unread
+from ladder_cli.config.unread import refuse_unread
 from ladder_cli.run.directory import RunDir, default_path
+from ladder_cli.streams import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +29,8 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
   train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
-`ladder-train --cfg job` prints every option with its value. A path needs no quotes but the shell's.
+`ladder-train --cfg job` prints every option with its value; docs/options.md says what each is, its unit and bounds.
+A path needs no quotes but the shell's.
 
 """
 
@@ -38,7 +41,7 @@ def run_path(config: TrainConfig, overrides: list[str]) -> Path:
         return Path(config.output_dir)
     config = _named(config, given_options(overrides))
     names = (config.method.name, config.model.name, config.data.name)
-    return default_path(*names, overrides, cli.output_folder())
+    return default_path(*names, overrides, output_folder())
 
 
 def _named(config: TrainConfig, given: list[str]) -> TrainConfig:
@@ -76,7 +79,7 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
         hub.require_model(config.model.name, config.model.location, config.model.revision)
     config, run = _named(config, given), RunDir(run_path(config, overrides))
     run.refuse_other_folder()
-    cli.quiet_libraries(config.model)
+    quiet_libraries(downloads=config.model.path is None)
     from ladder_cli.console import make_console
     from ladder_cli.train.run import plan_only, run_training
     from ladder_cli.train.sharding import sharding_settled

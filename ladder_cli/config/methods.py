@@ -1,77 +1,80 @@
 """The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from omegaconf import MISSING
 
-from ladder_cli.config.validation import at_least, between, one_of
+from ladder_cli.config.choices import (
+    Block,
+    Combination,
+    Gate,
+    Init,
+    Pattern,
+    Projection,
+    SideAttention,
+    TapNorm,
+    parse_choice,
+)
+from ladder_cli.config.options import choices_of, hints_of, option, settle
 from ladder_cli.errors import UserError
-
-CONNECTION_PATTERNS = ("aligned", "first", "last", "even", "branch")
-# What each part of a ladder can be (docs/ladder.md).
-LADDER_CHOICES = {
-    "gate": ("sum", "fixed", "learned", "vector", "tap"),
-    "combine": ("residual", "side", "gated", "replace"),
-    "projection": ("full", "low_rank", "shared", "none"),
-    "tap_norm": ("none", "rms"),
-    "block": ("full", "attention"),
-    "attention": ("narrow", "backbone"),
-    "init": ("uniform", "pruned_magnitude", "pruned_fisher", "cloned"),
-}
-# How gold answers are read (evaluate/answers/verdict.py).
-
-
-def read_with(option: str, value: str, default: Any) -> Any:
-    """A field that is read only where another option of the method has this value."""
-    return field(default=default, metadata={"needs": (option, value)})
 
 
 @dataclass
 class MethodConfig:
     """What every method has; `kind` picks the schema of the rest (`METHOD_KINDS`)."""
 
-    name: str = MISSING
-    kind: str = MISSING
-    learning_rate: float = MISSING  # peak rate that suits the method; holds where `train.learning_rate` is not given
+    name: str = option(MISSING, "name of the method, of its file in conf/method")
+    kind: str = option(MISSING, "which options the method has")
+    learning_rate: float = option(
+        MISSING, "peak that suits the method; holds where `train.learning_rate` is not given", at_least=0.0, at_most=1.0
+    )
 
 
 @dataclass
 class LadderMethodConfig(MethodConfig):
     """A side network fed by taps (docs/ladder.md; paper section 3)."""
 
-    layers: int | None = None  # l, side layers; None: as many as the backbone has
-    connections: Any = "aligned"  # a pattern, or pairs [[backbone layer, side layer], ...], both counted from 1
-    delta: int | None = read_with("connections", "last", None)  # connected layers; None: half of the side layers
-    reduction: int = 16  # r, side width = backbone width / r
-    gate: str = "sum"  # how a tap joins the side state
-    combine: str = "residual"  # how the side network joins the backbone at the end
-    projection: str = "full"  # down-projection of the taps
-    projection_rank: int = read_with("projection", "low_rank", 16)
-    tap_norm: str = "none"  # before the down-projection
-    block: str = "full"  # a side layer: attention and feed-forward, or attention alone
-    attention: str = "narrow"  # the side attention's head size and kv heads: narrow, or the backbone's
-    init: str = "uniform"  # first weights of the side network
-    recompute: bool = True  # side layers keep their input alone for the backward pass and compute the rest again
-    int8_taps: bool = False  # taps are kept for the backward pass in eight bits
-    init_samples: int = read_with("init", "pruned_fisher", 32)  # training rows that init=pruned_fisher looks at
+    layers: int | None = option(None, "l, side layers; null: as many as the backbone has", at_least=1)
+    connections: Any = option(
+        Pattern.ALIGNED,
+        f"{', '.join(Pattern)}, or pairs [[backbone layer, side layer], ...], both counted from 1",
+    )
+    delta: int | None = option(
+        None,
+        "connected layers; null: half of the side layers",
+        at_least=1,
+        needs=("connections", Pattern.LAST),
+    )
+    reduction: int = option(16, "r: side width = backbone width / r", at_least=1)
+    gate: Gate = option(Gate.SUM, "how a tap joins the side state")
+    combine: Combination = option(Combination.RESIDUAL, "how the side network joins the backbone at the end")
+    projection: Projection = option(Projection.FULL, "down-projection of the taps")
+    projection_rank: int = option(16, "of the down-projection", at_least=1, needs=("projection", Projection.LOW_RANK))
+    tap_norm: TapNorm = option(TapNorm.NONE, "of a tap, before the down-projection")
+    block: Block = option(Block.FULL, "a side layer: attention and feed-forward, or attention alone")
+    attention: SideAttention = option(
+        SideAttention.NARROW, "the side attention's head size and kv heads: narrow, or the backbone's"
+    )
+    init: Init = option(Init.UNIFORM, "first weights of the side network")
+    recompute: bool = option(True, "side layers save their input alone for the backward pass, and are recomputed there")
+    int8_taps: bool = option(False, "taps are saved for the backward pass in eight bits")
+    init_samples: int = option(
+        32, "that the pruning looks at", unit="training rows", at_least=1, needs=("init", Init.PRUNED_FISHER)
+    )
 
     def __post_init__(self) -> None:
-        at_least("method.layers", self.layers, 1)
-        at_least("method.delta", self.delta, 1)
-        for name in ("reduction", "projection_rank", "init_samples"):
-            at_least(f"method.{name}", getattr(self, name), 1)
-        for name, choices in LADDER_CHOICES.items():
-            one_of(f"method.{name}", getattr(self, name), choices)
+        settle(self, "method.")
         if isinstance(self.connections, str):
-            one_of("method.connections", self.connections, CONNECTION_PATTERNS)
+            self.connections = parse_choice("method.connections", self.connections, Pattern)
             return
         pairs = self.connections
         if not isinstance(pairs, list) or not all(
             isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair) for pair in pairs
         ):
             raise UserError(
-                f"method.connections={self.connections} is neither a pattern ({', '.join(CONNECTION_PATTERNS)}) "
+                f"method.connections={self.connections} is neither a pattern ({', '.join(Pattern)}) "
                 "nor a list of pairs such as [[1,1],[2,2]]."
             )
         if any(end < 1 for pair in pairs for end in pair):
@@ -82,28 +85,30 @@ class LadderMethodConfig(MethodConfig):
 class QLoRAMethodConfig(MethodConfig):
     """Low-rank adapters on the linear layers of the (quantised) backbone, through peft."""
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    gradient_checkpointing: bool = False
+    rank: int = option(16, "of the low-rank matrices", at_least=1)
+    alpha: int = option(32, "scale of their product, over the rank", at_least=1)
+    dropout: float = option(0.0, "of their input", unit="share", at_least=0.0, at_most=0.99)
+    gradient_checkpointing: bool = option(
+        False, "recompute the layers that learn in the backward pass: less memory, more arithmetic"
+    )
 
     def __post_init__(self) -> None:
-        at_least("method.rank", self.rank, 1)
-        at_least("method.alpha", self.alpha, 1)
-        between("method.dropout", self.dropout, 0.0, 0.99)
+        settle(self, "method.")
 
 
 @dataclass
 class SuffixMethodConfig(QLoRAMethodConfig):
     """LoRA on the backbone's last layers alone; the layers below are only read, as under a ladder."""
 
-    layers: int | None = None  # k, layers that learn, counted from the last; None: half of the backbone's
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("method.layers", self.layers, 1)
+    layers: int | None = option(
+        None, "k, layers that learn, counted from the last; null: half of the backbone's", at_least=1
+    )
 
 
+# The parts of a ladder that are chosen by name, which its adapter records too (nn/ladder_config.py).
+LADDER_CHOICES: dict[str, type[StrEnum]] = {
+    name: choices for name, hint in hints_of(LadderMethodConfig).items() if (choices := choices_of(hint)) is not None
+}
 METHOD_KINDS: dict[str, type[MethodConfig]] = {
     "ladder": LadderMethodConfig,
     "qlora": QLoRAMethodConfig,

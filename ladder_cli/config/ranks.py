@@ -1,6 +1,7 @@
-"""Which of several processes this one is, as torchrun and accelerate tell it. Imports no torch."""
+"""Which of several processes this one is, as torchrun and accelerate tell it, and how it ends. Imports no torch."""
 
 import os
+from types import FrameType
 
 from ladder_cli.errors import UserError
 
@@ -48,3 +49,8 @@ def check_launch(planned: bool = False) -> None:
             f"the environment says WORLD_SIZE={processes()}, but not {' and '.join(missing)}: unset WORLD_SIZE to "
             "train in one process, or start several with torchrun."
         )
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End this process as Ctrl-C does; a signal handler."""
+    raise KeyboardInterrupt

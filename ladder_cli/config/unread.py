@@ -9,47 +9,25 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from ladder_cli.config.choices import Scheduler, WandbMode
+from ladder_cli.config.options import told_of
 from ladder_cli.config.ranks import processes
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.run.identity import flat
 
-# Options that only others refer to (`train.micro_batch_size: ${hardware.micro_batch_size}`), and who does.
+# What a model suggests for a method (`method.reduction: ${model.side_reduction}`), and who refers to it.
 _REFERRED: Mapping[str, str] = MappingProxyType(
-    {
-        "hardware.micro_batch_size": "train.micro_batch_size",
-        "hardware.loss_chunk": "train.loss_chunk",
-        "hardware.int8_taps": "method.int8_taps",
-        "hardware.head_quantization": "model.head_quantization",
-        "hardware.embeddings_on_cpu": "model.embeddings_on_cpu",
-        "hardware.mlp_chunk": "model.mlp_chunk",
-        "model.side_reduction": "method.reduction",
-        "model.side_recompute": "method.recompute",
-    }
+    {"model.side_reduction": "method.reduction", "model.side_recompute": "method.recompute"}
 )
 _ABSENT = object()
 Unread = Iterator[tuple[str, str]]  # an option, and why nothing reads it and what would
-
-
-def given_options(overrides: list[str]) -> list[str]:
-    """The dotted options that a command line gives a value: `+a.b=1` and `a={b: 1}` both give `a.b`. Choices of groups
-    (`data=jsonl`) are among them.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    names: dict[str, None] = {}
-    for override in OverridesParser.create().parse_overrides(overrides):
-        if not override.is_delete():
-            value: Any = override.value()
-            names |= dict.fromkeys(flat(value, f"{override.key_or_group}."))
-    return list(names)
 
 
 def refuse_unread(config: TrainConfig, given: list[str], reads_mirror: bool) -> None:
     """Refuse options of a training, other than those of its data set, that were given and that nothing reads.
 
     Args:
-        given: as `given_options` gives them.
+        given: as `compose.given_options` gives them.
         reads_mirror: the data set lies in a mirror (`data_dir`), or on the hub.
 
     Raises:
@@ -95,8 +73,7 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
             yield option, f"method={config.method.name} has no {reader}, which takes it over"
         elif value != values[option]:
             yield option, f"{reader}={value} takes its place; leave one out"
-    yield "hardware.eval_batch_size", "it is for evaluations, and ladder-eval reads it"
-    if config.tracking.wandb == "off":
+    if config.tracking.wandb is WandbMode.OFF:
         yield "tracking.project", "tracking.wandb is off; with tracking.wandb=offline or online it is read"
     if not (reads_mirror or config.data.decontaminate or config.dry_run):
         yield "data_dir", f"data={config.data.name} is in no mirror; choose the set that is (data=NAME)"
@@ -114,7 +91,7 @@ def _unread_of_model(model: ModelConfig) -> Unread:
 
 def _unread_of_method(config: TrainConfig) -> Unread:
     for item in fields(config.method):
-        if needs := item.metadata.get("needs"):
+        if needs := told_of(item).needs:
             option, value = needs
             if getattr(config.method, option) != value:
                 chosen = getattr(config.method, option)
@@ -136,5 +113,5 @@ def _unread_of_training(config: TrainConfig) -> Unread:
                 f"train.gradient_accumulation={train.gradient_accumulation} x micro_batch_size "
                 f"{train.micro_batch_size} x {processes()} process(es) makes steps of {batch} rows; leave one out",
             )
-    if train.scheduler == "constant" and train.warmup_ratio > 0:
+    if train.scheduler is Scheduler.CONSTANT and train.warmup_ratio > 0:
         yield "train.warmup_ratio", "train.scheduler is constant; train.scheduler=constant_with_warmup reads it"

@@ -93,7 +93,7 @@ class LengthGroupedSampler(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; the trainer calls it before each."""
+        """Choose the epoch, before each."""
         self._epoch = epoch
 
     def __len__(self) -> int:

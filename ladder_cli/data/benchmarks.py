@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ladder_cli.cli.main import CONFIG_MODULE, choices, merge_strictly
+from ladder_cli.config.choices import BenchmarkKind
+from ladder_cli.config.compose import CONFIG_MODULE, choices, merge_strictly
 from ladder_cli.config.schema import BenchmarkConfig
 from ladder_cli.config.validation import suggest
 from ladder_cli.data import arithmetic, classification
@@ -91,7 +92,7 @@ def benchmark_names(wanted: list[str]) -> list[str]:
     Raises:
         UserError: if there is none of a name, or two files hold the same.
     """
-    everything = [name for name in choices("benchmark") if benchmark_config(name).kind == "boxed"]
+    everything = [name for name in choices("benchmark") if benchmark_config(name).kind is BenchmarkKind.BOXED]
     names = dict.fromkeys(each for name in wanted for each in (everything if name == "all" else [name]))
     asked: dict[str, str] = {}
     for name in names:
@@ -137,7 +138,7 @@ def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int |
 
 
 def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Problem:
-    if benchmark.kind == "label":
+    if benchmark.kind is BenchmarkKind.LABEL:
         example = classification.label_task(benchmark.name).example(row, name, where)
         return Problem(name, example.question, example.completion)
     gold = gold_column(row, benchmark.gold, where)
@@ -170,7 +171,7 @@ def all_questions(data_dir: str | None, download: bool = False) -> tuple[dict[st
     questions, unreachable = {}, []
     for name in choices("benchmark"):
         benchmark = benchmark_config(name)
-        if benchmark.kind == "label":
+        if benchmark.kind is BenchmarkKind.LABEL:
             continue
         if data_dir is None and benchmark.hub_id is not None and not download:
             unreachable.append(name)

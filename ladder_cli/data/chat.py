@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.config.schema import DEFAULT_DATE, Learn
+from ladder_cli.config.choices import Learn
+from ladder_cli.config.schema import DEFAULT_DATE
 from ladder_cli.data.template_clock import line_in_source, reads_clock, with_fixed_clock
 from ladder_cli.errors import UserError
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute
 import torch
 
-from ladder_cli.config.schema import Learn
+from ladder_cli.config.choices import Learn, Truncation
 from ladder_cli.data.chat import Messages, PromptRenderer, RenderedExample
 from ladder_cli.data.examples import Example, fingerprint
 from ladder_cli.errors import UserError
@@ -87,7 +87,7 @@ def encode(
     examples: list[Example],
     renderer: PromptRenderer,
     max_length: int,
-    truncation: str,
+    truncation: Truncation,
     cache: Path | None = None,
     workers: int = 0,
     learn: Learn = Learn.LAST,
@@ -161,8 +161,30 @@ def writable_cache(folder: Path) -> tuple[Path | None, str]:
         )
 
 
+def _dropped(name: str, ids: list[int], max_length: int) -> list[int]:
+    return []
+
+
+def _cut_left(name: str, ids: list[int], max_length: int) -> list[int]:
+    return ids[-max_length:]
+
+
+def _refused(name: str, ids: list[int], max_length: int) -> list[int]:
+    raise UserError(
+        f"row '{name}' has {len(ids)} tokens, more than data.max_length={max_length}: raise it, or set "
+        "data.truncation to drop or left."
+    )
+
+
+_TRUNCATIONS: dict[Truncation, Callable[[str, list[int], int], list[int]]] = {
+    Truncation.DROP: _dropped,
+    Truncation.LEFT: _cut_left,
+    Truncation.ERROR: _refused,
+}
+
+
 def _encode_rows(
-    batch: dict[str, list[Any]], renderer: PromptRenderer, max_length: int, truncation: str, learn: Learn
+    batch: dict[str, list[Any]], renderer: PromptRenderer, max_length: int, truncation: Truncation, learn: Learn
 ) -> dict[str, list[Any]]:
     chats = [tuple((role, text) for role, text in json.loads(messages)) for messages in batch["messages"]]
     examples = list(zip(batch["question"], batch["completion"], chats, strict=True))
@@ -170,14 +192,9 @@ def _encode_rows(
     for name, example in zip(batch["id"], _rendered(batch["id"], examples, renderer, learn), strict=True):
         ids, whole = example.ids, len(example.ids)
         too_long = whole > max_length
-        if too_long and truncation == "error":
-            raise UserError(
-                f"row '{name}' has {whole} tokens, more than data.max_length={max_length}: raise it, or set "
-                "data.truncation to drop or left."
-            )
         cut = whole - max_length if too_long else 0
         if too_long:
-            ids = [] if truncation == "drop" else ids[-max_length:]
+            ids = _TRUNCATIONS[truncation](name, ids, max_length)
         # From 1: a first token has nothing before it to be predicted from, and no method could count it.
         spans = [(max(1, start - cut), stop - cut) for start, stop in example.spans]
         counted = [bound for start, stop in spans if ids and stop > start for bound in (start, stop)]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ladder_cli.config.schema import DataConfig, RowFormat
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.config.validation import suggest
 from ladder_cli.errors import UserError
 
@@ -33,7 +34,7 @@ def format_of(data: DataConfig) -> RowFormat:
         UserError: if the format is left open and columns of both are named.
     """
     if data.format is not None:
-        return RowFormat(data.format)
+        return data.format
     if data.messages is None:
         return RowFormat.PAIRS
     named = [f"data.{name}" for name in ("prompt", "completion") if getattr(data, name) is not None]

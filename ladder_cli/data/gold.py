@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from ladder_cli.config.schema import GOLD_RULES
+from ladder_cli.config.choices import GoldReading
 
-# The rules; `evaluate/answers/verdict.py` says what each does, and docs/evaluation.md why.
-EXPRESSION, PHYSICAL, SEVERAL = GOLD_RULES
+# `evaluate/answers/verdict.py` says what each does, and docs/evaluation.md why.
+EXPRESSION, PHYSICAL, SEVERAL = GoldReading.EXPRESSION, GoldReading.PHYSICAL, GoldReading.SEVERAL
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,12 @@ class GoldRule:
     """A rule and what the row itself says about its gold answer.
 
     Attributes:
-        name: one of `config.GOLD_RULES`.
+        name: one of `choices.GoldReading`.
         unit: that the answer is in, and may or may not be written with; empty for none.
         tolerance: absolute difference that a numerical answer may have; None: none.
     """
 
-    name: str = EXPRESSION
+    name: GoldReading = EXPRESSION
     unit: str = ""
     tolerance: float | None = None
 

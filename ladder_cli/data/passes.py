@@ -1,20 +1,35 @@
-"""Passes over the training rows: each row once an epoch, whatever the batches and however many the processes.
+"""Passes over the rows of a training or validation set: each row once, whatever the batches and the processes.
 
-Where the last batches of an epoch do not come out even, accelerate would repeat rows of its beginning; here blanks take
-their place, of which no token counts. So several processes train on what one process trains on.
+Where the last batches of an epoch do not come out even, one process takes a smaller one. Several must all have one, so
+that blanks fill it up, of which no token counts: several processes train on what one process trains on.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
-from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from ladder_cli.data.encoding import IGNORED_LABEL
+from ladder_cli.data.batching import LengthGroupedSampler
+from ladder_cli.data.encoding import IGNORED_LABEL, Row
+from ladder_cli.trunk.base import BLANK, Batch
 
-BLANK = -1  # the number of a row that is none
+
+class Rows(Protocol):
+    """Rows of a set, by number."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Row: ...
 
 
 def steps_for(rows: int, effective_batch: int, epochs: float, max_steps: int | None) -> int:
@@ -39,57 +54,120 @@ def rows_after(steps: int, rows: int, effective_batch: int) -> int:
     return epochs * rows + min(rest * effective_batch, rows)
 
 
-def blank_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of one token, which does not count, with the columns of `row`."""
-    return {**{name: values[:1] for name, values in row.items()}, "labels": [IGNORED_LABEL]}
+class PassedRows(Dataset):
+    """Rows as they are passed: those of a set, and for `BLANK` one token that does not count."""
 
-
-class EvenSampler(Sampler[int]):
-    """The order of another sampler, filled up with blanks to whole batches for every process."""
-
-    def __init__(self, sampler: Any, rows_at_once: int) -> None:
-        """`rows_at_once`: in one batch of all processes together; 1 fills nothing up."""
-        self._sampler, self._rows_at_once = sampler, rows_at_once
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-        self._sampler.set_epoch(epoch)
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
 
     def __len__(self) -> int:
-        return len(self._sampler) + self._blanks
+        return len(self._rows)
 
-    def __iter__(self) -> Iterator[int]:
-        yield from self._sampler
-        yield from [BLANK] * self._blanks
-
-    @property
-    def _blanks(self) -> int:
-        return -len(self._sampler) % self._rows_at_once
+    def __getitem__(self, index: int) -> Row:
+        if index != BLANK:
+            return self._rows[index]
+        row = self._rows[0]
+        return {**{name: values[:1] for name, values in row.items()}, "labels": [IGNORED_LABEL]}
 
 
-class Passes(TrainerCallback):
-    """Tells the sampler which epoch begins, and counts epochs by rows.
+@dataclass(frozen=True)
+class Loading:
+    """How rows become tensors, and which of several processes this one is.
 
-    Transformers does both by batches: a short one counts as a whole one. And the epoch does not reach the sampler where
-    several processes continue a run.
+    Attributes:
+        collate: of rows to `input_ids`, `labels` and `attention_mask` or `position_ids`, each `[batch, tokens]`.
+        micro_batch: rows of a batch.
+        workers: data loader processes; 0 loads in this one.
+        pinned: in memory that a GPU reads directly.
     """
 
-    def __init__(self, rows: int, effective_batch: int) -> None:
-        """`effective_batch`: rows of an optimizer step over all processes."""
-        self._rows, self._effective_batch = rows, effective_batch
-        self.sampler: EvenSampler | None = None
+    collate: Callable[[Sequence[Any]], dict[str, Tensor]]
+    micro_batch: int
+    process: int = 0
+    processes: int = 1
+    workers: int = 0
+    pinned: bool = False
 
-    def rows_seen(self, state: TrainerState) -> int:
-        """Rows passed so far, each as often as it was passed."""
-        return rows_after(state.global_step, self._rows, self._effective_batch)
+    def batches(self, rows: Rows, plan: list[list[int]], workers: int = 0) -> Iterator[Batch]:
+        """The batches of these rows, on the host.
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Every epoch has an order of its own."""
-        assert self.sampler is not None  # the loader was made with it
-        self.sampler.set_epoch(state.global_step // steps_in_epoch(self._rows, self._effective_batch))
+        At its first batch the loader draws one number from torch's global generator; a run that is continued has to
+        draw it where the uninterrupted run did.
+        """
+        loader = DataLoader(
+            PassedRows(rows),
+            batch_sampler=plan,
+            collate_fn=self.collate,
+            num_workers=workers,
+            pin_memory=self.pinned,
+        )
+        for row_ids, tensors in zip(plan, loader, strict=True):
+            yield Batch(**tensors, row_ids=tuple(row_ids))
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The epoch that is logged."""
-        state.epoch = self.rows_seen(state) / self._rows
+
+class TrainingBatches:
+    """The micro-batches of one process, step by step, epoch after epoch."""
+
+    def __init__(self, rows: Rows, loading: Loading, accumulation: int, seed: int) -> None:
+        """`accumulation`: micro-batches of a step; `seed`: of the order of rows."""
+        self._rows, self._loading, self._accumulation = rows, loading, accumulation
+        self._order = LengthGroupedSampler(rows.lengths, loading.micro_batch, seed)
+        self.effective_batch = loading.micro_batch * loading.processes * accumulation
+        self.steps_in_epoch = steps_in_epoch(len(rows), self.effective_batch)
+
+    def rows_after(self, steps: int) -> int:
+        """Rows that all processes passed in so many steps, each as often as it was passed."""
+        return rows_after(steps, len(self._rows), self.effective_batch)
+
+    def epochs_after(self, steps: int) -> float:
+        """Passes over the rows in so many steps."""
+        return self.rows_after(steps) / len(self._rows)
+
+    def tokens(self, batches: Iterable[Batch]) -> int:
+        """Tokens of the rows in these batches, without padding and blanks."""
+        return sum(self._rows.lengths[row] for batch in batches for row in batch.row_ids if row != BLANK)
+
+    def begins_epoch(self, step: int) -> bool:
+        """Whether the step after `step` is the first of an epoch."""
+        return step % self.steps_in_epoch == 0
+
+    def steps(self, first: int = 0) -> Iterator[list[Batch]]:
+        """The micro-batches of each step from the one after `first` on."""
+        epoch, done = divmod(first, self.steps_in_epoch)
+        while True:
+            plan = self._plan(epoch)[done * self._accumulation :]
+            batches = self._loading.batches(self._rows, plan, self._loading.workers)
+            while step := list(islice(batches, self._accumulation)):
+                yield step
+            epoch, done = epoch + 1, 0
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        """Row numbers of this process's batches."""
+        loading = self._loading
+        self._order.set_epoch(epoch)
+        rows = list(self._order)
+        if loading.processes > 1:
+            rows += [BLANK] * (-len(rows) % (loading.micro_batch * loading.processes))
+        return _cut(rows, loading.micro_batch)[loading.process :: loading.processes]
+
+
+class ValidationBatches:
+    """The validation rows, each once over all processes."""
+
+    def __init__(self, rows: Rows, loading: Loading) -> None:
+        self._rows, self._loading = rows, loading
+        batches = _cut(list(range(len(rows))), loading.micro_batch)
+        own = batches[loading.process :: loading.processes]
+        # A sharded layer is gathered by all processes or by none (`trunk.sharded`), so that one that has no batch
+        # left runs another once more, which does not count.
+        idle = math.ceil(len(batches) / loading.processes) - len(own)
+        self._plan, self._own = [*own, *batches[:idle]], len(own)
+
+    def __iter__(self) -> Iterator[tuple[Batch, bool]]:
+        """Batches of this process, on the host, and whether each counts."""
+        batches = self._loading.batches(self._rows, self._plan)
+        return ((batch, number < self._own) for number, batch in enumerate(batches))
+
+
+def _cut(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[at : at + size] for at in range(0, len(rows), size)]

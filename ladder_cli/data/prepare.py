@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.config.schema import Learn, ModelConfig, RowFormat, TrainConfig
+from ladder_cli.config.choices import Learn, RowFormat
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.benchmarks import all_questions
 from ladder_cli.data.chat import PromptRenderer

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from ladder_cli.config.schema import DataConfig, RowFormat
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data import arithmetic_set, chats, classification, columns
 from ladder_cli.data.examples import Splits
 from ladder_cli.data.formats import format_of

@@ -4,16 +4,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ladder_cli.config.choices import BenchmarkKind
 from ladder_cli.config.schema import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.grading import grader_identity
-from ladder_cli.evaluate.modes import LABEL
 from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.targets import Target
-from ladder_cli.generate.decoding import Decoding, engine_identity
-from ladder_cli.generate.generation import Prompt
+from ladder_cli.generate.engine import Prompt
 from ladder_cli.run.directory import EVALUATION, RESULT, SAMPLES, SETTINGS, RunDir, read_json
 
 
@@ -28,20 +27,20 @@ def made_under(
     settings: dict[str, Any] = {
         "kind": benchmark.kind,
         "weights": target.identity,
-        "engine": engine_identity(),
+        "engine": target.engine.identity,
         "prompt": renderer.fingerprint,
         "instruction": renderer.instruction,
         "tokenizer": renderer.tokenizer_fingerprint,
         "repeat": repeat,
     }
-    if benchmark.kind == LABEL:
+    if benchmark.kind is BenchmarkKind.LABEL:
         return settings | {"labels": list(LABELS)}
-    return settings | {"seed": seed, **Decoding.of(decode, renderer, target.limits).record()}
+    return settings | {"seed": seed, **target.engine.settings(decode)}
 
 
 def graded_under(benchmark: BenchmarkConfig, grade_seconds: float) -> dict[str, Any]:
     """What verdicts are made under, for settings.json; a label task has no grader."""
-    if benchmark.kind == LABEL:
+    if benchmark.kind is BenchmarkKind.LABEL:
         return {}
     grader = {f"grader.{key}": value for key, value in grader_identity(grade_seconds).items()}
     return {"rule": benchmark.rule, **grader}
@@ -64,17 +63,16 @@ def refuse_other_problems(
         sample = samples.get(problem.id)
         if sample is None:
             continue
-        differs = [
-            word
-            for word, before, now in (
-                ("gold answer", sample["gold"], problem.gold),
-                ("question", sample.get("question_digest", problem.question_digest), problem.question_digest),
-                ("prompt", sample["prompt"], prompts[problem.id].text),
-                ("unit", sample.get("unit", problem.rule.unit), problem.rule.unit),
-                ("error", sample.get("error", problem.rule.tolerance), problem.rule.tolerance),
-            )
-            if before != now
+        compared: list[tuple[str, Any, Any]] = [
+            ("gold answer", sample.gold, problem.gold),
+            ("prompt", sample.prompt, prompts[problem.id].text),
         ]
+        # What older versions did not record is not compared.
+        if sample.question_digest is not None:
+            compared.insert(1, ("question", sample.question_digest, problem.question_digest))
+        if sample.unit is not None:
+            compared += [("unit", sample.unit, problem.rule.unit), ("error", sample.error, problem.rule.tolerance)]
+        differs = [word for word, before, now in compared if before != now]
         if differs:
             raise UserError(
                 f"{folder} holds samples of another version of {benchmark.name} (the {differs[0]} of '{problem.id}' "

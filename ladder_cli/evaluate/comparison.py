@@ -124,7 +124,7 @@ def _read_folder(folder: Path) -> dict[str, _Repeats]:
     """Benchmark -> repeats; the folder of graded completions has one file for all benchmarks."""
     by_benchmark: dict[str, _Repeats] = {}
     for sample in read_samples(folder / SAMPLES).values():
-        by_benchmark.setdefault(str(sample.get("benchmark") or "-"), [{}])[0][sample["id"]] = sample
+        by_benchmark.setdefault(sample.benchmark or "-", [{}])[0][sample.id] = sample
     for path in sorted(folder.glob(f"*/{SAMPLES}")):
         repeats = sorted(path.parent.glob(f"repeat-*/{SAMPLES}"), key=lambda each: int(each.parent.name[7:]))
         by_benchmark[path.parent.name] = [read_samples(each) for each in (path, *repeats)]
@@ -223,15 +223,15 @@ def _same_problem(benchmark: str, name: str, first: Side, second: Side) -> bool:
             samples += [repeat[name] for repeat in repeats]
             rendered.add(side.settings[benchmark][path].get("prompt"))
     again = "evaluate one side again."
-    if len({str(sample["gold"]) for sample in samples}) > 1:
+    if len({str(sample.gold) for sample in samples}) > 1:
         raise UserError(f"compare: the gold answers of {benchmark} differ ('{name}'): {again}")
     for key in ("unit", "error"):
-        if len({str(sample.get(key) or "") for sample in samples}) > 1:
+        if len({str(getattr(sample, key) or "") for sample in samples}) > 1:
             raise UserError(f"compare: the {key}s of the gold answers of {benchmark} differ ('{name}'): {again}")
-    digests = {sample.get("question_digest") for sample in samples}
+    digests = {sample.question_digest for sample in samples}
     if len(digests - {None}) > 1:
         raise UserError(f"compare: the questions of {benchmark} differ ('{name}'): {again}")
-    prompts = {sample.get("prompt") for sample in samples}
+    prompts = {sample.prompt for sample in samples}
     if digests != {None} and None not in digests:
         return True
     if None not in prompts and len(prompts) > 1 and len(rendered) == 1 and None not in rendered:
@@ -290,6 +290,6 @@ def _lengths(answers: Answers) -> dict[str, list[int]]:
     samples: Iterable[Sample] = (s for repeats in answers.values() for repeat in repeats for s in repeat)
     lengths: dict[str, list[int]] = {"correct": [], "incorrect": []}
     for sample in samples:
-        if sample.get("tokens") is not None:
-            lengths["correct" if sample["verdict"] == "correct" else "incorrect"].append(sample["tokens"])
+        if sample.tokens is not None:
+            lengths["correct" if sample.verdict == "correct" else "incorrect"].append(sample.tokens)
     return lengths

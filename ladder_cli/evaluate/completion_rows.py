@@ -5,7 +5,7 @@
     id              text or whole number; without one, the row's number. Rows with the same id are completions of one
                     problem, and have the same gold
     benchmark       whose rule the gold is read by; figures are given for each
-    rule            the rule itself (`config.GOLD_RULES`), where `benchmark` is one's own name or missing
+    rule            the rule itself (`choices.GoldReading`), where `benchmark` is one's own name or missing
     unit            that the answer may be written with
     error           absolute difference that a numerical answer may have
     finish_reason, stop_reason   why the completion ended, in the words of the tools that are listed below
@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ladder_cli.config.schema import GOLD_RULES
+from ladder_cli.config.choices import BenchmarkKind, GoldReading
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.data.gold import EXPRESSION, PHYSICAL, GoldRule
 from ladder_cli.data.gold_column import gold_column, row_names
 from ladder_cli.data.sources import Row, read_file
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate.samples import LENGTH, STOP
+from ladder_cli.generate.engine import LENGTH, STOP, Completion, Prompt
 from ladder_cli.run.directory import SETTINGS, read_json
 
 # How OpenAI, vLLM, SGLang, TGI, Anthropic, Mistral and Gemini say that a completion ended by itself, or was cut off:
@@ -48,7 +48,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True)
-class Completion:
+class CompletionRow:
     """One completion of one problem.
 
     Attributes:
@@ -78,8 +78,13 @@ class Completion:
         """What tells it from all others of the file."""
         return self.problem, self.number
 
+    def as_completion(self) -> Completion:
+        """As an engine hands it out; the prompt's id is that of the completion within the file."""
+        text = self.prompt if isinstance(self.prompt, str) else ""
+        return Completion(Prompt(f"{self.problem} #{self.number}", text), self.text, self.tokens, self.stop_reason)
 
-def read_completions(path: Path) -> tuple[list[Completion], int]:
+
+def read_completions(path: Path) -> tuple[list[CompletionRow], int]:
     """All completions of a file, in its order, checked before any is graded.
 
     Returns:
@@ -91,9 +96,9 @@ def read_completions(path: Path) -> tuple[list[Completion], int]:
     rows = read_file(path)
     names = row_names(rows, "id", str(path))
     rule_of_folder = _rule_of_folder(path)
-    found: list[Completion] = []
+    found: list[CompletionRow] = []
     wrong: list[tuple[int, str]] = []
-    first: dict[str, Completion] = {}
+    first: dict[str, CompletionRow] = {}
     count: dict[str, int] = {}
     for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1):
         where = f"{path}, row {number}"
@@ -112,7 +117,7 @@ def read_completions(path: Path) -> tuple[list[Completion], int]:
     return found, _repeated_rows(rows)
 
 
-def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: str | None) -> list[Completion]:
+def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: str | None) -> list[CompletionRow]:
     texts = _texts(row, where)
     benchmark, rule, gold = _gold(row, where, rule_of_folder)
     prompt, before = row.get("prompt"), _before(row)
@@ -124,12 +129,12 @@ def _completions(row: Row, name: str, number: int, where: str, rule_of_folder: s
             "row to each, with the same id."
         )
     return [
-        Completion(name, 0, benchmark, gold, rule, text, stop_reason, tokens, prompt, digest, before, number)
+        CompletionRow(name, 0, benchmark, gold, rule, text, stop_reason, tokens, prompt, digest, before, number)
         for text in texts
     ]
 
 
-def _numbered(completion: Completion, number: int) -> Completion:
+def _numbered(completion: CompletionRow, number: int) -> CompletionRow:
     return replace(completion, number=number)
 
 
@@ -150,8 +155,8 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
     """Benchmark, rule and gold."""
     gold = gold_column(row, "gold", where)
     name, rule_name = _optional_text(row, "benchmark", where), _optional_text(row, "rule", where)
-    if rule_name is not None and rule_name not in GOLD_RULES:
-        raise UserError(f"{where}: no rule '{rule_name}'. Choose from: {', '.join(GOLD_RULES)}.")
+    if rule_name is not None and rule_name not in list(GoldReading):
+        raise UserError(f"{where}: no rule '{rule_name}'. Choose from: {', '.join(GoldReading)}.")
     # A sample of one's own FILE.jsonl carries a name that no benchmark has; its folder says by which rule.
     rule_name = rule_name or (rule_of_folder if "verdict" in row else None)
     try:
@@ -162,7 +167,7 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
         benchmark = None
     if benchmark is None:
         rule_name = rule_name or EXPRESSION
-    elif benchmark.kind == "label":
+    elif benchmark.kind is BenchmarkKind.LABEL:
         raise UserError(f"{where}: '{benchmark.name}' is a label task, which has no completions to grade.")
     elif row.get("rule") not in (None, "", benchmark.rule) and "verdict" not in row:
         raise UserError(f"{where}: benchmark '{name}' has the rule '{benchmark.rule}', not '{rule_name}'.")
@@ -173,7 +178,7 @@ def _gold(row: Row, where: str, rule_of_folder: str | None) -> tuple[str | None,
     unit, tolerance = _optional_text(row, "unit", where), _tolerance(row, where)
     if rule_name == PHYSICAL and tolerance is not None:
         raise UserError(f"{where}: the rule '{PHYSICAL}' has a tolerance of its own: leave out 'error', or the rule.")
-    return name, GoldRule(rule_name, unit or "", tolerance), gold
+    return name, GoldRule(GoldReading(rule_name), unit or "", tolerance), gold
 
 
 def _tolerance(row: Row, where: str) -> float | None:
@@ -254,17 +259,17 @@ def _rule_of_folder(path: Path) -> str | None:
     """Of a file of samples, the rule that its folder's settings record."""
     settings = path.parent / SETTINGS
     rule = read_json(settings).get("rule") if settings.is_file() else None
-    return rule if rule in GOLD_RULES else None
+    return rule if rule in list(GoldReading) else None
 
 
-_SAME: dict[str, Callable[[Completion], Any]] = {
+_SAME: dict[str, Callable[[CompletionRow], Any]] = {
     "gold": lambda completion: completion.gold,
     "benchmark": lambda completion: completion.benchmark,
     "rule, unit or error": lambda completion: completion.rule,
 }
 
 
-def _same_problem(completion: Completion, earlier: Completion, where: str) -> None:
+def _same_problem(completion: CompletionRow, earlier: CompletionRow, where: str) -> None:
     for what, value in _SAME.items():
         if value(completion) != value(earlier):
             raise UserError(

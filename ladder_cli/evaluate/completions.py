@@ -1,6 +1,7 @@
 """Grading ready completions, without any model: for a newer grader, and for what other tools have generated."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,16 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
-from ladder_cli.config.schema import EvaluateConfig
+from ladder_cli.config.schema import DecodeConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.binding import refuse_model_results, refuse_run_directory
-from ladder_cli.evaluate.completion_rows import Completion, read_completions
+from ladder_cli.evaluate.completion_rows import CompletionRow, read_completions
 from ladder_cli.evaluate.grading import Grade, Grader, Task, grader_identity
 from ladder_cli.evaluate.pass_at_k import problem_lines, summarise_problems
 from ladder_cli.evaluate.regrade import (
     changes_between,
-    graded,
     grader_settings,
     other_grader_alone,
     recorded_grader,
@@ -25,16 +25,12 @@ from ladder_cli.evaluate.regrade import (
     write_note,
 )
 from ladder_cli.evaluate.report import table
-from ladder_cli.evaluate.samples import (
-    LENGTH,
-    Sample,
-    append_samples,
-    read_completion_samples,
-    same_settings,
-    write_samples,
-)
+from ladder_cli.evaluate.samples import Sample, append_samples, read_completion_samples, same_settings
+from ladder_cli.generate.engine import LENGTH
+from ladder_cli.generate.ready import ReadyCompletions
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.directory import OUTPUTS, RESULT, SAMPLES, SETTINGS, safe_name, write_json
+from ladder_cli.run.files import write_text
 
 # Of each problem: completions, right ones, pass@k. Written where a problem has several completions.
 PROBLEMS = "problems.jsonl"
@@ -66,16 +62,17 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     refuse_run_directory(folder)
     refuse_model_results(folder)
     seconds = config.decode.grade_seconds
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     with claimed(folder):
-        _settle(folder, hashlib.sha256(source.read_bytes()).hexdigest()[:16], seconds)
-        samples = _graded(folder, wanted, seconds)
+        _settle(folder, digest, seconds)
+        samples = _graded(folder, wanted, digest, config.decode, config.seed)
         _note_changes(folder, source, wanted, samples, console)
-        figures = _write_result(folder, source, _by_problem(asked, samples), seconds)
+        metrics = _write_result(folder, source, _by_problem(asked, samples), seconds)
     if repeated:
         console.print(f"{repeated} row(s) equal an earlier one in every column: each counts as a completion.")
     # How the completions were made is not known.
-    show(table({(source.name, benchmark): each for benchmark, each in figures.items()}, greedy=False), console)
-    _print_pass_at_k(figures, console)
+    show(table({(source.name, benchmark): each for benchmark, each in metrics.items()}, greedy=False), console)
+    _print_pass_at_k(metrics, console)
     console.print(f"graded completions: {folder / SAMPLES}", soft_wrap=True)
 
 
@@ -100,7 +97,9 @@ def _settle(folder: Path, digest: str, seconds: float) -> None:
     same_settings(folder / SETTINGS, now)
 
 
-def _graded(folder: Path, wanted: dict[_Key, Completion], seconds: float) -> dict[_Key, Sample]:
+def _graded(
+    folder: Path, wanted: dict[_Key, CompletionRow], digest: str, decode: DecodeConfig, seed: int
+) -> dict[_Key, Sample]:
     """The samples of all wanted completions, in their order; those on disk are kept and the missing ones graded.
 
     Raises:
@@ -113,15 +112,20 @@ def _graded(folder: Path, wanted: dict[_Key, Completion], seconds: float) -> dic
             f"{folder} holds {len(more)} graded completions that are not asked for now, and their figures would be "
             "overwritten: leave out limit=, or give another output_dir."
         )
+    rows = {row.as_completion().prompt.id: row for row in wanted.values()}
+    engine = ReadyCompletions({name: row.as_completion() for name, row in rows.items()}, digest)
+    prompts = [row.as_completion().prompt for row in wanted.values()]
+    finished = {name for name, row in rows.items() if row.key in samples}
+    completions = (each for batch in engine.complete(prompts, decode, seed, finished=finished) for each in batch)
     tasks = (
-        Task(key, each.gold, each.text, each.stop_reason == LENGTH, each.rule)
-        for key, each in wanted.items()
-        if key not in samples
+        Task(each.prompt.id, row.gold, each.text, each.stop_reason == LENGTH, row.rule)
+        for each in completions
+        for row in (rows[each.prompt.id],)
     )
     ready: list[Sample] = []
-    with Grader(seconds=seconds, second_opinion=True) as grader:
+    with Grader(seconds=decode.grade_seconds, second_opinion=True) as grader:
         for grade in grader.grade(tasks):
-            ready.append(_sample(wanted[grade.key], grade))
+            ready.append(_sample(rows[grade.key], grade))
             if len(ready) == _TOGETHER:
                 append_samples(folder / SAMPLES, ready)
                 ready = []
@@ -130,26 +134,29 @@ def _graded(folder: Path, wanted: dict[_Key, Completion], seconds: float) -> dic
     return {key: samples[key] for key in wanted}
 
 
-def _sample(completion: Completion, grade: Grade) -> Sample:
-    sample = {
-        "id": completion.problem,
-        "sample": completion.number,
-        "benchmark": completion.benchmark,
-        "rule": completion.rule.name,
-        "question_digest": completion.question_digest,
-        "prompt": completion.prompt,
-        "completion": completion.text,
-        "tokens": completion.tokens,
-        "stop_reason": completion.stop_reason,
-        "gold": completion.gold,
-        "unit": completion.rule.unit,
-        "error": completion.rule.tolerance,
-    }
-    return graded(sample, grade)
+def _sample(row: CompletionRow, grade: Grade) -> Sample:
+    return Sample(
+        id=row.problem,
+        number=row.number,
+        benchmark=row.benchmark,
+        rule=row.rule.name,
+        question_digest=row.question_digest,
+        prompt=row.prompt,
+        completion=row.text,
+        tokens=row.tokens,
+        stop_reason=row.stop_reason,
+        gold=row.gold,
+        unit=row.rule.unit,
+        error=row.rule.tolerance,
+        answer=grade.answer,
+        verdict=grade.verdict,
+        reading=grade.reading,
+        math_verify=grade.math_verify,
+    )
 
 
 def _note_changes(
-    folder: Path, source: Path, wanted: dict[_Key, Completion], samples: dict[_Key, Sample], console: Console
+    folder: Path, source: Path, wanted: dict[_Key, CompletionRow], samples: dict[_Key, Sample], console: Console
 ) -> None:
     """Say which verdicts are not what the folder, or else the rows themselves, had; nothing if neither had any."""
     if (folder / _EARLIER).is_file():
@@ -175,27 +182,28 @@ def _by_problem(asked: list[str], samples: dict[_Key, Sample]) -> list[list[Samp
 
 
 def _write_result(folder: Path, source: Path, problems: list[list[Sample]], seconds: float) -> dict[str, Any]:
-    """Write `result.json`, and where a problem has several completions `problems.jsonl`; the figures by benchmark."""
-    benchmarks = dict.fromkeys(str(samples[0]["benchmark"] or "-") for samples in problems)
-    figures = {
+    """Write `result.json`, and where a problem has several completions `problems.jsonl`; the metrics by benchmark."""
+    benchmarks = dict.fromkeys((samples[0].benchmark or "-") for samples in problems)
+    metrics = {
         benchmark: summarise_problems(
-            source.name, [samples for samples in problems if str(samples[0]["benchmark"] or "-") == benchmark]
+            source.name, [samples for samples in problems if (samples[0].benchmark or "-") == benchmark]
         )
         for benchmark in benchmarks
     }
     overall = summarise_problems(source.name, problems)
-    by_benchmark = {"benchmarks": figures} if len(figures) > 1 else {}
+    by_benchmark = {"benchmarks": metrics} if len(metrics) > 1 else {}
     write_json(
         folder / RESULT,
         {"completions": str(source), **overall, **by_benchmark, "grader": grader_identity(seconds)},
     )
     if any(len(samples) > 1 for samples in problems):
-        write_samples(folder / PROBLEMS, problem_lines(problems))
-    return figures
+        lines = (json.dumps(line) + "\n" for line in problem_lines(problems))
+        write_text(folder / PROBLEMS, "".join(lines))
+    return metrics
 
 
-def _print_pass_at_k(figures: dict[str, Any], console: Console) -> None:
-    for benchmark, each in figures.items():
+def _print_pass_at_k(metrics: dict[str, Any], console: Console) -> None:
+    for benchmark, each in metrics.items():
         if "pass_at_k" not in each:
             continue
         by_k = each["pass_at_k"]

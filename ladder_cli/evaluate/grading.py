@@ -125,13 +125,13 @@ class Grader:
                     worker.judged = result  # the second opinion follows
                     continue
                 del running[connection]  # type: ignore[arg-type]
-                if result is None and worker.judged is not None:
-                    yield _grade(task, worker.judged, CRASH)
-                    self._discard(worker)
-                elif result is None:
+                if result is None:
                     deaths[task.key] += 1
                     if deaths[task.key] < (_KILLS if worker.was_killed() else _DEATHS):
                         again.append(task)
+                    elif worker.judged is not None:
+                        # It was Math-Verify that the worker died of.
+                        yield _grade(task, worker.judged, CRASH)
                     else:
                         yield Grade(task.key, CRASH)
                     self._discard(worker)

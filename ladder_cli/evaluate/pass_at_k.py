@@ -41,7 +41,7 @@ def summarise_problems(name: str, problems: Sequence[Sequence[Sample]]) -> dict[
     figures = summarise({name: [[sample for samples in problems for sample in samples]]})
     if all(len(samples) == 1 for samples in problems):
         return figures
-    counts = [(len(samples), sum(sample["verdict"] == CORRECT for sample in samples)) for samples in problems]
+    counts = [(len(samples), sum(sample.verdict == CORRECT for sample in samples)) for samples in problems]
     fewest = min(completions for completions, _ in counts)
     by_k = {str(k): float(np.mean([pass_at_k(n, c, k) for n, c in counts])) for k in range(1, fewest + 1)}
     shares = np.array([[c / n for n, c in counts]])
@@ -61,7 +61,7 @@ def problem_lines(problems: Sequence[Sequence[Sample]]) -> list[dict[str, Any]]:
     """Of each problem: how many completions, how many of them right, and its pass@k for every k that they allow."""
     lines = []
     for samples in problems:
-        n, c = len(samples), sum(sample["verdict"] == CORRECT for sample in samples)
+        n, c = len(samples), sum(sample.verdict == CORRECT for sample in samples)
         by_k = {str(k): pass_at_k(n, c, k) for k in range(1, n + 1)}
-        lines.append({"id": samples[0]["id"], "completions": n, "correct": c, "pass_at_k": by_k})
+        lines.append({"id": samples[0].id, "completions": n, "correct": c, "pass_at_k": by_k})
     return lines

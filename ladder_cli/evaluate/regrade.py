@@ -6,7 +6,7 @@ The note is `regrade.json`: {"graders": {"before", "after"}, "differs": [...], "
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from rich.console import Console
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.grading import Grade, Grader, Task, grader_identity
-from ladder_cli.evaluate.samples import LENGTH, Sample, write_samples
+from ladder_cli.evaluate.samples import Sample, write_samples
+from ladder_cli.generate.engine import LENGTH
 from ladder_cli.run.directory import SAMPLES, SETTINGS, read_json, write_json
 
 NOTE = "regrade.json"
@@ -45,26 +46,32 @@ class Change:
 
 def verdict_of(sample: Sample) -> tuple[str, str | None]:
     """What a sample was given."""
-    return sample["verdict"], sample["answer"]
+    return sample.verdict, sample.answer
 
 
 def graded(sample: Sample, grade: Grade) -> Sample:
     """The sample with a new verdict, and everything else as it was."""
-    new = {"answer": grade.answer, "verdict": grade.verdict, "reading": grade.reading, "math_verify": grade.math_verify}
-    return sample | new
+    return replace(
+        sample,
+        answer=grade.answer,
+        verdict=grade.verdict,
+        reading=grade.reading,
+        math_verify=grade.math_verify,
+        lacking=tuple(name for name in sample.lacking if name not in ("reading", "math_verify")),
+    )
 
 
 def changes_between(before: Mapping[Any, tuple[str, str | None]], after: Mapping[Any, Sample]) -> list[Change]:
     """The samples that have another verdict than before. Another answer under the same verdict is no change."""
     changed = []
     for key, sample in after.items():
-        if key in before and before[key][0] != sample["verdict"]:
+        if key in before and before[key][0] != sample.verdict:
             changed.append(
                 Change(
-                    id=sample["id"],
-                    sample=sample.get("sample", 1),
-                    benchmark=sample.get("benchmark"),
-                    gold=sample["gold"],
+                    id=sample.id,
+                    sample=sample.key[1],
+                    benchmark=sample.benchmark,
+                    gold=sample.gold,
                     before=before[key],
                     after=verdict_of(sample),
                 )
@@ -131,12 +138,12 @@ def regrade_samples(samples: Iterable[Sample], problems: Iterable[Problem], seco
         UserError: if a sample was made for another gold answer.
     """
     known = {problem.id: problem for problem in problems}
-    kept = {sample["id"]: sample for sample in samples if sample["id"] in known}
+    kept = {sample.id: sample for sample in samples if sample.id in known}
     for name, sample in kept.items():
-        if sample["gold"] != known[name].gold:
+        if sample.gold != known[name].gold:
             raise UserError(f"the gold answer of '{name}' is another one than that of its sample.")
     tasks = (
-        Task(name, known[name].gold, sample["completion"], sample["stop_reason"] == LENGTH, known[name].rule)
+        Task(name, known[name].gold, sample.completion, sample.stop_reason == LENGTH, known[name].rule)
         for name, sample in kept.items()
     )
     with Grader(seconds=seconds, second_opinion=True) as grader:
@@ -183,6 +190,6 @@ def regrade_folder(
     changes = changes_between(before, after)
     then, now = recorded_grader(folder / SETTINGS), grader_identity(seconds)
     write_note(folder, changes, len(after), then, now, console)
-    write_samples(folder / SAMPLES, list(after.values()))
+    write_samples(folder / SAMPLES, after.values())
     write_json(folder / SETTINGS, dict(settings))
     return after

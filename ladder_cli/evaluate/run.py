@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ladder_cli.config.choices import BenchmarkKind
 from ladder_cli.config.ranks import is_main_process
 from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import show
@@ -12,15 +13,15 @@ from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_name
 from ladder_cli.data.classification import LABELS
 from ladder_cli.distributed import join
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate.answering import Sheet, answer
+from ladder_cli.evaluate.answering import EvalTask, answer
 from ladder_cli.evaluate.binding import refuse_other_runs, refuse_other_use, refuse_run_directory
 from ladder_cli.evaluate.grading import grader_identity
-from ladder_cli.evaluate.modes import LABEL, refuse_unread_by_labels
+from ladder_cli.evaluate.modes import refuse_unread_by_labels
 from ladder_cli.evaluate.report import table
 from ladder_cli.evaluate.results import Extent, write_result
 from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.summary import Answers, summarise, summarise_labels
-from ladder_cli.evaluate.targets import Experiment, Target, find_experiments
+from ladder_cli.evaluate.targets import Experiment, Target, find_experiments, in_turns
 from ladder_cli.run.directory import RESULT, SUMMARY, match_folders, repeat_folder
 from ladder_cli.trunk.loading import resolve_device
 
@@ -42,7 +43,7 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
         _check_folders(experiments)
         for line in _hints(config, experiments):
             console.print(line, soft_wrap=True)
-    for experiment in experiments:
+    for experiment in in_turns(experiments):
         answers: dict[str, Answers] = {name: {} for name in benchmarks}
         for target in experiment.targets:
             for name, benchmark in benchmarks.items():
@@ -51,7 +52,6 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
                 extent = Extent({target.name: target.identity}, config.repeats, problems[name])
                 written = _write(target.folder, benchmark, target.name, {target.name: given}, extent, config, console)
                 rows[target.name, name] = written
-            target.release()
         if len(experiment.targets) > 1:
             runs = {target.name: target.identity for target in experiment.targets}
             for name, benchmark in benchmarks.items():
@@ -62,7 +62,13 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
             if is_main_process():
                 console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
     if is_main_process():
-        show(table(rows, greedy=config.decode.temperature == 0), console)
+        show(table(_in_order(rows, experiments), greedy=config.decode.temperature == 0), console)
+
+
+def _in_order(rows: dict[tuple[str, str], Any], experiments: list[Experiment]) -> dict[tuple[str, str], Any]:
+    """The rows (of target or experiment, and benchmark) as the runs were found, however they took turns."""
+    names = [name for each in experiments for name in (*(target.name for target in each.targets), each.name)]
+    return {key: rows[key] for key in sorted(rows, key=lambda key: names.index(key[0]))}
 
 
 def _check_folders(experiments: list[Experiment]) -> None:
@@ -99,8 +105,8 @@ def _answers(
 ) -> list[list[Sample]]:
     """The samples of every repeat."""
     folder = target.folder / benchmark.name
-    sheets = [Sheet(benchmark, problems, repeat_folder(folder, repeat), repeat) for repeat in range(config.repeats)]
-    return [answer(target, sheet, config.decode, config.seed, console) for sheet in sheets]
+    tasks = [EvalTask(benchmark, problems, repeat_folder(folder, repeat), repeat) for repeat in range(config.repeats)]
+    return [answer(target, task, config.decode, config.seed, console) for task in tasks]
 
 
 def _write(
@@ -112,22 +118,22 @@ def _write(
     config: EvaluateConfig,
     console: Console,
 ) -> dict[str, Any]:
-    """Write a benchmark's figures, into `result.json` and `summary.json` unless larger ones stand there."""
+    """Write a benchmark's metrics, into `result.json` and `summary.json` unless larger ones stand there."""
     about: dict[str, Any] = {"evaluated": evaluated}
     if benchmark.path is not None:
         about["file"] = benchmark.path
-    if benchmark.kind == LABEL:
-        figures = summarise_labels(answers, positive=LABELS[1])
+    if benchmark.kind is BenchmarkKind.LABEL:
+        metrics = summarise_labels(answers, positive=LABELS[1])
     else:
-        figures = summarise(answers, greedy=config.decode.temperature == 0)
+        metrics = summarise(answers, greedy=config.decode.temperature == 0)
         about |= {"decode": vars(config.decode), "rule": benchmark.rule}
         about["grader"] = grader_identity(config.decode.grade_seconds)
     if is_main_process():
-        path = write_result(folder, benchmark.name, figures, about, extent)
+        path = write_result(folder, benchmark.name, metrics, about, extent)
         if path.name != RESULT:
             console.print(
                 f"{evaluated} on {benchmark.name}: {path.with_name(RESULT)} is over more than this and stays as it "
                 f"is; these figures are in {path.name}",
                 soft_wrap=True,
             )
-    return figures
+    return metrics

@@ -1,25 +1,118 @@
-"""`samples.jsonl`: one graded completion a line, written as it comes, read back to resume.
+"""`samples.jsonl`: one graded answer a line, written as it comes, read back to resume.
 
-{"id", "benchmark", "prompt", "completion", "tokens", "stop_reason", "gold", "unit", "error", "answer", "verdict"}
+{"id", "benchmark", "question_digest", "prompt", "completion", "tokens", "stop_reason", "gold", "unit", "error",
+"answer", "verdict", "reading", "math_verify"}
 
-Those of `ladder-eval completions=` also have "rule" and "sample", the number of the completion among those of its
-problem, from 1. A finished file is also what `completions=` reads, to grade it anew.
+Those of `ladder-eval completions=` also have "sample", the number of the completion among those of its problem, from
+1, and "rule"; those of a label task have "logits" in place of the last two. A finished file is also what
+`completions=` reads, to grade it anew.
 """
 
 import json
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import read_json, write_json
 from ladder_cli.run.files import write_text
 
-Sample = dict[str, Any]
-# Why a completion ended: at an end token or a stop string, or at the limit of new tokens.
-STOP, LENGTH = "stop", "length"
-# What a line must have; others may join it.
+# What a line must have.
 FIELDS = ("id", "prompt", "completion", "tokens", "stop_reason", "gold", "answer", "verdict")
+# What a line has where it is known, and else lacks.
+_WHERE_KNOWN = ("sample", "rule", "logits")
+# What an answer that was graded has beside those.
+_OF_GRADING = ("reading", "math_verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A graded answer.
+
+    Attributes:
+        id: of the problem.
+        number: of the completion among those of its problem, from 1.
+        benchmark: None for completions that name none.
+        rule: how the gold was read, where the benchmark does not say so.
+        question_digest: a hash of the question; None where it is not known.
+        prompt: as it was rendered.
+        completion: the text; of a label task the label.
+        tokens: generated, the end token included; None where that is not known.
+        stop_reason: `stop`, `length`, or None: not known, or nothing was generated.
+        gold, unit, error: the gold answer, the unit that an answer may be written with, and the absolute difference
+            that it may have. A unit of None: samples of an older version, which recorded neither of the two.
+        answer: what was read out of the completion; None where nothing was found.
+        verdict: `verdict.CORRECT` and others.
+        reading: how the answer was found, and how it was compared.
+        math_verify: what Math-Verify by itself says; None where it was not asked.
+        logits: of the label words.
+        others: what else the line holds that it was read from, which is kept.
+        lacking: names that the line it was read from lacks, and that are not written either.
+    """
+
+    id: str
+    number: int | None = None
+    benchmark: str | None = None
+    rule: str | None = None
+    question_digest: str | None = None
+    prompt: Any = None
+    completion: str
+    tokens: int | None
+    stop_reason: str | None
+    gold: str
+    unit: str | None = None
+    error: float | None = None
+    answer: str | None
+    verdict: str
+    reading: dict[str, Any] | None = None
+    math_verify: str | None = None
+    logits: dict[str, float] | None = None
+    others: dict[str, Any] = field(default_factory=dict)
+    lacking: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells it from all others of its file."""
+        return self.id, 1 if self.number is None else self.number
+
+    def to_json(self) -> dict[str, Any]:
+        """The line as JSON values."""
+        left_out = {*self.lacking, *(_OF_GRADING if self.logits is not None else ())}
+        values = {name: getattr(self, attribute) for name, attribute in _ATTRIBUTES.items()}
+        return {
+            name: value
+            for name, value in values.items()
+            if not (value is None and (name in left_out or name in _WHERE_KNOWN))
+        } | self.others
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """A line that `to_json` gave, in this version or an older one.
+
+        Raises:
+            ValueError: if it lacks what every sample has, or its number is none.
+        """
+        missing = [name for name in FIELDS if name not in values]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        if not isinstance(values.get("sample"), int | None):
+            raise ValueError(f"its sample is no number but {str(values['sample'])[:40]}")
+        known = {attribute: values[name] for name, attribute in _ATTRIBUTES.items() if name in values}
+        return cls(
+            **known,
+            others={name: value for name, value in values.items() if name not in _ATTRIBUTES},
+            lacking=tuple(name for name in _ATTRIBUTES if name not in values),
+        )
+
+
+# Name in the file -> attribute.
+_ATTRIBUTES = {
+    "sample" if each.name == "number" else each.name: each.name
+    for each in fields(Sample)
+    if each.name not in ("others", "lacking")
+}
 
 
 def read_samples(path: Path) -> dict[str, Sample]:
@@ -54,26 +147,28 @@ def read_completion_samples(path: Path) -> dict[tuple[str, int], Sample]:
             file.truncate(len(whole) + len(newline))
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         try:
-            sample = json.loads(line)
-            missing = [field for field in FIELDS if field not in sample]
-            if missing:
-                raise ValueError(f"it lacks {', '.join(missing)}")
-            samples[sample["id"], sample.get("sample", 1)] = sample
+            sample = Sample.from_json(json.loads(line))
+            samples[sample.key] = sample
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not a sample ({error}): delete the line or the file.") from error
     return samples
 
 
-def write_samples(path: Path, samples: list[Sample]) -> None:
+def as_lines(samples: Iterable[Sample]) -> str:
+    """The samples as a file holds them."""
+    return "".join(json.dumps(sample.to_json()) + "\n" for sample in samples)
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write a whole file, or leave the one that is there."""
-    write_text(path, "".join(json.dumps(sample) + "\n" for sample in samples))
+    write_text(path, as_lines(samples))
 
 
-def append_samples(path: Path, samples: list[Sample]) -> None:
+def append_samples(path: Path, samples: Sequence[Sample]) -> None:
     """Append whole lines and flush them to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        file.write("".join(json.dumps(sample) + "\n" for sample in samples).encode())
+        file.write(as_lines(samples).encode())
         file.flush()
         os.fsync(file.fileno())
 

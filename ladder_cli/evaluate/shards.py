@@ -3,12 +3,11 @@
 Process 0 appends to `samples.jsonl` itself, process n to `samples-n.jsonl` beside it.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ladder_cli.config.ranks import process_index
-from ladder_cli.evaluate.samples import Sample, append_samples, read_samples
+from ladder_cli.evaluate.samples import Sample, append_samples, as_lines, read_samples
 from ladder_cli.run.files import write_text
 
 
@@ -35,6 +34,6 @@ def write_in_order(path: Path, samples: dict[str, Sample], names: Sequence[str])
     """Write the file anew in the order of the benchmark, whoever finished what first; other problems come after."""
     wanted = [samples[name] for name in names]
     others = [sample for name, sample in samples.items() if name not in set(names)]
-    text = "".join(json.dumps(sample) + "\n" for sample in [*wanted, *others])
+    text = as_lines([*wanted, *others])
     if path.read_text() != text:
         write_text(path, text)

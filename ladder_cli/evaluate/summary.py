@@ -1,12 +1,13 @@
 """From graded samples to the figures of one benchmark: of one run, of several, or of one that is repeated."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ladder_cli.evaluate.answers.verdict import CORRECT, NO_ANSWER, TIMEOUT
-from ladder_cli.evaluate.samples import LENGTH, Sample
+from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.statistics import (
     Array,
     matthews_correlation,
@@ -15,6 +16,7 @@ from ladder_cli.evaluate.statistics import (
     wald_interval,
     wilson_interval,
 )
+from ladder_cli.generate.engine import LENGTH
 
 # What a standard deviation is over.
 RUNS, SEEDS, ORDERS = "runs", "sampling seeds", "batch orders"
@@ -38,13 +40,13 @@ def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
     scores = {name: float(np.mean(row)) for name, row in units.items()}
     matrix = np.array(list(units.values()))
     samples = [sample for repeats in answers.values() for repeat in repeats for sample in repeat]
-    correct = [sample for sample in samples if sample["verdict"] == CORRECT]
-    wrong = [sample for sample in samples if sample["verdict"] != CORRECT]
+    correct = [sample for sample in samples if sample.verdict == CORRECT]
+    wrong = [sample for sample in samples if sample.verdict != CORRECT]
     count, several = matrix.shape[1], len(scores) > 1
     over = RUNS if len(answers) > 1 else ORDERS if greedy else SEEDS
 
-    def rate(field: str, value: str) -> float:
-        return sum(sample[field] == value for sample in samples) / len(samples)
+    def share(wanted: Callable[[Sample], bool]) -> float:
+        return sum(map(wanted, samples)) / len(samples)
 
     return {
         "pass_at_1": float(matrix.mean()),
@@ -56,9 +58,9 @@ def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
         "n_problems": count,
         "ci95": list(score_interval(matrix) if several else wilson_interval(round(matrix.sum()), count)),
         "ci95_method": f"hierarchical bootstrap over {over} and problems" if several else "Wilson over problems",
-        "truncated_rate": rate("stop_reason", LENGTH),
-        "no_answer_rate": rate("verdict", NO_ANSWER),
-        "timeout_rate": rate("verdict", TIMEOUT),
+        "truncated_rate": share(lambda sample: sample.stop_reason == LENGTH),
+        "no_answer_rate": share(lambda sample: sample.verdict == NO_ANSWER),
+        "timeout_rate": share(lambda sample: sample.verdict == TIMEOUT),
         "mean_tokens_correct": _mean_tokens(correct),
         "mean_tokens_incorrect": _mean_tokens(wrong),
         "math_verify": _math_verify(samples),
@@ -67,10 +69,10 @@ def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
 
 def _math_verify(samples: list[Sample]) -> dict[str, Any] | None:
     """Pass@1 by Math-Verify alone, and the ids of samples on whose correctness it disagrees."""
-    if any(sample.get("math_verify") is None for sample in samples):
+    if any(sample.math_verify is None for sample in samples):
         return None
-    right = [sample["math_verify"] == CORRECT for sample in samples]
-    disagreed = [s["id"] for s, says in zip(samples, right, strict=True) if says != (s["verdict"] == CORRECT)]
+    right = [sample.math_verify == CORRECT for sample in samples]
+    disagreed = [s.id for s, says in zip(samples, right, strict=True) if says != (s.verdict == CORRECT)]
     return {"pass_at_1": sum(right) / len(right), "disagreements": len(disagreed), "disagreed": disagreed}
 
 
@@ -84,7 +86,7 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
     """
 
     def cell(sample: Sample) -> list[float]:
-        gold, given = sample["gold"] == positive, sample["answer"] == positive
+        gold, given = sample.gold == positive, sample.answer == positive
         return [gold and given, gold and not given, given and not gold, not (gold or given)]
 
     figures = summarise(answers)
@@ -92,7 +94,7 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
     by_run = matthews_correlation(cells.sum(1))
     tp, fn, fp, _ = cells.sum(1).T
     with_positive = 2 * tp + fp + fn > 0
-    golds = Counter(sample["gold"] for sample in next(iter(answers.values()))[0])
+    golds = Counter(sample.gold for sample in next(iter(answers.values()))[0])
     single = len(cells) == 1
     return {
         **figures,
@@ -113,7 +115,7 @@ def score_matrix(answers: Answers) -> Array:
 def _units(answers: Answers) -> dict[str, list[float]]:
     """What scores are taken over: runs (each the mean of its repeats), or the repeats of a single run."""
     right = {
-        name: [[float(sample["verdict"] == CORRECT) for sample in repeat] for repeat in repeats]
+        name: [[float(sample.verdict == CORRECT) for sample in repeat] for repeat in repeats]
         for name, repeats in answers.items()
     }
     (first, *others) = right.values()
@@ -123,5 +125,5 @@ def _units(answers: Answers) -> dict[str, list[float]]:
 
 
 def _mean_tokens(samples: list[Sample]) -> float | None:
-    counted = [sample["tokens"] for sample in samples if sample["tokens"] is not None]
+    counted = [sample.tokens for sample in samples if sample.tokens is not None]
     return sum(counted) / len(counted) if counted else None

@@ -1,38 +1,35 @@
 """What is evaluated: a backbone alone, or trained runs, of one experiment or of several."""
 
-import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.cli.main import parse
+from ladder_cli.config.choices import BenchmarkKind, Dtype
+from ladder_cli.config.compose import given_options, parse
 from ladder_cli.config.schema import DEFAULT_DATE, BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
-from ladder_cli.config.unread import given_options, refuse_unread_model
+from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.generate.decoding import ModelLimits, read_limits
-from ladder_cli.methods.method import load_adapter
-from ladder_cli.methods.proof import prove
-from ladder_cli.nn.adapter import WEIGHTS_FILE, read_config
+from ladder_cli.generate.backbones import Backbones, SharedBackbone
+from ladder_cli.generate.engine import Engine
+from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
+from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.run.directory import OUTPUTS, RunDir, match_folders, pattern_name, read_json, safe_name
-from ladder_cli.trunk.loading import load_backbone, load_tokenizer, resolve_device
-from ladder_cli.trunk.weights_identity import local_weights_identity
 
 
-@dataclass
+@dataclass(frozen=True)
 class Target:
     """One set of weights, and where its results go.
 
     Attributes:
         identity: of the weights; samples of other weights are never mixed in.
-        limits: of the backbone: its own end tokens and how many positions it has.
-        load: loads them, which is left until there is something to answer.
+        engine: answers with them; they are loaded when it is first asked.
+        turn: targets that share what is in memory have the same: a backbone, and the kind of adapter on it.
         asks_as_told: the instruction was given on the command line, so that it also stands under label tasks.
         run: its run directory; None for a backbone alone.
     """
@@ -41,26 +38,14 @@ class Target:
     renderer: PromptRenderer
     identity: str
     folder: Path
-    limits: ModelLimits
-    load: Callable[[], nn.Module]
+    engine: Engine
+    turn: tuple[int, bool]
     asks_as_told: bool = True
     run: Path | None = None
-    _model: nn.Module | None = None
-
-    @property
-    def model(self) -> nn.Module:
-        """The model, loaded when it is first asked for."""
-        if self._model is None:
-            self._model = self.load()
-        return self._model
-
-    def release(self) -> None:
-        """Let go of the model, so that the next one has the memory."""
-        self._model = None
 
     def renderer_for(self, benchmark: BenchmarkConfig) -> PromptRenderer:
         """Label tasks bring their own instruction with the question (conf/data: `instruction: ''`)."""
-        if benchmark.kind == "label" and not self.asks_as_told:
+        if benchmark.kind is BenchmarkKind.LABEL and not self.asks_as_told:
             return PromptRenderer(self.renderer.tokenizer, "", self.renderer.date)
         return self.renderer
 
@@ -82,8 +67,9 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     Raises:
         UserError: if a run is missing, unfinished, damaged, or was trained under another prompt.
     """
+    backbones = Backbones(config.hardware.device)
     if config.run is None:
-        target = _backbone_alone(config, overrides)
+        target = _backbone_alone(config, overrides, backbones)
         return [Experiment(target.name, target.folder, [target])]
     runs = find_runs(config.run)
     names = _names(runs)
@@ -93,7 +79,9 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     base = Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"eval-{pattern_name(config.run)}"
     experiments: list[Experiment] = []
     for key, members in groups.items():
-        targets = [_trained(config, overrides, run, names[run.path], several=len(runs) > 1) for run in members]
+        targets = [
+            _trained(config, overrides, backbones, run, names[run.path], several=len(runs) > 1) for run in members
+        ]
         alike = os.path.commonprefix([run.path.name for run in members])  # noqa: RUF071  (characters are meant)
         name = re.sub(r"[,_-]?(seed=?)?\d*$", "", alike) or members[0].path.name
         folder = base if len(groups) == 1 else base / f"{name},runs={len(members)}"
@@ -103,6 +91,16 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
             folder = base / f"{name},runs={len(members)}"
         experiments.append(Experiment(f"{name} ({len(members)} runs)", folder, targets))
     return experiments
+
+
+def in_turns(experiments: Iterable[Experiment]) -> list[Experiment]:
+    """The experiments in the order of least loading: those that share a backbone and a kind of adapter together."""
+    turns: dict[tuple[int, bool], list[Experiment]] = {}
+    for experiment in experiments:
+        turns.setdefault(experiment.targets[0].turn, []).append(experiment)
+    first = {backbone: number for number, (backbone, _) in reversed(list(enumerate(turns)))}
+    ordered = sorted(turns, key=lambda turn: first[turn[0]])
+    return [experiment for turn in ordered for experiment in turns[turn]]
 
 
 def find_runs(pattern: str) -> list[RunDir]:
@@ -128,44 +126,43 @@ def _names(runs: list[RunDir]) -> dict[Path, str]:
     return {run.path: name for run, name in zip(runs, names, strict=True)}
 
 
-def _backbone_alone(config: EvaluateConfig, overrides: list[str]) -> Target:
-    device = resolve_device(config.hardware.device)
+def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Backbones) -> Target:
+    backbone = backbones.of(config.model)
+    renderer = PromptRenderer(backbone.tokenizer, config.instruction)
     return Target(
         name=config.model.name,
-        renderer=PromptRenderer(load_tokenizer(config.model), config.instruction),
-        identity=f"{_weights(config.model)} {_precision(config.model, device.type)}",
+        renderer=renderer,
+        identity=f"{_weights(config.model, backbone)} {_precision(config.model, backbones.device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
-        limits=read_limits(config.model),
-        load=lambda: _proven(load_backbone(config.model, device)),
+        engine=ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, config.model.name),
+        turn=(id(backbone), False),
         asks_as_told=_given(overrides, "instruction"),
     )
 
 
-def _proven(backbone: PreTrainedModel) -> PreTrainedModel:
-    prove(backbone, untrained=False)
-    return backbone
-
-
-def _trained(config: EvaluateConfig, overrides: list[str], run: RunDir, name: str, several: bool) -> Target:
+def _trained(
+    config: EvaluateConfig, overrides: list[str], backbones: Backbones, run: RunDir, name: str, several: bool
+) -> Target:
     trained: TrainConfig = parse(run.read_config(), TrainConfig)
     model_config = _with_overrides(trained.model, config.model, overrides)
-    if not (run.adapter / WEIGHTS_FILE).is_file():
+    if not AdapterFolder.has_weights(run.adapter):
         raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
-    read_config(run.adapter)  # what is damaged shall be refused before anything is loaded or written
-    renderer = _trained_renderer(config, overrides, run, load_tokenizer(model_config))
-    _refuse_other_backbone(config, run, local_weights_identity(model_config.location, model_config.revision))
-    device = resolve_device(config.hardware.device)
+    # What is damaged shall be refused before anything is loaded or written.
+    adapter = AdapterFolder.open(run.adapter)
+    backbone = backbones.of(model_config)
+    renderer = _trained_renderer(config, overrides, run, backbone.tokenizer)
+    _refuse_other_backbone(config, run, backbone.identity)
     folder = run.evaluation
     if config.output_dir is not None:
         folder = Path(config.output_dir) / safe_name(name) if several else Path(config.output_dir)
-    weights = hashlib.sha256((run.adapter / WEIGHTS_FILE).read_bytes()).hexdigest()[:16]
+    weights = f"{adapter.digest[:16]} on {_weights(model_config, backbone)}"
     return Target(
         name=name,
         renderer=renderer,
-        identity=f"{weights} on {_weights(model_config)} {_precision(model_config, device.type)}",
+        identity=f"{weights} {_precision(model_config, backbones.device.type)}",
         folder=folder,
-        limits=read_limits(model_config),
-        load=lambda: load_adapter(run.adapter, load_backbone(model_config, device)),
+        engine=ENGINES[TRANSFORMERS](lambda: backbone.with_adapter(adapter), renderer, backbone.limits, name),
+        turn=(id(backbone), adapter.is_peft),
         run=run.path,
     )
 
@@ -202,10 +199,9 @@ def _trained_renderer(
     )
 
 
-def _weights(model: ModelConfig) -> str:
+def _weights(model: ModelConfig, backbone: SharedBackbone) -> str:
     """What is known of the backbone's weights: their identity, or of a model of the hub that is not here its place."""
-    known = local_weights_identity(model.location, model.revision)
-    return known if known is not None else f"{model.location} {model.revision}"
+    return backbone.identity if backbone.identity is not None else f"{model.location} {model.revision}"
 
 
 def _refuse_other_backbone(config: EvaluateConfig, run: RunDir, backbone: str | None) -> None:
@@ -237,7 +233,7 @@ def _refuse_other_backbone(config: EvaluateConfig, run: RunDir, backbone: str | 
 
 def _precision(model: ModelConfig, device: str) -> str:
     """What decides the backbone's arithmetic: `auto` is another type on a CPU than on a GPU."""
-    dtype = model.dtype if model.dtype != "auto" else f"auto on {device}"
+    dtype = model.dtype if model.dtype is not Dtype.AUTO else f"auto on {device}"
     return f"{model.quantization}, head {model.head_quantization}, {dtype}"
 
 

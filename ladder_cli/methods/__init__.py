@@ -1,0 +1,1 @@
+"""What can be attached to a trunk and trained: one file a method, and the dictionary of them all."""

@@ -3,10 +3,9 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModelForCausalLM
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -14,8 +13,75 @@ from transformers.pytorch_utils import Conv1D
 
 from ladder_cli.errors import UserError
 from ladder_cli.nn.loss import completion_cross_entropy
+from ladder_cli.nn.runtime import Runtime
+from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule
 from ladder_cli.trunk.compact import QuantizedHead
-from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
+from ladder_cli.trunk.parts import Anatomy, anatomy_of, keep_differentiable
+
+
+class LowRankModel(TrainableModule, PeftModelForCausalLM):
+    """A peft model that trains as a ladder does: same precision, same loss, adapters alone on disk.
+
+    Everything else is peft's. Adapter weights stay float32 and compute in the backbone's type, by autocast, in
+    training, evaluation and generation alike.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, config: LoraConfig, runtime: Runtime | None = None) -> None:
+        """Put untrained adapters into `backbone`.
+
+        Raises:
+            ValueError: from peft, if none of the layers that the config names is there.
+        """
+        anatomy = anatomy_of(backbone)
+        with _quiet_peft():
+            super().__init__(backbone, config)
+        self.runtime = runtime or Runtime()
+        self._anatomy: Anatomy = anatomy
+
+    @property
+    def request(self) -> None:
+        """None: gradients pass through the backbone."""
+        return None
+
+    def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
+        """What a loss reads; `taps` are none that it could use."""
+        with self._anatomy.autocast():
+            outputs = self._anatomy.decoder(**batch.inputs, use_cache=False)
+        return Hidden(outputs.last_hidden_state, self._readout)
+
+    def _readout(self, features: Tensor) -> Tensor:
+        """`[..., d]` to logits `[..., vocabulary]`."""
+        with self._anatomy.autocast():
+            return self._anatomy.head_logits(features)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Logits, or with `labels` the loss alone (`completion_cross_entropy`); the rest as of peft's `forward`."""
+        with self._anatomy.autocast():
+            if labels is None:
+                return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            for name in ("return_dict", "output_attentions", "output_hidden_states"):
+                kwargs.pop(name, None)
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs, "use_cache": False}
+            state = self._anatomy.decoder(**inputs).last_hidden_state
+            chunk = self.runtime.loss_chunk
+            loss = completion_cross_entropy(state, self._readout, labels, num_items_in_batch, chunk)
+            return CausalLMOutputWithPast(loss=loss)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """peft's, in the same precision."""
+        with self._anatomy.autocast():
+            return super().generate(*args, **kwargs)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Peft's. Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint."""
+        super().save_pretrained(*args, **{"save_embedding_layers": False, **kwargs})
 
 
 def attach(
@@ -24,28 +90,29 @@ def attach(
     alpha: int,
     dropout: float,
     gradient_checkpointing: bool,
-    loss_chunk: int,
     last_layers: int | None = None,
-) -> PeftModel:
+    runtime: Runtime | None = None,
+) -> LowRankModel:
     """Low-rank adapters on the linear layers of a frozen backbone (Dettmers et al., 2023).
 
     Args:
         backbone: frozen.
         rank, alpha, dropout: of the adapters.
         gradient_checkpointing: layers that gradients pass through are recomputed in the backward pass.
-        loss_chunk: counted tokens whose logits exist at the same time.
         last_layers: decoder layers that get adapters, counted from the last; the layers below see no gradient and
             keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
+        runtime: how it runs.
 
     Experts are no linear layers but stacked parameters: of gpt-oss the attention alone is adapted.
 
     Raises:
         UserError: where peft would adapt stacked experts (Mixtral, Qwen3-MoE).
     """
+    keep_differentiable(backbone)
     if last_layers is None:
-        prepare(backbone, gradient_checkpointing, loss_chunk)
-        return _with_adapters(backbone, _lora(backbone, rank, alpha, dropout, target_modules="all-linear"))
-    prepare(backbone, gradient_checkpointing=False, loss_chunk=loss_chunk)
+        if gradient_checkpointing:
+            _checkpoint(backbone)
+        return _with_adapters(backbone, _lora(backbone, rank, alpha, dropout, target_modules="all-linear"), runtime)
     layers = anatomy_of(backbone).layers
     learning = range(len(layers) - last_layers, len(layers))
     config = _lora(
@@ -57,7 +124,7 @@ def attach(
         layers_to_transform=list(learning),
         layers_pattern=_name_of(layers, backbone).rpartition(".")[2],
     )
-    model = _with_adapters(backbone, config)
+    model = _with_adapters(backbone, config, runtime)
     if gradient_checkpointing:
         _checkpoint(backbone)
         # Transformers lets gradients enter at the embeddings, for adapters in the lowest layers; here are none.
@@ -79,16 +146,13 @@ def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **wh
     )
 
 
-def _with_adapters(backbone: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    with quiet_peft():
-        model = get_peft_model(backbone, config)
+def _with_adapters(backbone: PreTrainedModel, config: LoraConfig, runtime: Runtime | None) -> LowRankModel:
+    model = LowRankModel(backbone, config, runtime)
     if getattr(model.peft_config["default"], "target_parameters", None):
         raise UserError(
             f"method=qlora is not supported for {backbone.config.model_type}: peft adapts its stacked experts by other "
             "means than low-rank matrices on linear layers, and such adapters are not read here. Use method=ladder."
         )
-    # Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint.
-    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return model
 
 
@@ -98,7 +162,7 @@ def _linear_names(layer: nn.Module) -> list[str]:
 
 
 @contextmanager
-def quiet_peft() -> Iterator[None]:
+def _quiet_peft() -> Iterator[None]:
     """Without what peft says of itself: a former name in Transformers, and ranks for experts that are not adapted."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -110,47 +174,9 @@ def _name_of(module: nn.Module, model: nn.Module) -> str:
     return next(name for name, candidate in model.named_modules() if candidate is module)
 
 
-def prepare(backbone: PreTrainedModel, gradient_checkpointing: bool, loss_chunk: int) -> None:
-    """Make a frozen backbone fit for gradients that pass through it, and its loss lean."""
-    keep_differentiable(backbone)
-    if gradient_checkpointing:
-        _checkpoint(backbone)
-    lean_loss(backbone, loss_chunk)
-
-
 def _checkpoint(backbone: PreTrainedModel) -> None:
     """Recompute layers in the backward pass; one that no gradient passes through is not run again."""
     if hasattr(backbone, "activation_checkpointing_enable"):
         backbone.activation_checkpointing_enable({"use_reentrant": False})
     else:  # its name before transformers 5.2x
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def lean_loss(model: PreTrainedModel, chunk: int) -> None:
-    """Let `model(labels=...)` compute the loss on counted tokens in chunks, in place of Transformers' full logits.
-
-    Adapter weights stay float32 and compute in the backbone's type, by autocast, in training and evaluation alike.
-    """
-    plain_forward = model.forward
-    anatomy = anatomy_of(model)
-
-    @wraps(plain_forward)  # `generate` and the trainer read the signature
-    def forward(
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        with anatomy.autocast():
-            if labels is None:
-                return plain_forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-            for name in ("return_dict", "output_attentions", "output_hidden_states"):
-                kwargs.pop(name, None)
-            features = anatomy.decoder(
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **kwargs
-            ).last_hidden_state
-            loss = completion_cross_entropy(features, anatomy.head_logits, labels, num_items_in_batch, chunk)
-            return CausalLMOutputWithPast(loss=loss)
-
-    model.forward = forward

@@ -12,9 +12,10 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from transformers import PreTrainedModel
 
 from ladder_cli.errors import UserError
-from ladder_cli.methods import lora as qlora
-from ladder_cli.nn import adapter
-from ladder_cli.nn.loss import DEFAULT_CHUNK
+from ladder_cli.methods.lora import LowRankModel
+from ladder_cli.nn.adapter import CONFIG_FILE, AdapterFolder
+from ladder_cli.nn.runtime import Runtime
+from ladder_cli.trunk.parts import keep_differentiable
 
 # Fields that are read, by their type.
 _READ: dict[str, type | tuple[type, ...]] = {
@@ -40,37 +41,83 @@ _IGNORED = (
 _LARGEST_RANK = 2**14
 
 
-def load(folder: str | Path, backbone: PreTrainedModel) -> PeftModel:
+def load(folder: str | Path | AdapterFolder, backbone: PreTrainedModel, runtime: Runtime | None = None) -> LowRankModel:
     """A LoRA adapter on its loaded backbone, in evaluation mode.
 
     Raises:
         UserError: if it is no plain LoRA, is damaged, or does not fit the backbone.
     """
-    config = _lora_config(adapter.read_config(folder), folder)
-    qlora.prepare(backbone, gradient_checkpointing=False, loss_chunk=DEFAULT_CHUNK)
-    try:
-        with qlora.quiet_peft():
-            model = PeftModel(backbone, config)
-    except ValueError as error:  # none of the layers it names is there
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"the adapter in {folder} does not fit this backbone: {reason}.") from error
-    load_weights(model, Path(folder))
-    return model.eval()
+    return LoRAHost(backbone, runtime).put_on(AdapterFolder.open(folder))
 
 
-def load_weights(model: PeftModel, folder: Path) -> None:
+class LoRAHost:
+    """A backbone on which LoRA adapters take turns, one at a time."""
+
+    def __init__(self, backbone: PreTrainedModel, runtime: Runtime | None = None) -> None:
+        """The backbone is changed from now on: how its 4-bit layers compute (`keep_differentiable`)."""
+        self._backbone, self._runtime = backbone, runtime
+        self._modules = _modules_of(backbone)
+        self._model: LowRankModel | None = None
+        self._config: dict[str, Any] = {}
+        keep_differentiable(backbone)
+
+    def put_on(self, folder: AdapterFolder) -> LowRankModel:
+        """The backbone with this adapter, in evaluation mode; a model that was handed out before is not to be used.
+
+        Where the adapter before is of the same shape, its weights are overwritten, all of them. Otherwise its layers
+        are taken out before the new ones go in.
+
+        Raises:
+            UserError: if it is no plain LoRA, is damaged, or does not fit the backbone; or if the backbone's layers
+                are not back at their places. Then the host is not to be used any more.
+        """
+        config = lora_config(folder)
+        # Before peft fills it in.
+        asked = config.to_dict()
+        if self._model is None or asked != self._config:
+            self._take_off(folder)
+            try:
+                self._model = LowRankModel(self._backbone, config, self._runtime)
+            except ValueError as error:  # none of the layers it names is there
+                reason = " ".join(str(error).split())[:160]
+                raise UserError(f"the adapter in {folder} does not fit this backbone: {reason}.") from error
+            self._config = asked
+        load_weights(self._model, folder)
+        return self._model.eval()
+
+    def _take_off(self, folder: AdapterFolder) -> None:
+        if self._model is None:
+            return
+        self._model.unload()
+        self._model = None
+        # Left by peft, which would warn of a second adapter.
+        vars(self._backbone).pop("peft_config", None)
+        if _modules_of(self._backbone) != self._modules:
+            raise UserError(f"the adapter in {folder} cannot follow another one on this backbone: evaluate it alone.")
+
+
+def _modules_of(model: PreTrainedModel) -> list[tuple[str, int]]:
+    return [(name, id(module)) for name, module in model.named_modules()]
+
+
+def load_weights(model: PeftModel, folder: str | Path | AdapterFolder) -> None:
     """Overwrite the low-rank matrices of `model`.
 
     Raises:
         UserError: if the file is missing or broken, or does not match the model's matrices exactly.
     """
-    stored = adapter.read_weights(folder)
-    adapter.check_fit(stored, get_peft_model_state_dict(model, save_embedding_layers=False), folder)
-    set_peft_model_state_dict(model, stored)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    folder = folder if isinstance(folder, AdapterFolder) else AdapterFolder.of_checkpoint(folder)
+    set_peft_model_state_dict(model, folder.tensors(own))
 
 
-def _lora_config(values: dict[str, Any], folder: str | Path) -> LoraConfig:
-    path = Path(folder) / adapter.CONFIG_FILE
+def lora_config(folder: AdapterFolder) -> LoraConfig:
+    """The shape of a plain LoRA.
+
+    Raises:
+        UserError: if the folder describes anything else.
+    """
+    values, path = folder.config(), folder.path / CONFIG_FILE
     if values.get("peft_type") != "LORA":
         raise UserError(f"{path} describes a '{str(values.get('peft_type'))[:40]}' adapter: only LORA can be loaded.")
     plain = LoraConfig().to_dict()

@@ -10,7 +10,7 @@ left out, just gives other numbers. So they are compared, before a run and befor
 3. Trained weights are finite, and a gradient reaches each of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from ladder_cli.config.choices import Combination, Init
 from ladder_cli.errors import UserError
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.trunk.parts import refused_by_name
@@ -36,15 +37,13 @@ def prove(model: Any, untrained: bool) -> None:
     generators, gradients and the training mode are left as they were.
 
     Args:
-        model: a ladder, a LoRA, or a backbone alone; a model on the meta device has no values and is let pass.
+        model: a ladder, a LoRA, or a backbone alone.
         untrained: it is at its start and will be trained. What the first proof says is asked only of shapes that start
             as the backbone: not of `combine=side`.
 
     Raises:
         UserError: if a proof fails; the line names the architecture and the proof.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return
     backbone = _backbone_of(model)
     with _undisturbed(model), refused_by_name(backbone, "it does not run"):
         _Probe(model, backbone).run(untrained)
@@ -155,9 +154,18 @@ class _Probe:
         raise UserError(f"{kind} is not supported: {finding}. docs/models.md lists what is.")
 
 
+# By the combination: whether an untrained ladder is the backbone, bit for bit, for these first weights.
+_STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
+    Combination.RESIDUAL: lambda init: True,
+    Combination.GATED: lambda init: True,
+    Combination.SIDE: lambda init: False,
+    Combination.REPLACE: lambda init: init is Init.CLONED,
+}
+
+
 def _starts_as_the_backbone(ladder: LadderModel) -> bool:
     combine, init = ladder.config.combine, ladder.config.init
-    return combine in ("residual", "gated") or (combine == "replace" and init == "cloned")
+    return _STARTS_AS_THE_BACKBONE[Combination(combine)](Init(init))
 
 
 def _backbone_of(model: Any) -> Any:

@@ -1,9 +1,11 @@
 """How the side network's last state and the backbone's become the hidden state that the head reads."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+
+from ladder_cli.config.choices import Combination
 
 
 class Combine(nn.Module):
@@ -17,6 +19,11 @@ class Combine(nn.Module):
 
     normed: ClassVar[bool]
     reads_final: ClassVar[bool]
+
+    @classmethod
+    def build(cls, width: int, side_width: int, final_norm: nn.Module | None) -> Self:
+        """For states of these widths; `final_norm` is the backbone's."""
+        return cls(width, side_width)
 
     def reset(self) -> None:
         """Go to the starting state."""
@@ -46,6 +53,11 @@ class SideCombine(Combine):
 
     normed = True
     reads_final = False
+
+    @classmethod
+    def build(cls, width: int, side_width: int, final_norm: nn.Module | None) -> Self:
+        """With a narrow norm like the backbone's last one."""
+        return cls(width, side_width, final_norm)
 
     def __init__(self, width: int, side_width: int, final_norm: nn.Module | None) -> None:
         super().__init__()
@@ -77,6 +89,11 @@ class ReplaceCombine(Combine):
     normed = False
     reads_final = False
 
+    @classmethod
+    def build(cls, width: int, side_width: int, final_norm: nn.Module | None) -> Self:
+        """Nothing of it depends on the widths."""
+        return cls()
+
     def forward(self, final: Tensor | None, state: Tensor) -> Tensor:
         """`[..., d]` (the first unused)."""
         return state
@@ -106,29 +123,22 @@ class GatedCombine(Combine):
         return share * final + (1 - share) * side.to(final.dtype)
 
 
-_COMBINES: dict[str, type[Combine]] = {
-    "residual": ResidualCombine, "side": SideCombine, "gated": GatedCombine, "replace": ReplaceCombine,
-}  # fmt: skip
+_COMBINES: dict[Combination, type[Combine]] = {
+    Combination.RESIDUAL: ResidualCombine,
+    Combination.SIDE: SideCombine,
+    Combination.GATED: GatedCombine,
+    Combination.REPLACE: ReplaceCombine,
+}
 
 
-def reads_final(name: str) -> bool:
-    """Whether the combination of that name needs the backbone's last state."""
-    return _COMBINES[name].reads_final
+def reads_final(kind: str) -> bool:
+    """Whether the combination of that kind needs the backbone's last state."""
+    return _COMBINES[Combination(kind)].reads_final
 
 
-def make_combine(name: str, width: int, side_width: int, final_norm: nn.Module | None) -> Combine:
-    """The combination of that name, in its starting state."""
-    module: Combine
-    if name == "residual":
-        module = ResidualCombine(width, side_width)
-    elif name == "side":
-        module = SideCombine(width, side_width, final_norm)
-    elif name == "replace":
-        module = ReplaceCombine()
-    elif name == "gated":
-        module = GatedCombine(width, side_width)
-    else:
-        raise ValueError(f"unknown combination {name!r}")
+def make_combine(kind: Combination, width: int, side_width: int, final_norm: nn.Module | None) -> Combine:
+    """The combination of that kind, in its starting state."""
+    module = _COMBINES[kind].build(width, side_width, final_norm)
     module.reset()
     return module
 

@@ -4,10 +4,11 @@ Layers count from 1 on both sides, as in the paper; backbone "layer 0" is the em
 start of the side network, so it never appears here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ladder_cli.config.choices import Pattern, parse_choice
 from ladder_cli.errors import UserError
 
 
@@ -71,38 +72,63 @@ def connect(
         delta: connected layers of `last`; None takes half of the side layers, at most L.
 
     Raises:
-        UserError: if the pattern cannot be laid over this backbone.
+        UserError: if there is no such pattern, or it cannot be laid over this backbone.
     """
     if not isinstance(pattern, str):
         pairs = tuple((int(i), int(j)) for i, j in pattern)
         return Connections(backbone_layers, layers or max((j for _, j in pairs), default=1), pairs)
-    if pattern == "branch":
-        side_layers = layers or max(1, backbone_layers // 3)
-        if side_layers >= backbone_layers:
-            raise UserError(
-                f"method.connections=branch leaves no backbone layer to branch off from: method.layers={side_layers} "
-                f"must be below the backbone's {backbone_layers}."
-            )
-        return Connections(backbone_layers, side_layers, ((backbone_layers - side_layers, 1),))
+    return _PATTERNS[parse_choice("method.connections", pattern, Pattern)](backbone_layers, layers, delta)
+
+
+def _branch(backbone_layers: int, layers: int | None, delta: int | None) -> Connections:
+    side_layers = layers or max(1, backbone_layers // 3)
+    if side_layers >= backbone_layers:
+        raise UserError(
+            f"method.connections=branch leaves no backbone layer to branch off from: method.layers={side_layers} "
+            f"must be below the backbone's {backbone_layers}."
+        )
+    return Connections(backbone_layers, side_layers, ((backbone_layers - side_layers, 1),))
+
+
+def _aligned(backbone_layers: int, layers: int | None, delta: int | None) -> Connections:
     side_layers = layers or backbone_layers
-    sources: Sequence[int]
-    if pattern == "aligned":
-        if side_layers != backbone_layers:
-            raise UserError(
-                f"method.connections=aligned needs as many side layers as the backbone has ({backbone_layers}), not "
-                f"method.layers={layers}: use connections=first or even for fewer."
-            )
-        sources = range(1, side_layers + 1)
-    elif pattern == "first":
-        sources = range(1, side_layers + 1)
-    elif pattern == "last":
-        connected = delta or min(max(side_layers // 2, 1), backbone_layers)
-        sources = range(backbone_layers - connected + 1, backbone_layers + 1)
-    elif pattern == "even":
-        sources = [max(1, round(j * backbone_layers / side_layers)) for j in range(1, side_layers + 1)]
-    else:
-        raise ValueError(f"unknown pattern {pattern!r}")
+    if side_layers != backbone_layers:
+        raise UserError(
+            f"method.connections=aligned needs as many side layers as the backbone has ({backbone_layers}), not "
+            f"method.layers={layers}: use connections=first or even for fewer."
+        )
+    return _in_order(backbone_layers, side_layers, range(1, side_layers + 1))
+
+
+def _first(backbone_layers: int, layers: int | None, delta: int | None) -> Connections:
+    side_layers = layers or backbone_layers
+    return _in_order(backbone_layers, side_layers, range(1, side_layers + 1))
+
+
+def _last(backbone_layers: int, layers: int | None, delta: int | None) -> Connections:
+    side_layers = layers or backbone_layers
+    connected = delta or min(max(side_layers // 2, 1), backbone_layers)
+    return _in_order(backbone_layers, side_layers, range(backbone_layers - connected + 1, backbone_layers + 1))
+
+
+def _even(backbone_layers: int, layers: int | None, delta: int | None) -> Connections:
+    side_layers = layers or backbone_layers
+    sources = [max(1, round(j * backbone_layers / side_layers)) for j in range(1, side_layers + 1)]
+    return _in_order(backbone_layers, side_layers, sources)
+
+
+def _in_order(backbone_layers: int, side_layers: int, sources: Sequence[int]) -> Connections:
+    """The first source feeds side layer 1, the next one side layer 2, and so on."""
     return Connections(backbone_layers, side_layers, tuple((i, j) for j, i in enumerate(sources, start=1)))
+
+
+_PATTERNS: dict[Pattern, Callable[[int, int | None, int | None], Connections]] = {
+    Pattern.ALIGNED: _aligned,
+    Pattern.FIRST: _first,
+    Pattern.LAST: _last,
+    Pattern.EVEN: _even,
+    Pattern.BRANCH: _branch,
+}
 
 
 def copied_layers(connections: Connections) -> list[int]:

@@ -4,8 +4,12 @@ The names are those of the methods that came before: `sum` is the paper's (secti
 Side-Tuning's (Sung et al., 2022), `vector` is Quantized Side Tuning's (Zhang et al., 2024).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from ladder_cli.config.choices import Gate
 
 
 class SumGate(nn.Module):
@@ -64,16 +68,15 @@ class VectorGate(nn.Module):
         return beta * state + (1 - beta) * tap
 
 
-def make_gate(name: str, width: int) -> nn.Module:
-    """The gate of that name for states of `width` channels."""
-    if name == "sum":
-        return SumGate()
-    if name == "tap":
-        return TapGate()
-    if name == "fixed":
-        return FixedGate()
-    if name == "learned":
-        return LearnedGate()
-    if name == "vector":
-        return VectorGate(width)
-    raise ValueError(f"unknown gate {name!r}")
+_GATES: dict[Gate, Callable[[int], nn.Module]] = {
+    Gate.SUM: lambda width: SumGate(),
+    Gate.TAP: lambda width: TapGate(),
+    Gate.FIXED: lambda width: FixedGate(),
+    Gate.LEARNED: lambda width: LearnedGate(),
+    Gate.VECTOR: VectorGate,
+}
+
+
+def make_gate(kind: Gate, width: int) -> nn.Module:
+    """The gate of that kind for states of `width` channels."""
+    return _GATES[kind](width)

@@ -16,9 +16,8 @@ from transformers import PreTrainedModel
 from ladder_cli.errors import UserError
 from ladder_cli.nn.layer_weights import is_packed, matrices, weight_of
 from ladder_cli.nn.loss import completion_cross_entropy
+from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.parts import Anatomy, keep_differentiable
-
-Batch = dict[str, Tensor]
 
 
 @dataclass
@@ -51,7 +50,7 @@ def by_fisher(backbone: PreTrainedModel, anatomy: Anatomy, batches: Iterable[Bat
     matrix, so that quantised backbones work too.
 
     Args:
-        batches: `input_ids`, `attention_mask` and `labels`, each `[1, tokens]`: one example.
+        batches: one example each, `[1, tokens]`, with its labels.
 
     Raises:
         UserError: if the sample is empty, or a 4-bit backbone has already run on the CPU.
@@ -75,10 +74,10 @@ def by_fisher(backbone: PreTrainedModel, anatomy: Anatomy, batches: Iterable[Bat
     try:
         with torch.enable_grad(), _differentiable(backbone), anatomy.autocast():
             for batch in batches:
-                inputs = {name: value.to(anatomy.device) for name, value in batch.items() if name != "labels"}
-                hidden = anatomy.decoder(**inputs, use_cache=False).last_hidden_state
-                labels = batch["labels"].to(anatomy.device)
-                completion_cross_entropy(hidden, anatomy.head_logits, labels, num_items=1).backward()
+                example = batch.to(anatomy.device)
+                assert example.labels is not None
+                hidden = anatomy.decoder(**example.inputs, use_cache=False).last_hidden_state
+                completion_cross_entropy(hidden, anatomy.head_logits, example.labels, num_items=1).backward()
                 examples += 1
     finally:
         for handle in handles:

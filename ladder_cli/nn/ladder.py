@@ -1,8 +1,10 @@
 """A frozen backbone and its side network as one Transformers model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +21,20 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from ladder_cli.nn import adapter
 from ladder_cli.nn.cloning import initialise_cloned
 from ladder_cli.nn.connections import Connections
-from ladder_cli.nn.importance import Batch, by_fisher, by_magnitude
+from ladder_cli.nn.importance import by_fisher, by_magnitude
 from ladder_cli.nn.ladder_config import LadderConfig, plain_config, read_ladder_config
-from ladder_cli.nn.loss import DEFAULT_CHUNK, completion_cross_entropy
-from ladder_cli.nn.memory_parts import BACKBONE, memory_part
+from ladder_cli.nn.loss import completion_cross_entropy
 from ladder_cli.nn.named_sides import NamedSides
 from ladder_cli.nn.pruning import initialise_pruned
-from ladder_cli.nn.side_network import SideNetwork
-from ladder_cli.trunk.live_taps import LiveTaps
+from ladder_cli.nn.runtime import Runtime
+from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule, Trunk
+from ladder_cli.trunk.live import trunk_over
 from ladder_cli.trunk.loading import identity
-from ladder_cli.trunk.parts import anatomy_of, keep_differentiable, refused_by_name
+from ladder_cli.trunk.parts import Anatomy, keep_differentiable, refused_by_name
 
 
 # Transformers' own peft methods have these names too; ours take their place.
-class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A causal language model whose only trained part is the side network.
 
     Works with `Trainer`, with `generate` (cached, batched, left-padded, sampling, beams), and saves the adapter
@@ -51,17 +53,22 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, config: LadderConfig, backbone: PreTrainedModel) -> None:
-        """Put an untrained side network beside `backbone`, which is frozen from now on."""
+    def __init__(self, config: LadderConfig, backbone: PreTrainedModel | Trunk, runtime: Runtime | None = None) -> None:
+        """Put an untrained side network beside `backbone`, which is frozen from now on.
+
+        Args:
+            config: the ladder's shape.
+            backbone: a loaded model, or the trunk that is over it already.
+            runtime: how it runs; holds for side networks that are added later as well.
+        """
         super().__init__(config)
-        self.backbone = backbone.requires_grad_(False)
-        self.loss_chunk = DEFAULT_CHUNK
-        self._anatomy = anatomy_of(backbone)
+        self.trunk = trunk_over(backbone)
+        self.backbone = self.trunk.whole()
+        self._anatomy = self.trunk.parts
         if self._anatomy.project_out is not None:
             keep_differentiable(self._anatomy.project_out)
-        self._bare_taps = LiveTaps(self._anatomy, ())
-        self._start_sides(config)
-        self.generation_config = GenerationConfig.from_dict(backbone.generation_config.to_dict())
+        self._start_sides(config, runtime or Runtime())
+        self.generation_config = GenerationConfig.from_dict(self.backbone.generation_config.to_dict())
         self.post_init()
 
     @property
@@ -70,68 +77,94 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         return _Headless(self)
 
     @classmethod
-    def on(
+    def shaped(
         cls,
-        backbone: PreTrainedModel,
+        backbone: PreTrainedModel | Trunk,
         connections: Connections,
         reduction: int = 16,
         name: str = "",
-        sample: Iterable[Batch] = (),
+        runtime: Runtime | None = None,
         **shape: Any,
     ) -> "LadderModel":
-        """An untrained ladder on a loaded backbone.
+        """A ladder whose side network has random weights alone: no weight of the backbone is read.
 
-        Args:
-            backbone: any decoder-only model that `anatomy_of` knows.
-            connections: from `connections.connect(...)`.
-            reduction: r.
-            name: where the backbone can be found again; by default the place it was loaded from.
-            sample: batches of training data (`input_ids`, `attention_mask`, `labels`), for `init="pruned_fisher"`.
-            shape: further fields of `LadderConfig`: gate, combine, init, ...
-
-        Raises:
-            UserError: if the shape does not fit the backbone.
+        Args and errors are those of `on`.
         """
-        anatomy_of(backbone)  # what cannot be tapped says so before its config is asked for anything
-        with refused_by_name(backbone, "no side layer can be built of its own"):
+        trunk = trunk_over(backbone)
+        model = trunk.whole()
+        with refused_by_name(model, "no side layer can be built of its own"):
             config = LadderConfig(
-                backbone=plain_config(backbone.config),
-                backbone_name=name or backbone.config._name_or_path,
+                backbone=plain_config(model.config),
+                backbone_name=name or trunk.name,
                 pairs=[list(pair) for pair in connections.pairs],
                 side_layers=connections.side_layers,
                 reduction=reduction,
                 **shape,
             )
-            model = cls(config, backbone)
-        if model._anatomy.device.type == "meta":
-            return model  # shapes without values
-        if config.init == "cloned":
+            return cls(config, trunk, runtime)
+
+    @classmethod
+    def on(
+        cls,
+        backbone: PreTrainedModel | Trunk,
+        connections: Connections,
+        reduction: int = 16,
+        name: str = "",
+        sample: Iterable[Batch] = (),
+        runtime: Runtime | None = None,
+        **shape: Any,
+    ) -> "LadderModel":
+        """An untrained ladder on a loaded backbone, with the first weights that its config names.
+
+        Args:
+            backbone: any decoder-only model that `anatomy_of` knows, or the trunk over it.
+            connections: from `connections.connect(...)`.
+            reduction: r.
+            name: where the backbone can be found again; by default the place it was loaded from.
+            sample: batches of training data, one row each, for `init="pruned_fisher"`.
+            runtime: how it runs.
+            shape: further fields of `LadderConfig`: gate, combine, init, ...
+
+        Raises:
+            UserError: if the shape does not fit the backbone.
+        """
+        model = cls.shaped(backbone, connections, reduction, name, runtime, **shape)
+        init = model.config.init
+        if init == "cloned":
             initialise_cloned(model.side, model._anatomy)
-        elif config.init != "uniform":
-            fisher = config.init == "pruned_fisher"
-            importance = by_fisher(backbone, model._anatomy, sample) if fisher else by_magnitude(model._anatomy)
+        elif init != "uniform":
+            fisher = init == "pruned_fisher"
+            importance = by_fisher(model.backbone, model._anatomy, sample) if fisher else by_magnitude(model._anatomy)
             initialise_pruned(model.side, model._anatomy, importance)
         return model
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, folder: str | Path, backbone: PreTrainedModel | None = None, **load_options: Any
+        cls,
+        folder: str | Path | adapter.AdapterFolder,
+        backbone: PreTrainedModel | Trunk | None = None,
+        runtime: Runtime | None = None,
+        **load_options: Any,
     ) -> "LadderModel":
         """Load an adapter that `save_pretrained` wrote, onto `backbone` or onto the one it names.
 
         Args:
             folder: holds `adapter_config.json` and `adapter_model.safetensors`.
-            backbone: an already loaded backbone; None loads the recorded one through `AutoModelForCausalLM`.
+            backbone: an already loaded backbone or the trunk over it; None loads the recorded one through
+                `AutoModelForCausalLM`.
+            runtime: how it runs.
             load_options: passed on to that load (quantization_config, dtype, device_map, ...).
 
         Raises:
             UserError: if the folder holds no ladder, or one that was trained on another backbone.
         """
+        folder = adapter.AdapterFolder.open(folder)
         config = read_ladder_config(folder)
         if backbone is None:
             backbone = adapter.load_recorded_backbone(config.backbone_name, config.backbone_revision, load_options)
-        adapter.check_backbone(folder, identity(config.backbone_config()), identity(backbone.config))
-        model = cls(config, backbone)
+        trunk = trunk_over(backbone)
+        adapter.check_backbone(folder, identity(config.backbone_config()), identity(trunk.whole().config))
+        model = cls(config, trunk, runtime)
         model.load_adapter_weights(folder)
         return model.eval()
 
@@ -152,8 +185,7 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
 
     def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
         """What Transformers' `activation_checkpointing_enable` means here: side layers are recomputed."""
-        for side in self.sides.values():
-            cast(SideNetwork, side).recompute = enable
+        self.runtime = replace(self.runtime, recompute=enable)
 
     def enable_input_require_grads(self) -> None:
         """Nothing to do: gradients never reach the embeddings."""
@@ -161,7 +193,7 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
     @property
     def is_activation_checkpointing(self) -> bool:
         """Whether side layers are recomputed in the backward pass."""
-        return self.side.recompute
+        return self.runtime.recompute
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The backbone's."""
@@ -200,59 +232,96 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
         """
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds, **kwargs}
-        hidden = self._hidden(position_ids=position_ids, past_key_values=past_key_values, **inputs)
+        given = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        state = self._state(input_ids, position_ids, past_key_values, **given, **kwargs)
         if labels is not None:
-            loss = completion_cross_entropy(hidden, self._logits, labels, num_items_in_batch, self.loss_chunk)
+            chunk = self.runtime.loss_chunk
+            loss = completion_cross_entropy(state, self._readout(), labels, num_items_in_batch, chunk)
             return CausalLMOutputWithPast(loss=loss, past_key_values=past_key_values)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self._logits(hidden[:, kept])
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+        return CausalLMOutputWithPast(logits=self._readout()(state[:, kept]), past_key_values=past_key_values)
 
-    def features(self, **inputs: Any) -> Tensor:
+    def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
+        """What a loss reads, for a batch of rows without a cache.
+
+        The backbone's own state is handed out where the pass went to its end: whoever does not read it should let go
+        of it, and of the taps, before the loss takes its memory.
+
+        Args:
+            batch: rows.
+            taps: at least those of `request`; None runs the trunk.
+        """
+        positions = self._positions(batch.input_ids, batch.position_ids, None)
+        masks = self._masks(batch.input_ids, batch.attention_mask, None, positions)
+        if taps is None:
+            taps = self.trunk.taps(self.request, batch)
+        return Hidden(self._joined(taps, masks, positions, use_cache=False), self._readout(), self._reference(taps))
+
+    def features(self, input_ids: Tensor | None = None, **inputs: Any) -> Tensor:
         """What the head reads, `[batch, tokens, d]`, for the inputs of `forward` (without labels)."""
-        return self._features(self._hidden(**inputs))
+        return self._anatomy.features(self._state(input_ids, **inputs), self._normed)
 
-    def _features(self, hidden: Tensor) -> Tensor:
-        return self._anatomy.features(hidden, normed=bool(self.side.combine.normed) and not self._disabled)
+    @property
+    def _normed(self) -> bool:
+        """Whether the state before the head has had a final norm already."""
+        return bool(self.side.combine.normed) and not self._disabled
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return self._anatomy.head_logits(self._features(hidden))
+    def _readout(self) -> Callable[[Tensor], Tensor]:
+        return partial(_logits, self._anatomy, self._normed)
 
-    def _hidden(
+    @torch.no_grad()
+    def _reference(self, taps: Taps) -> Tensor | None:
+        """The bare backbone's state for the same readout."""
+        final, norm = taps.final, self._anatomy.final_norm
+        return norm(final) if final is not None and norm is not None and self._normed else final
+
+    def _state(
         self,
         input_ids: Tensor | None = None,
-        attention_mask: Any = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
+        attention_mask: Any = None,
         inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
+        **more: Any,
     ) -> Tensor:
-        """The hidden state after backbone and side network, `[batch, tokens, d]`."""
+        """The hidden state after backbone and side network, `[batch, tokens, d]`, for the inputs of `forward`."""
         tokens = input_ids if input_ids is not None else inputs_embeds
         if tokens is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give either input_ids or inputs_embeds")
-        kwargs["past_key_values"], kwargs["use_cache"] = past_key_values, past_key_values is not None
-        # The backbone is given the positions that the caller gave: OPT works them out of the mask.
-        inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
-        if self._disabled:
-            with torch.no_grad():
-                bare = self._bare_taps.taps(attention_mask=attention_mask, **inputs, **kwargs).final
-            assert bare is not None
-            return bare
-        if position_ids is None:
-            seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = (torch.arange(tokens.shape[1], device=tokens.device) + seen).unsqueeze(0)
+        positions = self._positions(tokens, position_ids, past_key_values)
         # Before the backbone runs: it advances the cache that masks are measured against.
-        masks = self._masks(tokens, attention_mask, past_key_values, position_ids)
-        with memory_part(BACKBONE):
-            taps = self.tap_source.taps(attention_mask=attention_mask, **inputs, **kwargs)
-        return self.side(taps, masks, position_ids, **kwargs)
+        masks = self._masks(tokens, attention_mask, past_key_values, positions)
+        ready = isinstance(attention_mask, dict)
+        # The backbone is given the positions that the caller gave: OPT works them out of the mask.
+        batch = Batch(tokens, None, None if ready else attention_mask, position_ids)
+        unsaid: dict[str, Any] = {"attention_mask": attention_mask} if ready else {}  # what no batch can say
+        if inputs_embeds is not None:
+            unsaid |= {"input_ids": None, "inputs_embeds": inputs_embeds}
+        taps = self.trunk.taps(self.request, batch, past_key_values, **unsaid, **more)
+        more["use_cache"] = past_key_values is not None
+        return self._joined(taps, masks, positions, past_key_values=past_key_values, **more)
+
+    def _joined(self, taps: Taps, masks: dict[str, Tensor | None], position_ids: Tensor, **more: Any) -> Tensor:
+        """The state of backbone and side network together; the backbone's alone where adapters are disabled."""
+        if not self._disabled:
+            return self.side(taps, masks, position_ids, **more)
+        assert taps.final is not None
+        return taps.final
+
+    @staticmethod
+    def _positions(tokens: Tensor, position_ids: Tensor | None, cache: Cache | None) -> Tensor:
+        """`[batch or 1, tokens]`: those given, or counted from the cache's length."""
+        if position_ids is not None:
+            return position_ids
+        seen = cache.get_seq_length() if cache is not None else 0
+        return (torch.arange(tokens.shape[1], device=tokens.device) + seen).unsqueeze(0)
 
     def _masks(
         self, tokens: Tensor, attention_mask: Any, cache: Cache | None, position_ids: Tensor
     ) -> dict[str, Tensor | None]:
         """Attention masks of the side layers by layer type, the same as the backbone makes for its own."""
+        if self._disabled:
+            return {}
         if isinstance(attention_mask, dict):
             return attention_mask
         masks = create_masks_for_generate(
@@ -263,6 +332,11 @@ class LadderModel(NamedSides, PreTrainedModel, GenerationMixin):  # type: ignore
             position_ids=position_ids,
         )
         return masks if isinstance(masks, dict) else dict.fromkeys(set(self.config.layer_types), masks)
+
+
+def _logits(anatomy: Anatomy, normed: bool, state: Tensor) -> Tensor:
+    """`[..., d]` to logits `[..., vocabulary]`."""
+    return anatomy.head_logits(anatomy.features(state, normed))
 
 
 class _Headless(nn.Module):

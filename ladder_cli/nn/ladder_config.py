@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from ladder_cli.config.choices import Block, Combination, Gate, Init, Projection, SideAttention, TapNorm, parse_choice
 from ladder_cli.config.methods import LADDER_CHOICES
-from ladder_cli.config.validation import one_of
 from ladder_cli.errors import UserError
 from ladder_cli.nn import adapter
 from ladder_cli.nn.connections import Connections, copied_layers
@@ -53,20 +53,20 @@ class LadderConfig(PreTrainedConfig):
     pairs: list | None = None
     side_layers: int = 0
     reduction: int = 16
-    gate: str = "sum"
-    combine: str = "residual"
-    projection: str = "full"
+    gate: str = Gate.SUM
+    combine: str = Combination.RESIDUAL
+    projection: str = Projection.FULL
     projection_rank: int = 16
-    tap_norm: str = "none"
-    block: str = "full"
-    attention: str = "narrow"
-    init: str = "uniform"
+    tap_norm: str = TapNorm.NONE
+    block: str = Block.FULL
+    attention: str = SideAttention.NARROW
+    init: str = Init.UNIFORM
     side_shape: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         # Here and not in the command's config alone: a word that is taken for another one would train another network.
         for name, choices in LADDER_CHOICES.items():
-            one_of(name, getattr(self, name), choices)
+            setattr(self, name, parse_choice(name, getattr(self, name), choices))
         if self.reduction < 1 or self.projection_rank < 1:
             raise UserError(f"reduction={self.reduction}, projection_rank={self.projection_rank}: both are at least 1.")
         if self.backbone is not None:
@@ -76,7 +76,7 @@ class LadderConfig(PreTrainedConfig):
             # One cache serves both: L backbone layers, then l side layers.
             self.num_hidden_layers = backbone.num_hidden_layers + self.side_layers
             self.layer_types = self._layer_types(backbone)
-            self.side_shape = attention_shape(backbone, self.reduction, self.attention).as_dict()
+            self.side_shape = attention_shape(backbone, self.reduction, SideAttention(self.attention)).as_dict()
         super().__post_init__(**kwargs)
 
     def backbone_config(self) -> PreTrainedConfig:
@@ -97,7 +97,7 @@ class LadderConfig(PreTrainedConfig):
         """For each side layer the backbone layer, counted from 1, that it is built like: the one which last fed it, or
         of a copy the one which was copied.
         """
-        if self.init == "cloned":
+        if self.init == Init.CLONED:
             return copied_layers(self.connections())
         sources = {j: i for i, j in self.pairs or []}
         built_like, source = [], 1
@@ -115,7 +115,7 @@ class LadderConfig(PreTrainedConfig):
         return [*own, *(own[source - 1] for source in self.sources())]
 
 
-def read_ladder_config(folder: str | Path) -> LadderConfig:
+def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConfig:
     """The config of the ladder that is stored in `folder`, whoever wrote it.
 
     Only a ladder's own fields are taken over, and of the backbone nothing that names code to be run.
@@ -123,7 +123,8 @@ def read_ladder_config(folder: str | Path) -> LadderConfig:
     Raises:
         UserError: if there is none, or it describes no ladder that could be built.
     """
-    values = adapter.read_config(folder, expected="ladder")
+    folder = adapter.AdapterFolder.open(folder)
+    values = folder.config("ladder")
     own = {name: value for name, value in values.items() if name in LadderConfig.__annotations__}
     where = f"{folder} describes no ladder"
     backbone = own.get("backbone")
@@ -149,7 +150,7 @@ def read_ladder_config(folder: str | Path) -> LadderConfig:
         raise UserError(f"{where}: {type(error).__name__}, {reason}.") from error
     # A side layer has square matrices of its width at least: what is built stays in proportion to what was stored.
     needed = config.side_layers * (config.backbone_config().hidden_size // config.reduction) ** 2
-    if adapter.weights_size(folder) < needed:
+    if folder.weights_size < needed:
         raise UserError(f"{where} of {config.side_layers} layers: its weights' file is too small for them.")
     return config
 

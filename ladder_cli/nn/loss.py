@@ -5,9 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-
-from ladder_cli.nn.memory_parts import LOSS, memory_part
 
 IGNORED_LABEL = -100
 DEFAULT_CHUNK = 512
@@ -25,10 +22,7 @@ def completion_cross_entropy(
     num_items: Tensor | int | None = None,
     chunk: int = DEFAULT_CHUNK,
 ) -> Tensor:
-    """Next-token cross-entropy over the counted tokens.
-
-    Forward and backward of one chunk happen together, so at most `chunk x vocabulary` logits exist at any time and
-    nothing but the gradient with respect to `hidden` is kept for the backward pass.
+    """Next-token cross-entropy over the counted tokens (`summed_cross_entropy`).
 
     Args:
         hidden: `[batch, tokens, d]`, what the readout reads.
@@ -42,17 +36,28 @@ def completion_cross_entropy(
     Raises:
         ValueError: if no token counts and `num_items` is None; a loss of 0 would hide it.
     """
-    if isinstance(labels, FakeTensor):
-        # Shapes without values (bench.backward_memory): as if every token counted, the most there can be.
-        rows, targets = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-    else:
-        counted = counted_positions(labels)
-        rows, targets = hidden[:, :-1][counted], labels[:, 1:][counted]
+    counted = counted_positions(labels)
+    rows, targets = hidden[:, :-1][counted], labels[:, 1:][counted]
     if len(targets) == 0 and num_items is None:
         raise ValueError("no token of this batch counts for the loss: every label is -100")
-    with memory_part(LOSS):
-        total = _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
+    total = summed_cross_entropy(rows, targets, readout, chunk)
     return total / (len(targets) if num_items is None else num_items)
+
+
+def summed_cross_entropy(
+    rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int = DEFAULT_CHUNK
+) -> Tensor:
+    """Sum of the cross-entropies of `rows` `[n, d]` against `targets` `[n]`, a scalar of at least float32.
+
+    Forward and backward of one chunk happen together, so at most `chunk x vocabulary` logits exist at any time and
+    nothing but the gradient with respect to `rows` is saved for the backward pass.
+
+    Args:
+        rows: what the readout reads, at the positions that count.
+        targets: the next tokens.
+        readout, chunk: as of `completion_cross_entropy`.
+    """
+    return _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
 
 
 @torch.no_grad()

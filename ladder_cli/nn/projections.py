@@ -1,14 +1,27 @@
 """P_j: from the backbone's width down to the side network's, and the norm that a tap may get before it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers.pytorch_utils import Conv1D
 
+from ladder_cli.config.choices import Projection, TapNorm
+
 _SHARED = "shared"
+
+
+def _whole(tap: Tensor) -> Tensor:
+    return tap
+
+
+def _rms(tap: Tensor) -> Tensor:
+    return rms_norm(tap.float(), tap.shape[-1:], eps=1e-6).to(tap.dtype)
+
+
+_TAP_NORMS: dict[TapNorm, Callable[[Tensor], Tensor]] = {TapNorm.NONE: _whole, TapNorm.RMS: _rms}
 
 
 class DownProjections(nn.Module):
@@ -20,19 +33,30 @@ class DownProjections(nn.Module):
     * `none`: the tap itself, for a side network of the backbone's own width.
     """
 
-    def __init__(self, kind: str, width: int, side_width: int, rungs: Iterable[int], rank: int, tap_norm: str) -> None:
+    def __init__(
+        self, kind: Projection, width: int, side_width: int, rungs: Iterable[int], rank: int, tap_norm: TapNorm
+    ) -> None:
         """`rungs`: side layers that have a tap, 0 for the embeddings."""
         super().__init__()
-        self.tap_norm = tap_norm
-        names = {"shared": [_SHARED], "none": []}.get(kind, [str(rung) for rung in rungs])
-        self._none = nn.Identity() if kind == "none" else None
+        self._norm = _TAP_NORMS[tap_norm]
+        self.by_rung = nn.ModuleDict()
+        self._none = nn.Identity() if kind is Projection.NONE else None
+        own = [str(rung) for rung in rungs]
 
-        def projection() -> nn.Module:
-            if kind == "low_rank":
-                return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, side_width, bias=False))
+        def whole() -> nn.Module:
             return nn.Linear(width, side_width, bias=False)
 
-        self.by_rung = nn.ModuleDict({name: projection() for name in names})
+        def thin() -> nn.Module:
+            return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, side_width, bias=False))
+
+        matrices: dict[Projection, tuple[list[str], Callable[[], nn.Module]]] = {
+            Projection.FULL: (own, whole),
+            Projection.LOW_RANK: (own, thin),
+            Projection.SHARED: ([_SHARED], whole),
+            Projection.NONE: ([], nn.Identity),
+        }
+        names, make = matrices[kind]
+        self.by_rung.update({name: make() for name in names})
 
     def of(self, rung: int) -> nn.Module:
         """The module that projects the tap of `rung`."""
@@ -43,9 +67,7 @@ class DownProjections(nn.Module):
     @torch.no_grad()  # no gradient enters the backbone, so only the normed tap need be kept
     def normed(self, tap: Tensor) -> Tensor:
         """What a projection is given: the tap `[..., d]`, normed if that was asked for."""
-        if self.tap_norm == "none":
-            return tap
-        return rms_norm(tap.float(), tap.shape[-1:], eps=1e-6).to(tap.dtype)
+        return self._norm(tap)
 
     def forward(self, rung: int, tap: Tensor) -> Tensor:
         """`[..., d]` to `[..., d_s]`."""

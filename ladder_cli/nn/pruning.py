@@ -6,6 +6,7 @@ v. Where positions are rotary, that choice keeps the frequencies that the narrow
 the pruned head attends as the wide one did.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -106,7 +107,7 @@ def _choose(
             q += own.columns
         elif matrix.role == "inner":
             units = units + own.rows
-        else:
+        elif matrix.role == "out":
             units = units + own.columns
     dimensions = _head_dimensions(q.view(wide.heads, wide.size).sum(0), wide, narrow)
     kv_heads = _top(kv.view(wide.kv_heads, wide.size).sum(1), narrow.kv_heads)
@@ -135,17 +136,21 @@ def _head_dimensions(scores: Tensor, wide: _Heads, narrow: _Heads) -> Tensor:
 
 def _copy_matrix(source: Matrix, target: Matrix, chosen: dict[str, Tensor]) -> None:
     stream, q, kv = chosen["stream"], chosen["q"], chosen["kv"]
-    if source.role == "qkv":
+
+    def fused() -> Tensor:
         third = source.module.get_parameter("bias").shape[0] // 3
-        rows, columns = torch.cat([q, kv + third, kv + 2 * third]), stream
-    elif source.role in ("q", "k", "v"):
-        rows, columns = (q if source.role == "q" else kv), stream
-    elif source.role == "o":
-        rows, columns = stream, q
-    elif source.role == "inner":
-        rows, columns = chosen["units"], stream
-    else:
-        rows, columns = stream, chosen["units"]
+        return torch.cat([q, kv + third, kv + 2 * third])
+
+    taken: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
+        "q": lambda: (q, stream),
+        "k": lambda: (kv, stream),
+        "v": lambda: (kv, stream),
+        "qkv": lambda: (fused(), stream),
+        "o": lambda: (stream, q),
+        "inner": lambda: (chosen["units"], stream),
+        "out": lambda: (stream, chosen["units"]),
+    }
+    rows, columns = taken[source.role]()
     weight = weight_of(source.module).cpu()
     set_weight(target.module, weight[rows][:, columns])
     bias = getattr(source.module, "bias", None)

@@ -1,6 +1,7 @@
 """One layer of the side network: the backbone's own decoder layer class at the side's width."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from ladder_cli.config.choices import Block, SideAttention
 from ladder_cli.errors import UserError
 from ladder_cli.nn.dense import dense_in_place_of, holds_experts
 from ladder_cli.trunk.parts import Anatomy
@@ -56,7 +58,7 @@ def side_width(backbone: PreTrainedConfig, reduction: int) -> int:
     return width
 
 
-def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: str) -> AttentionShape:
+def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: SideAttention) -> AttentionShape:
     """The side attention's heads.
 
     * `narrow`: the heads together are as wide as the side network. As many heads as the backbone's (LST) where the
@@ -67,19 +69,26 @@ def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: str) -> At
     Raises:
         UserError: if the architecture ties head size to width and `backbone` was asked for.
     """
-    width = side_width(backbone, reduction)
+    return _SHAPES[kind](backbone, reduction, side_width(backbone, reduction))
+
+
+def _backbones_shape(backbone: PreTrainedConfig, reduction: int, width: int) -> AttentionShape:
+    if not hasattr(backbone, "num_key_value_heads"):
+        raise UserError(
+            f"method.attention=backbone does not go with {backbone.model_type}, whose head size is always width / "
+            "heads: use method.attention=narrow."
+        )
+    heads = backbone.num_attention_heads
+    kv_heads = backbone.num_key_value_heads or heads
+    head_size = getattr(backbone, "head_dim", None) or backbone.hidden_size // heads
+    return AttentionShape(kv_heads, kv_heads, head_size)
+
+
+def _narrow_shape(backbone: PreTrainedConfig, reduction: int, width: int) -> AttentionShape:
     heads = backbone.num_attention_heads
     kv_heads = getattr(backbone, "num_key_value_heads", None) or heads
-    if reduction == 1 and kind == "narrow":
+    if reduction == 1:
         return AttentionShape(heads, kv_heads, getattr(backbone, "head_dim", None) or backbone.hidden_size // heads)
-    if kind == "backbone":
-        if not hasattr(backbone, "num_key_value_heads"):
-            raise UserError(
-                f"method.attention=backbone does not go with {backbone.model_type}, whose head size is always width / "
-                "heads: use method.attention=narrow."
-            )
-        head_size = getattr(backbone, "head_dim", None) or backbone.hidden_size // heads
-        return AttentionShape(kv_heads, kv_heads, head_size)
     fitting = [
         n for n in range(1, heads + 1)
         if width % (n * _HEAD_SIZE_STEP) == 0 and _rotates_evenly(backbone, width // n)
@@ -92,6 +101,12 @@ def attention_shape(backbone: PreTrainedConfig, reduction: int, kind: str) -> At
     side_heads = fitting[-1]
     side_kv_heads = max(n for n in range(1, min(side_heads, kv_heads) + 1) if side_heads % n == 0)
     return AttentionShape(side_heads, side_kv_heads, width // side_heads)
+
+
+_SHAPES: dict[SideAttention, Callable[[PreTrainedConfig, int, int], AttentionShape]] = {
+    SideAttention.NARROW: _narrow_shape,
+    SideAttention.BACKBONE: _backbones_shape,
+}
 
 
 def rotary_settings(config: PreTrainedConfig) -> list[dict[str, Any]]:
@@ -186,7 +201,7 @@ class _NoFeedForward(nn.Module):
         return (nothing, None) if self._returns_scores else nothing
 
 
-def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: str) -> nn.Module:
+def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: Block) -> nn.Module:
     """A side layer of the backbone's own class.
 
     Args:
@@ -201,8 +216,14 @@ def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: st
     block = layer_class(config, layer_idx=index)
     if holds_experts(block):
         dense_in_place_of(block, anatomy.name, getattr(anatomy.config, "num_experts_per_tok", 1))
-    if kind == "full":
-        return block
+    return _BLOCKS[kind](block, config)
+
+
+def _whole_block(block: Any, config: PreTrainedConfig) -> nn.Module:
+    return block
+
+
+def _attention_block(block: Any, config: PreTrainedConfig) -> nn.Module:
     if not isinstance(getattr(block, "mlp", None), nn.Module):
         raise UserError(
             f"method.block=attention is not supported for {config.model_type}, whose feed-forward layer is no module "
@@ -220,3 +241,9 @@ def build_block(anatomy: Anatomy, config: PreTrainedConfig, index: int, kind: st
         if hasattr(block, name):
             setattr(block, name, nn.Identity())
     return block
+
+
+_BLOCKS: dict[Block, Callable[[Any, PreTrainedConfig], nn.Module]] = {
+    Block.FULL: _whole_block,
+    Block.ATTENTION: _attention_block,
+}

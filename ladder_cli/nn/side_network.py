@@ -8,6 +8,7 @@
 (paper section 3; every choice of gate, projection, block and combination is explained in docs/ladder.md)
 """
 
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -17,15 +18,22 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache
 from transformers.pytorch_utils import Conv1D
 
+from ladder_cli.config.choices import Block, Combination, Gate, Init, Projection, TapNorm
 from ladder_cli.errors import UserError
 from ladder_cli.nn.combine import make_combine
 from ladder_cli.nn.gates import make_gate
 from ladder_cli.nn.ladder_config import LadderConfig
 from ladder_cli.nn.projections import DownProjections, uniform_
+from ladder_cli.nn.runtime import Runtime
 from ladder_cli.nn.saved_taps import EightBits, Keeping, MadeAgain, ThriftyProjection
 from ladder_cli.nn.side_block import build_block, side_config
-from ladder_cli.trunk.live_taps import Taps
+from ladder_cli.trunk.base import Taps
 from ladder_cli.trunk.parts import Anatomy
+
+# Choices that leave the tap, or the state, as wide as the backbone.
+_FULL_WIDTH: dict[str, StrEnum] = {
+    "projection": Projection.NONE, "combine": Combination.REPLACE, "init": Init.CLONED
+}  # fmt: skip
 
 
 def in_type(dtype: torch.dtype, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -57,7 +65,7 @@ class SideNetwork(nn.Module):
     those copies for the backward pass.
     """
 
-    def __init__(self, anatomy: Anatomy, ladder: LadderConfig) -> None:
+    def __init__(self, anatomy: Anatomy, ladder: LadderConfig, runtime: Runtime) -> None:
         """Uniform weights; `pruning.initialise_pruned` or `cloning.initialise_cloned` can replace them.
 
         Raises:
@@ -72,7 +80,7 @@ class SideNetwork(nn.Module):
         )
         width, side_width = backbone.hidden_size, config.hidden_size
         if side_width != width:
-            for option, value in (("projection", "none"), ("combine", "replace"), ("init", "cloned")):
+            for option, value in _FULL_WIDTH.items():
                 if getattr(ladder, option) == value:
                     raise UserError(f"method.{option}={value} needs method.reduction=1, not {ladder.reduction}.")
         fed = [j for _, j in connections.pairs]
@@ -80,21 +88,25 @@ class SideNetwork(nn.Module):
         self.layer_types: list[str] = ladder.layer_types[first_index:]
 
         self.down = DownProjections(
-            ladder.projection, width, side_width, [0, *fed], ladder.projection_rank, ladder.tap_norm
+            Projection(ladder.projection),
+            width,
+            side_width,
+            [0, *fed],
+            ladder.projection_rank,
+            TapNorm(ladder.tap_norm),
         )
-        self.gates = nn.ModuleDict({str(j): make_gate(ladder.gate, side_width) for j in fed})
+        self.gates = nn.ModuleDict({str(j): make_gate(Gate(ladder.gate), side_width) for j in fed})
         self.layers = nn.ModuleList(
-            build_block(anatomy, config, first_index + j, ladder.block) for j in range(connections.side_layers)
+            build_block(anatomy, config, first_index + j, Block(ladder.block)) for j in range(connections.side_layers)
         )
         rotary: Any = type(anatomy.rotary) if anatomy.rotary is not None else None
         self.rotary = rotary(config=config) if rotary is not None else None
         self._rotary_by_type = anatomy.rotary_by_type
         self._cache_name = anatomy.cache_name
-        self.recompute = False  # side layers keep their input alone for the backward pass and compute the rest again
-        self.int8_taps = False  # taps are kept for the backward pass in eight bits
+        self.runtime = runtime
         initialise_parts(self, anatomy)
         uniform_(self)
-        self.combine = make_combine(ladder.combine, width, side_width, anatomy.final_norm)
+        self.combine = make_combine(Combination(ladder.combine), width, side_width, anatomy.final_norm)
 
     def forward(
         self,
@@ -127,7 +139,7 @@ class SideNetwork(nn.Module):
             layer_type = self.layer_types[j - 1]
             if rotations is not None:
                 kwargs["position_embeddings"] = rotations[layer_type]
-            run = recomputed if self.recompute and torch.is_grad_enabled() else in_type
+            run = recomputed if self.runtime.recompute and torch.is_grad_enabled() else in_type
             output = run(
                 dtype,
                 layer,
@@ -161,4 +173,4 @@ class SideNetwork(nn.Module):
         embed = taps.embed
         if source == 0 and embed is not None:
             return MadeAgain(lambda: self.down.normed(embed()))
-        return EightBits() if self.int8_taps else None
+        return EightBits() if self.runtime.int8_taps else None

@@ -2,15 +2,18 @@
 
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ladder_cli.nn.memory_parts import BACKBONE, current_part
-
+BACKBONE = "backbone"  # the frozen forward pass; what outlives it are taps
 TAPS = "taps"
+LOSS = "loss"  # logits of one chunk, and the gradient that the loss hands back
+ACTIVATIONS = "activations"  # everything else of the forward pass
 BACKWARD = "backward"  # allocated while gradients are computed
 
 
@@ -29,6 +32,7 @@ class AllocationCount(TorchDispatchMode):
         self.live: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
         self.in_backward = False
+        self._part = ACTIVATIONS
         self._part_of: dict[int, tuple[str, int]] = {}
         self._highest = 0
 
@@ -37,8 +41,17 @@ class AllocationCount(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self.add(leaf, BACKWARD if self.in_backward else current_part())
+                self.add(leaf, BACKWARD if self.in_backward else self._part)
         return result
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What is allocated within belongs to this part."""
+        before, self._part = self._part, name
+        try:
+            yield
+        finally:
+            self._part = before
 
     def add(self, tensor: Tensor, part: str) -> None:
         """Count a tensor's storage under `part`, if it is not counted yet."""
@@ -90,7 +103,7 @@ class AllocationCount(TorchDispatchMode):
         if total > self._highest:
             self._highest = total
             self.peak = Counter(self.live)
-            if current_part() != BACKBONE:
+            if self._part != BACKBONE:
                 # What is left of the backbone's pass once it is over.
                 self.peak[TAPS] += self.peak.pop(BACKBONE, 0)
             self.peak = +self.peak  # parts of no size left out

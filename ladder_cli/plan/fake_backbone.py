@@ -1,12 +1,17 @@
 """Backbones without weights: shapes on the meta device, quantised layers at their real size, and fake tensors."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers import masking_utils
+
+from ladder_cli.config.choices import Quantization
 
 # bitsandbytes' NF4 with double quantisation: a byte of scale for 64 weights, a float32 for 256 of those scales, and
 # two tables.
@@ -33,19 +38,32 @@ class QuantizedShape(nn.Linear):
         return result if self.bias is None else result + self.bias
 
 
+def _int8_product(hidden: Tensor, out_features: int) -> Tensor:
+    rows = hidden.flatten(0, -2)
+    half, codes = rows.to(torch.float16, copy=True), rows.to(torch.int8)
+    summed = codes.new_empty(len(rows), out_features, dtype=torch.int32)
+    del half, codes
+    return summed.to(hidden.dtype).view(*hidden.shape[:-1], out_features)
+
+
+def _nf4_product(hidden: Tensor, out_features: int) -> Tensor:
+    return linear(hidden, hidden.new_empty(out_features, hidden.shape[-1]))
+
+
+# A layer that is not quantised is none of these.
+_PRODUCTS: dict[Quantization, Callable[[Tensor, int], Tensor]] = {
+    Quantization.INT8: _int8_product,
+    Quantization.NF4: _nf4_product,
+}
+
+
 class _Dequantized(torch.autograd.Function):
     """The allocations of `bitsandbytes.matmul_4bit` and `bitsandbytes.matmul`; the input is not kept."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, out_features: int, kind: str) -> Tensor:
         ctx.out_features, ctx.in_features = out_features, hidden.shape[-1]
-        if kind == "int8":
-            rows = hidden.flatten(0, -2)
-            half, codes = rows.to(torch.float16, copy=True), rows.to(torch.int8)
-            summed = codes.new_empty(len(rows), out_features, dtype=torch.int32)
-            del half, codes
-            return summed.to(hidden.dtype).view(*hidden.shape[:-1], out_features)
-        return linear(hidden, hidden.new_empty(out_features, hidden.shape[-1]))
+        return _PRODUCTS[Quantization(kind)](hidden, out_features)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
@@ -55,11 +73,23 @@ class _Dequantized(torch.autograd.Function):
 
 def stored_bytes(rows: int, columns: int, kind: str) -> int:
     """Bytes of a quantised matrix with its scales and tables."""
+    return _STORED[Quantization(kind)](rows, columns)
+
+
+def _int8_bytes(rows: int, columns: int) -> int:
+    return rows * columns + 4 * rows
+
+
+def _nf4_bytes(rows: int, columns: int) -> int:
     weights = rows * columns
-    if kind == "int8":
-        return weights + 4 * rows
     scales = math.ceil(weights / _NF4_BLOCK)
     return math.ceil(weights / 2) + scales + 4 * math.ceil(scales / _SCALES_BLOCK) + _TABLES
+
+
+_STORED: dict[Quantization, Callable[[int, int], int]] = {
+    Quantization.INT8: _int8_bytes,
+    Quantization.NF4: _nf4_bytes,
+}
 
 
 def quantize_shapes(model: nn.Module, kind: str, keep: nn.Module) -> None:
@@ -119,3 +149,17 @@ def materialise_fake(model: nn.Module) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+@contextmanager
+def one_document_a_row() -> Iterator[None]:
+    """Tell Transformers that no row holds several documents, within a `with` block.
+
+    It looks for them in the values of the positions, which fake tensors do not have.
+    """
+    finds = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = finds

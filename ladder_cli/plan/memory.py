@@ -6,23 +6,30 @@ Storages are counted as they live and die (`plan.allocation`), quantised weights
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PreTrainedModel
 
 from ladder_cli.config.schema import ModelConfig
-from ladder_cli.methods.method import Method
+from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, AllocationCount
-from ladder_cli.plan.fake_backbone import fold_experts, materialise_fake, quantize_shapes, quantized_shape
+from ladder_cli.plan.counting import EveryTokenCounts, fake_loss, mark_passes
+from ladder_cli.plan.fake_backbone import (
+    fold_experts,
+    materialise_fake,
+    one_document_a_row,
+    quantize_shapes,
+    quantized_shape,
+)
 from ladder_cli.plan.sharded_layers import share_layers
-from ladder_cli.trunk.compact import make_lean
+from ladder_cli.trunk.base import Batch, TrainableModule
+from ladder_cli.trunk.compact import make_lean, refuse_shared_embeddings
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, backbone_shape, has_sdpa
-from ladder_cli.trunk.parts import anatomy_of, refused_by_name
+from ladder_cli.trunk.parts import refused_by_name
 
 WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER = "weights", "trained", "gradients", "optimizer"
 # bitsandbytes' 8-bit Adam: two bytes a parameter and two float32 scales for 256 of them; small tensors stay float32.
@@ -88,19 +95,23 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
         UserError: if the backbone's shape cannot be read, or the method does not fit it.
     """
     with torch.device("meta"):
-        trained, backbone = _build(model, method, dtype, step.loss_chunk)
+        trunk = _shape(model, dtype)
+        trained = method.shape(trunk).train()
     host = 0
     with FakeTensorMode(), AllocationCount() as count:
         materialise_fake(trained)
         for tensor in (*trained.parameters(), *trained.buffers()):
             count.move(tensor, TRAINED if tensor.requires_grad else WEIGHTS)
         if model.embeddings_on_cpu:
-            host = count.forget(backbone.get_input_embeddings().get_parameter("weight"))
+            host = count.forget(trunk.parts.embeddings.get_parameter("weight"))
         if step.shards > 1:
-            share_layers(anatomy_of(backbone).layers, step.shards, count)
+            share_layers(trunk.parts.layers, step.shards, count)
+            trunk.hang()  # behind what frees a layer, as over layers that are really sharded
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-        _micro_batch(trained, backbone, parameters, step, count)
+        mark_passes(trained, count)
+        with refused_by_name(trunk.whole(), "a step cannot be planned"), one_document_a_row():
+            _micro_batch(trained, parameters, step, count)
     optimizer = sum(optimizer_bytes(parameter.numel(), step.optimizer) for parameter in parameters)
     backward = Counter(count.peak) + Counter({OPTIMIZER: optimizer})
     size = 4 * sum(parameter.numel() for parameter in parameters)
@@ -110,23 +121,23 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     return MemoryPrediction(dict(backward if backward.total() > update.total() else update), host)
 
 
-def _build(
-    model: ModelConfig, method: Method, dtype: torch.dtype, loss_chunk: int
-) -> tuple[nn.Module, PreTrainedModel]:
-    """The model to train, on the default device, and the backbone inside it."""
+def _shape(model: ModelConfig, dtype: torch.dtype) -> LiveTrunk:
+    """The backbone without weights, on the default device, stored as the model's config asks."""
     # Flash attention runs on no fake tensor, and keeps what SDPA keeps.
     countable = "eager" if model.attention == "eager" or not has_sdpa(architecture(model)) else "sdpa"
     backbone = backbone_shape(model, dtype, countable).requires_grad_(False)
     fold_experts(backbone)
     if model.quantization != "none":
         quantize_shapes(backbone, model.quantization, keep=backbone.get_output_embeddings())
-    make_lean(backbone, model, torch.device("meta"), partial(quantized_shape, kind=model.head_quantization))
-    return method.attach(backbone, model, loss_chunk).train(), backbone
+    # Where embeddings are is for the count to say.
+    options = replace(model, embeddings_on_cpu=False)
+    make_lean(backbone, options, torch.device("meta"), partial(quantized_shape, kind=model.head_quantization))
+    if model.embeddings_on_cpu:
+        refuse_shared_embeddings(backbone)
+    return LiveTrunk(backbone)
 
 
-def _micro_batch(
-    trained: nn.Module, backbone: PreTrainedModel, parameters: list[nn.Parameter], step: Step, count: AllocationCount
-) -> None:
+def _micro_batch(trained: TrainableModule, parameters: list[nn.Parameter], step: Step, count: AllocationCount) -> None:
     """Forward and backward, the last of a step's micro-batches."""
 
     def note_gradient(parameter: Tensor) -> None:
@@ -140,12 +151,9 @@ def _micro_batch(
             count.move(parameter.grad, GRADIENTS)
     ids = torch.zeros(step.rows, step.tokens, dtype=torch.long)
     mask = torch.ones_like(ids) if step.rows > 1 else None
-    # Transformers looks for packed documents in the values of the positions, which fake tensors do not have.
-    with patch("transformers.masking_utils.find_packed_sequence_indices", return_value=None):
-        with refused_by_name(backbone, "a step cannot be planned"):
-            loss = trained(input_ids=ids, attention_mask=mask, labels=ids.clone()).loss
-        count.in_backward = True
-        loss.backward()
+    loss = fake_loss(trained, Batch(ids, ids.clone(), mask), EveryTokenCounts(step.loss_chunk, count))
+    count.in_backward = True
+    loss.backward()
     count.in_backward = False
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ladder_cli.config.choices import Optimizer, Quantization
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.ranks import processes
 from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import MemoryPrediction, Step, predict_memory
-from ladder_cli.train.trainer import optimizer_name
+from ladder_cli.train.optimizer import optimizer_name
 from ladder_cli.trunk.loading import planned_dtype
 
 # CUDA's context, the libraries' workspaces and what the allocator loses to fragments: an allowance, not a measurement.
@@ -167,20 +168,20 @@ def _remedies(
     if step.loss_chunk > _SMALL_CHUNK:
         step = replace(step, loss_chunk=_SMALL_CHUNK)
         yield f"train.loss_chunk={_SMALL_CHUNK}", model, method, step
-    if step.optimizer == "adamw":
-        step = replace(step, optimizer="adamw_8bit")
+    if step.optimizer == Optimizer.ADAMW:
+        step = replace(step, optimizer=Optimizer.ADAMW_8BIT)
         yield "train.optimizer=adamw_8bit", model, method, step
-    for setting, leaner in method_for(method).leaner():
-        method = leaner
+    for setting, cheaper in method_for(method).cheaper():
+        method = cheaper.config
         yield setting, model, method, step
-    if model.quantization == "none" and processes() > step.shards == 1:
+    if model.quantization is Quantization.NONE and processes() > step.shards == 1:
         step = replace(step, shards=processes())
         yield "hardware.shard_backbone=true", model, method, step
-    if model.head_quantization == "none" or not model.embeddings_on_cpu:
-        model = replace(model, head_quantization="nf4", embeddings_on_cpu=True)
+    if model.head_quantization is Quantization.NONE or not model.embeddings_on_cpu:
+        model = replace(model, head_quantization=Quantization.NF4, embeddings_on_cpu=True)
         yield "model.head_quantization=nf4 model.embeddings_on_cpu=true", model, method, step
-    if model.quantization != "nf4" and step.shards < _AS_SMALL_AS_NF4:
-        model = replace(model, quantization="nf4")
+    if model.quantization is not Quantization.NF4 and step.shards < _AS_SMALL_AS_NF4:
+        model = replace(model, quantization=Quantization.NF4)
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, shards=1)
         yield f"model.quantization=nf4{whole}", model, method, step

@@ -1,4 +1,4 @@
-"""Layers that several processes hold together (`trunk.sharding`), in the count of one process's memory."""
+"""Layers that several processes hold together (`trunk.sharded`), in the count of one process's memory."""
 
 import math
 from collections.abc import Iterable

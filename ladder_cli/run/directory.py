@@ -26,10 +26,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ladder_cli.config.methods import METHOD_KINDS
+from ladder_cli.config.options import Role
 from ladder_cli.config.quoting import unquoted
-from ladder_cli.config.schema import Role, TrainConfig, covers, option_names, options_of
+from ladder_cli.config.schema import MOVED, TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
-from ladder_cli.run.files import move_into_place, remove_folder, seal, write_text
+from ladder_cli.run.files import move_into_place, remove_folder, seal, temporary_for, write_text
 from ladder_cli.run.identity import RunIdentity
 
 OUTPUTS = Path("outputs")
@@ -147,6 +148,7 @@ class RunDir:
             config = OmegaConf.create(text)
             if not isinstance(config, DictConfig):
                 raise UserError("holds no options but a list: restore it.")
+            _leave_out_moved(config)
             return config
         except UserError as error:
             raise UserError(f"{self.config} {error}") from error
@@ -203,8 +205,8 @@ class RunDir:
             return []
         if self.run.is_file() and (self.config.is_file() or "status" in read_json(self.run)):
             return []
-        # A write that was cut off leaves `<name>.tmp`.
-        return sorted(item.name for item in self.path.iterdir() if item.name.removesuffix(".tmp") not in _OWN)
+        # A write that was cut off leaves its temporary file.
+        return sorted(item.name for item in self.path.iterdir() if temporary_for(item.name) not in _OWN)
 
     def set_aside(self) -> Path | None:
         """Rename the directory to the first free `<name>.old-N`; nothing is deleted.
@@ -265,6 +267,14 @@ def _check_plain(text: str) -> None:
         raise UserError("holds an interpolation (${...}), but the config of a run is resolved: restore it.")
     if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
         raise UserError("holds YAML aliases (*name), which no run writes: restore it.")
+
+
+def _leave_out_moved(config: DictConfig) -> None:
+    """Take out, in place, what options were called before they moved: their values stand under the new names too."""
+    for old in MOVED:
+        group, _, name = old.partition(".")
+        if isinstance(config.get(group), DictConfig):
+            config[group].pop(name, None)
 
 
 def safe_name(name: str, exact: str | None = None) -> str:

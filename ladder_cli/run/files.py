@@ -4,10 +4,13 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+_TEMPORARY = re.compile(r"(\.[0-9a-f]{8})?\.tmp$")
 # What a user can mend: no space, quota, file size limit, read-only, no permission.
 _MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 # As safetensors and torch.save word the same, in exceptions of their own.
@@ -15,11 +18,15 @@ _MENDABLE_WORDS = ("no space left", "file too large", "quota exceeded", "read-on
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary name, flush to disk, rename."""
+    """Write a file whole or not at all: temporary name, flush to disk, rename.
+
+    The temporary name is the writer's own, so that of several writers at a time each writes a whole file and the last
+    one's stays. A kill may leave `<name>.<8 digits>.tmp` behind (`temporary_for`).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +36,14 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def temporary_for(name: str) -> str:
+    """The file that a temporary name stands for; any other name is given back as it is.
+
+    `<name>.tmp` is how adapters' weights are written, and how earlier versions wrote every file.
+    """
+    return _TEMPORARY.sub("", name)
 
 
 def sync(path: Path) -> None:
@@ -47,28 +62,49 @@ def sync(path: Path) -> None:
 def seal(folder: Path) -> None:
     """Write the checksum of every file into `SHA256SUMS` (as `sha256sum` does) and flush the folder to disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     for path in files:
         sync(path)
     write_text(folder / SUMS, "".join(lines))
 
 
+class Damaged(Exception):
+    """A sealed folder is not as it was written; the message says what is wrong."""
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a sealed folder, or None if every file is as it was written."""
+    try:
+        verified(folder)
+    except Damaged as error:
+        return str(error)
+    return None
+
+
+def verified(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a sealed folder, by its name within, after reading each once.
+
+    Raises:
+        Damaged: if a file is not as it was written, or the checksums cannot be read.
+    """
+    digests: dict[str, str] = {}
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         for line in lines:
             digest, _, name = line.partition("  ")
             # A name that leads out of the folder is not one that `seal` wrote.
             if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-                return f"{SUMS} cannot be read"
-            if _digest(folder / name) != digest:
-                return f"{name} is not as it was written"
+                raise Damaged(f"{SUMS} cannot be read")
+            if sha256(folder / name) != digest:
+                raise Damaged(f"{name} is not as it was written")
+            digests[name] = digest
     except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+        raise Damaged(f"{Path(error.filename).name} is missing") from error
     except (OSError, ValueError) as error:
-        return f"{SUMS} cannot be read ({error})"
-    return None if lines else f"{SUMS} is empty"
+        raise Damaged(f"{SUMS} cannot be read ({error})") from error
+    if not lines:
+        raise Damaged(f"{SUMS} is empty")
+    return digests
 
 
 def move_into_place(staged: Path, target: Path) -> None:
@@ -107,6 +143,7 @@ def write_failure(error: BaseException) -> str | None:
     return None
 
 
-def _digest(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,8 @@ enter: a moved folder is the same, and another file under the same name is not.
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ladder_cli.config.schema import Role, TrainConfig, covers, options_of
+from ladder_cli.config.options import Role
+from ladder_cli.config.schema import TrainConfig, covers, options_of
 
 SEED = "seed"
 # What the content of a run consists of, in the words of a message.

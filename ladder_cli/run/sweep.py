@@ -5,6 +5,7 @@ machine; at the end the outcomes become `summary.csv`, one row a run directory. 
 folder stay.
 """
 
+import contextlib
 import csv
 import glob
 import io
@@ -20,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from ladder_cli.errors import Interrupted, RunFailed, UserError
+from ladder_cli.run.claim import claimed
 from ladder_cli.run.directory import OUTPUTS, RunDir, read_json, write_json
 from ladder_cli.run.files import write_text
 
@@ -115,6 +117,9 @@ class Sweep:
 
     def record(self, outcome: Outcome) -> None:
         """Write the present state of a run, in place of an earlier one."""
+        # Another sweep that ends may take `.sweeps` away before this one's folder is in it; then it is made again.
+        with contextlib.suppress(FileNotFoundError):
+            self._records.mkdir(parents=True, exist_ok=True)
         write_json(self._records / f"{outcome.number}.json", asdict(outcome))
 
     def close(self) -> list[Outcome]:
@@ -124,7 +129,8 @@ class Sweep:
         if outcomes:
             write_summary(Path(outcomes[0].folder) / SUMMARY_FILE, outcomes)
         shutil.rmtree(self._records, ignore_errors=True)
-        if self._records.parent.is_dir() and not any(self._records.parent.iterdir()):
+        # Of several sweeps the last one takes the folder away.
+        with contextlib.suppress(OSError):
             self._records.parent.rmdir()
         return outcomes
 
@@ -183,21 +189,28 @@ def tell(outcomes: list[Outcome]) -> None:
 
 
 def write_summary(path: Path, outcomes: list[Outcome]) -> None:
-    """Add the outcomes to a `summary.csv`, or replace their rows."""
-    rows: dict[str, dict[str, Any]] = {row["run"]: row for row in read_summary(path)}
-    for outcome in outcomes:
-        rows[outcome.run] = {
+    """Add the outcomes to a `summary.csv`, or replace their rows; another sweep that writes there meanwhile waits.
+
+    Raises:
+        UserError: if the file is another one of that name, or its folder cannot be made.
+    """
+    written = {
+        outcome.run: {
             "run": outcome.run,
             "status": outcome.status,
             "options": " ".join(outcome.options),
-            **(_figures(RunDir(outcome.run)) if outcome.status == DONE else {}),
+            **(_metrics(RunDir(outcome.run)) if outcome.status == DONE else {}),
             "error": outcome.error,
         }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows.values())
-    write_text(path, text.getvalue())
+        for outcome in outcomes
+    }
+    with claimed(path.parent, wait=True):
+        rows: dict[str, dict[str, Any]] = {row["run"]: row for row in read_summary(path)} | written
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows.values())
+        write_text(path, text.getvalue())
 
 
 def read_summary(path: Path) -> list[dict[str, Any]]:
@@ -250,7 +263,7 @@ def claim_card(workers: int, folder: Path) -> None:
 _claims: list[Any] = []
 
 
-def _figures(run: RunDir) -> dict[str, Any]:
+def _metrics(run: RunDir) -> dict[str, Any]:
     if not run.metrics.is_file():
         return {}
     metrics = json.loads(run.metrics.read_text())

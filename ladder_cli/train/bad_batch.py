@@ -1,46 +1,12 @@
-"""Which rows a step was made of, kept so that a loss or gradient that is not finite can be traced to them."""
+"""Which rows a step was made of, so that a loss or gradient that is not finite can be traced to them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from ladder_cli.data.passes import BLANK, blank_row
 from ladder_cli.errors import RunFailed
 from ladder_cli.run.directory import write_json
-
-ROW = "row_number"
-
-
-class NumberedRows(Dataset):
-    """The same rows, each with its number."""
-
-    def __init__(self, rows: Any) -> None:
-        self._rows = rows
-        self.lengths: Sequence[int] = (
-            rows.lengths if hasattr(rows, "lengths") else [len(row["input_ids"]) for row in rows]
-        )
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if index == BLANK:
-            return {**blank_row(self._rows[0]), ROW: BLANK}
-        return {**self._rows[index], ROW: index}
-
-
-def with_row_numbers(collate: Callable[[list[Any]], dict[str, Tensor]]) -> Callable[[list[Any]], dict[str, Tensor]]:
-    """A collator that also hands on the numbers of rows that have one."""
-
-    def numbered(rows: list[Any]) -> dict[str, Tensor]:
-        batch = collate(rows)
-        return batch | {ROW: torch.tensor([row[ROW] for row in rows])} if ROW in rows[0] else batch
-
-    return numbered
+from ladder_cli.trunk.base import BLANK
 
 
 class BadBatch:
@@ -51,13 +17,13 @@ class BadBatch:
         self._path, self._ids = path, ids
         self._step, self._rows = -1, []  # type: tuple[int, list[int]]
 
-    def seen(self, step: int, rows: list[int]) -> None:
+    def seen(self, step: int, rows: Sequence[int]) -> None:
         """Note a micro-batch of the step after `step`."""
         if step != self._step:
             self._step, self._rows = step, []
         self._rows.extend(row for row in rows if row != BLANK)
 
-    def refuse(self, what: str, value: float, rows: list[int] | None = None) -> NoReturn:
+    def refuse(self, what: str, value: float, rows: Sequence[int] | None = None) -> NoReturn:
         """Write the rows down and end the run.
 
         Args:

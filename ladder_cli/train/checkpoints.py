@@ -1,37 +1,50 @@
-"""The folder of checkpoints: each is written whole or not at all, checked before it is used, and kept by its step.
+"""The folder of checkpoints: each is written whole or not at all, checked before it is used, and found by its step.
 
-    checkpoint-40/     adapter, optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json, progress.json, SHA256SUMS
+    checkpoint-40/     adapter, optimizer.safetensors, progress.json, history.jsonl, random-<process>.json, SHA256SUMS
     .writing/          what a save that was killed left behind; deleted at the next start
 
-The order of checkpoints is that of their steps: clocks and modification times are asked nowhere.
+Nothing in it is a pickle. The order of checkpoints is that of their steps: clocks and modification times are asked
+nowhere.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from ladder_cli.errors import UserError
 from ladder_cli.run.files import damage, move_into_place, remove_folder, seal, write_text
 
 _PREFIX = "checkpoint-"
-_STATE, _PROGRESS = "trainer_state.json", "progress.json"
+_PROGRESS, _HISTORY = "progress.json", "history.jsonl"
 # The newest, the best, and no more: a checkpoint that was damaged later costs the steps since the one before it.
 KEPT = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What Transformers' own checkpoint leaves out.
+    """How far a run has come.
 
     Attributes:
+        step: optimizer steps that were taken.
         finished: nothing is left to train: the last step was taken, or early stopping ended the run.
+        tokens_seen: tokens of the rows that were passed, without padding.
+        best_step: the step with the lowest validation loss; None before the first.
+        best_loss: that loss.
+        misses: validation losses since then that were no better.
         total_loss: sum of the losses of all steps that were logged.
-        pending_loss: sum of those since the last log line.
+        pending_losses: of each process, its share of the sum of those since the last log line.
         last_logged: step of the last log line.
     """
 
+    step: int
     finished: bool
+    tokens_seen: int
+    best_step: int | None
+    best_loss: float | None
+    misses: int
     total_loss: float
-    pending_loss: float
+    pending_losses: list[float]
     last_logged: int
 
 
@@ -60,12 +73,23 @@ class Checkpoints:
         for leftover in (self.staging, *self.folder.glob(".discarded-*")):
             remove_folder(leftover)
 
-    def commit(self, step: int, progress: Progress) -> None:
-        """Give the staged checkpoint of `step` its name."""
-        staged = self.staging / f"{_PREFIX}{step}"
+    def staged(self, step: int) -> Path:
+        """Where the checkpoint of a step is written; the folder is there."""
+        folder = self.staging / f"{_PREFIX}{step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self, progress: Progress, history: list[dict[str, Any]]) -> None:
+        """Give a staged checkpoint its name.
+
+        Args:
+            history: the log lines up to its step.
+        """
+        staged = self.staged(progress.step)
         write_text(staged / _PROGRESS, json.dumps(asdict(progress)) + "\n")
+        write_text(staged / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))
         seal(staged)
-        move_into_place(staged, self.at(step))
+        move_into_place(staged, self.at(progress.step))
         remove_folder(self.staging)
 
     def rotate(self, best: int | None) -> None:
@@ -93,19 +117,29 @@ class Checkpoints:
             complaints.append(f"{self.at(step)} is damaged ({wrong})")
         return None, complaints
 
-    def best_step(self, checkpoint: Path) -> int | None:
-        """The step with the lowest validation loss, as a checkpoint remembers it."""
-        return json.loads((checkpoint / _STATE).read_text(encoding="utf-8")).get("best_global_step")
+    def progress(self, step: int) -> Progress:
+        """What `commit` was given at a step.
 
-    def progress(self, checkpoint: Path) -> Progress:
-        """What `commit` was given."""
-        return Progress(**json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8")))
+        Raises:
+            UserError: if an earlier version of this package wrote it.
+        """
+        values = json.loads((self.at(step) / _PROGRESS).read_text(encoding="utf-8"))
+        if values.keys() != {field.name for field in fields(Progress)}:
+            raise UserError(
+                f"{self.at(step)} was written by another version of ladder-cli, which cannot be continued: give "
+                "resume=false to set the run aside and start over."
+            )
+        return Progress(**values)
+
+    def history(self, step: int) -> list[dict[str, Any]]:
+        """The log lines up to a step."""
+        return [json.loads(line) for line in (self.at(step) / _HISTORY).read_text(encoding="utf-8").splitlines()]
 
     def _damage(self, step: int) -> str | None:
         wrong = damage(self.at(step))
         if wrong is not None:
             return wrong
-        best = self.best_step(self.at(step))
+        best = self.progress(step).best_step
         if best is not None and best != step and (wrong := damage(self.at(best))):
             return f"its best checkpoint, {self.at(best).name}: {wrong}"
         return None

@@ -1,78 +1,90 @@
-"""What happens around a training step: log lines, the progress bar, throughput, and a stop that loses nothing."""
+"""What is told of a run while it trains: log lines, a progress bar, throughput, and a tracker."""
 
+import importlib.util
 import json
-import signal
+import os
 import time
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import distributed
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ladder_cli.cli.main import interrupt
+from ladder_cli.config.schema import TrackingConfig
+from ladder_cli.errors import UserError
 from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.run.files import write_text
 
-# A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.
-_SAME_SIGNAL_SECONDS = 2.0
-# They end a process that does not heed them: a closed terminal, a batch system's notice, a limit on processor time.
-_DEADLY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+Line = dict[str, Any]
 
 
-class MetricsLog(TrainerCallback):
-    """Appends every log step to `metrics.jsonl`. After a resume the file is written anew from what the checkpoint
+class Monitor(Protocol):
+    """Is told what happens, in the process that prints and writes."""
+
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Training goes on after `step`, to `steps`; `history` holds the lines logged so far."""
+        ...
+
+    def stepped(self, step: int) -> None:
+        """A step was taken."""
+        ...
+
+    def log(self, line: Line) -> None:
+        """A line of the log, with its `step`."""
+        ...
+
+    def end(self, train_loss: float | None) -> None:
+        """Training is over: `train_loss` is the mean of all steps, None after an error."""
+        ...
+
+
+class MetricsLog:
+    """Appends every line to `metrics.jsonl`. After a resume the file is written anew from what the checkpoint
     remembers, so that it holds no line of steps that are taken again, and no half of a line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep what belongs to the steps before this start."""
-        if state.is_world_process_zero:
-            write_text(self._path, "".join(map(self._line, state.log_history)))
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Write what belongs to the steps before this start."""
+        write_text(self._path, "".join(map(self._as_text, history)))
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        """One line; the trainer's closing summary is left to `metrics.json`."""
-        if state.is_world_process_zero and "train_loss" not in logs:
-            with self._path.open("a") as file:
-                file.write(self._line({"step": state.global_step, **logs}))
+    def stepped(self, step: int) -> None:
+        """Nothing."""
+
+    def log(self, line: Line) -> None:
+        """Append it."""
+        with self._path.open("a") as file:
+            file.write(self._as_text(line))
+
+    def end(self, train_loss: float | None) -> None:
+        """Nothing: the summary is in `metrics.json`."""
 
     @staticmethod
-    def _line(entry: dict[str, Any]) -> str:
-        return json.dumps({"step": entry["step"], **entry}) + "\n"
+    def _as_text(line: Line) -> str:
+        return json.dumps(line) + "\n"
 
 
-class Throughput(TrainerCallback):
+class Throughput:
     """Tokens per second of the optimizer steps themselves: no evaluation, no checkpoint, no warm-up steps."""
 
     WARM_UP_STEPS = 2
 
     def __init__(self) -> None:
-        self._tokens = self._seconds = self._steps = 0.0
-        self._begin = 0.0
-        self._seen = 0
+        self._tokens = self._steps = 0
+        self._seconds = self._begin = 0.0
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def begin(self) -> None:
         """Start the clock."""
-        self._begin, self._seen = time.perf_counter(), int(state.num_input_tokens_seen)
+        self._begin = time.perf_counter()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop the clock."""
+    def end(self, tokens: int) -> None:
+        """Stop the clock, after a step over so many tokens."""
         self._steps += 1
         if self._steps > self.WARM_UP_STEPS:
             self._seconds += time.perf_counter() - self._begin
-            self._tokens += int(state.num_input_tokens_seen) - self._seen
+            self._tokens += tokens
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -80,8 +92,8 @@ class Throughput(TrainerCallback):
         return self._tokens / self._seconds if self._seconds else None
 
 
-class ProgressDisplay(TrainerCallback):
-    """A progress bar on a terminal; plain lines, one per log step, elsewhere."""
+class ProgressDisplay:
+    """A progress bar on a terminal; plain lines, one per log line, elsewhere."""
 
     def __init__(self, console: Console, throughput: Throughput, flops_per_token: int, memory: PeakMemory) -> None:
         """`flops_per_token`: as really done; `memory`: has measured since before the model was loaded."""
@@ -92,80 +104,87 @@ class ProgressDisplay(TrainerCallback):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn("{task.fields[metrics]}", markup=False),
         )
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
         """Show the bar."""
+        self._steps = steps
         self._progress.start()
-        self._task = self._progress.add_task("", total=state.max_steps, completed=state.global_step, figures="")
+        self._task = self._progress.add_task("", total=steps, completed=step, metrics="")
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def stepped(self, step: int) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=state.global_step)
+        self._progress.update(self._task, completed=step)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        """Show the newest figures."""
+    def log(self, line: Line) -> None:
+        """Show the newest metrics."""
         named = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "lr", "grad_norm": "gradient"}
-        parts = [f"{label} {float(logs[key]):.4g}" for key, label in named.items() if key in logs]
+        parts = [f"{label} {float(line[key]):.4g}" for key, label in named.items() if key in line]
         speed = self._throughput.tokens_per_second
-        if not parts:
-            return
         if speed is not None:
             parts.append(f"{speed:,.0f} tokens/s")
             parts.append(f"{speed * self._flops_per_token / 1e12:.3g} TFLOP/s")
         if (peak := self._memory.measured()) is not None:
             parts.append(f"peak {peak / 1e9:.2f} GB")
-        figures = "  ".join(parts)
-        self._progress.update(self._task, figures=figures)
+        metrics = "  ".join(parts)
+        self._progress.update(self._task, metrics=metrics)
         if not self._console.is_terminal:
-            self._console.print(f"step {state.global_step}/{state.max_steps}  {figures}")
+            self._console.print(f"step {line['step']}/{self._steps}  {metrics}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def end(self, train_loss: float | None) -> None:
         """Leave the bar as it is."""
         self._progress.stop()
 
 
-class StopOnSignal(TrainerCallback):
-    """Ctrl-C, SIGTERM and whatever else would end the process (a terminal that is closed, the warnings of a batch
-    system) end the run after the current step, with a checkpoint; a second signal ends it at once.
+class WandbTracker:
+    """Sends every line to Weights & Biases, or writes it to `wandb/` for a later upload.
 
-    A signal that was ignored before (`nohup`) or that someone else handles (a launcher) is left alone, Ctrl-C and
-    SIGTERM excepted. Of several processes, all stop at the same step as soon as one was told to.
+    `WANDB_PROJECT` in the environment goes before `tracking.project`.
     """
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._when = 0.0
+    def __init__(self, tracking: TrackingConfig, name: str, config: dict[str, Any]) -> None:
+        """`name`: of the run; `config`: shown with it."""
+        self._tracking, self._name, self._config = tracking, name, config
 
-    def __enter__(self) -> "StopOnSignal":
-        heeded = [signal.SIGINT, signal.SIGTERM]
-        heeded += [number for number in _DEADLY if signal.getsignal(number) in (signal.SIG_DFL, interrupt)]
-        self._before = {number: signal.signal(number, self._note) for number in heeded}
-        return self
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Open a run."""
+        import wandb
 
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        project = os.environ.get("WANDB_PROJECT", self._tracking.project)
+        mode: Any = self._tracking.wandb
+        self._run: Any = wandb.init(project=project, name=self._name, mode=mode, config=self._config)
+        self._run.define_metric("train/global_step")
+        self._run.define_metric("*", step_metric="train/global_step", step_sync=True)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and time.monotonic() - self._when > _SAME_SIGNAL_SECONDS:
-            raise KeyboardInterrupt
-        self.received, self._when = number, time.monotonic()
+    def stepped(self, step: int) -> None:
+        """Nothing."""
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint and the end."""
-        if args.world_size > 1:
-            told = torch.tensor(self.received or 0, device=args.device)
-            distributed.all_reduce(told, op=distributed.ReduceOp.MAX)
-            self.received = int(told.item()) or None
-        if self.received is not None:
-            control.should_save = True
-            control.should_training_stop = True
+    def log(self, line: Line) -> None:
+        """Send it, validation metrics as `eval/...`, the others as `train/...`."""
+        values = {_tracked(name): value for name, value in line.items() if name != "step"}
+        self._run.log({**values, "train/global_step": line["step"]})
+
+    def end(self, train_loss: float | None) -> None:
+        """Close the run."""
+        if train_loss is not None:
+            self._run.summary["train_loss"] = train_loss
+        self._run.finish(exit_code=int(train_loss is None))
+
+
+def check_tracking(tracking: TrackingConfig) -> None:
+    """Refuse a tracker that is not installed.
+
+    Raises:
+        UserError: naming what to install.
+    """
+    if tracking.wandb != "off" and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"tracking.wandb={tracking.wandb}, but wandb is not installed: pip install wandb, or leave it off."
+        )
+
+
+def _tracked(name: str) -> str:
+    kind, _, rest = name.partition("_")
+    return f"eval/{rest}" if kind == "eval" else f"train/{name}"

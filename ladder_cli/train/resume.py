@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from ladder_cli.cli.main import as_dict
+from ladder_cli.config.compose import as_dict
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.prepare import PreparedData, Source
 from ladder_cli.errors import UserError

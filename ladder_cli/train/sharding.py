@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from ladder_cli.config.choices import Quantization
 from ladder_cli.config.ranks import processes
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
@@ -29,7 +30,7 @@ def sharding_settled(config: TrainConfig, console: Console) -> Iterator[TrainCon
     if wanted and processes() == 1:
         console.print("one process has nobody to share the backbone's layers with: it holds them all", soft_wrap=True)
         wanted = False
-    if wanted and config.model.quantization != "none":
+    if wanted and config.model.quantization is not Quantization.NONE:
         asked = "the launcher's FSDP" if from_launcher else "hardware.shard_backbone=true"
         raise UserError(
             f"{asked} cannot cut the weights that model.quantization={config.model.quantization} makes: give "

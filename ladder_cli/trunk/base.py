@@ -1,12 +1,12 @@
 """The frozen backbone as everything above sees it: a batch goes in, taps come out, and no gradient ever enters."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from transformers import Cache
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
 
 BLANK = -1  # the row id of a row that only fills a batch up; none of its tokens count
 
@@ -37,9 +37,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,9 @@ class TapRequest:
     def __or__(self, other: "TapRequest") -> "TapRequest":
         """What serves both."""
         return TapRequest(self.layers | other.layers, self.final or other.final)
+
+
+WHOLE = TapRequest(frozenset(), final=True)  # the whole pass, of which the last state alone is read
 
 
 @dataclass
@@ -96,17 +98,55 @@ class TrunkCost:
 class Trunk(Protocol):
     """A frozen backbone, wherever its layers are."""
 
-    parts: Any
-    device: torch.device  # where it computes
-    dtype: torch.dtype
+    name: str  # hub repository or folder where it can be found again
+    revision: str | None  # on the hub
     identity: str | None  # of the weights, not of a path; None until somebody has hashed them
 
-    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None) -> Taps:
-        """One pass without gradients, no further than the request asks."""
+    @property
+    def parts(self) -> Any:
+        """Its parts by name (`trunk.parts.Anatomy`)."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that it computes in."""
+        ...
+
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, **more: Any) -> Taps:
+        """One pass without gradients, no further than the request asks.
+
+        Args:
+            request: which outputs.
+            batch: rows; `batch.row_ids` is there for trunks that cache.
+            cache: of keys and values, filled by the pass.
+            more: further arguments of the backbone's own `forward`, which no batch can say (ready masks,
+                `inputs_embeds`, what engines hand on to the layers).
+        """
         ...
 
     def cost(self, request: TapRequest) -> TrunkCost:
         """What such a pass takes."""
+        ...
+
+    def whole(self) -> PreTrainedModel:
+        """The backbone as a model, for methods that read its weights or run its layers themselves.
+
+        Raises:
+            UserError: where the layers are not all here.
+        """
+        ...
+
+    def settle(self, model: nn.Module) -> None:
+        """Bring everything where it computes, once first weights have been read off the whole backbone.
+
+        Args:
+            model: what was attached, with the backbone inside.
+        """
         ...
 
 
@@ -128,11 +168,32 @@ class Hidden:
 class Trainable(Protocol):
     """What a method attached to a trunk: a model of which a part is trained."""
 
-    request: TapRequest | None  # None: gradients pass through the backbone, so that it runs the layers itself
-
-    def hidden(self, batch: Batch, taps: Taps | None) -> Hidden:
-        """The state before the head."""
+    @property
+    def request(self) -> TapRequest | None:
+        """What it reads; None: gradients pass through the backbone, so that it runs the layers itself."""
         ...
+
+    def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
+        """The state before the head.
+
+        Args:
+            batch: rows.
+            taps: of this batch, at least those of `request`; None lets it ask its own trunk for them.
+        """
+        ...
+
+
+class TrainableModule(nn.Module):
+    """A `Trainable` that is a PyTorch module: what methods attach."""
+
+    @property
+    def request(self) -> TapRequest | None:
+        """See `Trainable`."""
+        raise NotImplementedError
+
+    def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
+        """See `Trainable`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

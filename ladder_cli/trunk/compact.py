@@ -107,20 +107,27 @@ def keep_embeddings_on_cpu(model: PreTrainedModel, device: torch.device) -> None
     Raises:
         UserError: if the output head shares the embeddings' weights, which have to be on the card then.
     """
+    refuse_shared_embeddings(model)
     embeddings = model.get_input_embeddings()
-    head: Any = model.get_output_embeddings()
-    if getattr(head, "weight", None) is embeddings.weight:
-        raise UserError(
-            "model.embeddings_on_cpu=true: the output head of this model shares the embeddings' weights and needs "
-            "them on the card; give it its own copy with model.head_quantization=int8 or nf4."
-        )
-    if embeddings.weight.is_meta:
-        return  # shapes alone; who counts them leaves the embeddings out
     embeddings.to("cpu")
     # Who moves the whole model (the trainer does) leaves them where they are.
     embeddings._apply = lambda *_, **__: embeddings  # type: ignore[method-assign]
     embeddings.register_forward_pre_hook(lambda module, args: tuple(ids.to("cpu") for ids in args))
     embeddings.register_forward_hook(lambda module, args, vectors: vectors.to(device))
+
+
+def refuse_shared_embeddings(model: PreTrainedModel) -> None:
+    """Refuse a model whose token embeddings cannot be anywhere but where its output head is.
+
+    Raises:
+        UserError: if the two share their weights.
+    """
+    head: Any = model.get_output_embeddings()
+    if getattr(head, "weight", None) is model.get_input_embeddings().weight:
+        raise UserError(
+            "model.embeddings_on_cpu=true: the output head of this model shares the embeddings' weights and needs "
+            "them on the card; give it its own copy with model.head_quantization=int8 or nf4."
+        )
 
 
 def chunk_feed_forward(model: PreTrainedModel, tokens: int) -> None:

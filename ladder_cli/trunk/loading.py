@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ladder_cli import hub
+from ladder_cli.config.choices import Device, Dtype, Quantization, parse_choice
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import NotReachable, UserError
 from ladder_cli.trunk.checkpoint import load_weights
@@ -206,27 +208,42 @@ def parameter_count(model: nn.Module, trained: bool | None = None) -> int:
     return total
 
 
-def resolve_device(device: str) -> torch.device:
+def resolve_device(device: Device | str) -> torch.device:
     """`auto` is the GPU of this process if there is one; `cpu` never touches CUDA.
 
     Raises:
-        UserError: for `cuda` on a machine without.
+        UserError: for `cuda` on a machine without, or no such choice.
     """
-    if device == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        # One process for each card under torchrun and accelerate; everything is loaded where it will be trained.
-        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
-        torch.cuda.set_device(found)
-        return found
-    if device == "cuda":
-        raise UserError("hardware.device=cuda, but torch finds no GPU: use hardware=cpu, or check the driver.")
+    return _DEVICES[parse_choice("hardware.device", device, Device)]()
+
+
+def _cpu() -> torch.device:
     return torch.device("cpu")
 
 
-def planned_device(device: str) -> torch.device:
+def _card() -> torch.device:
+    if not torch.cuda.is_available():
+        raise UserError("hardware.device=cuda, but torch finds no GPU: use hardware=cpu, or check the driver.")
+    # One process for each card under torchrun and accelerate; everything is loaded where it will be trained.
+    found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+    torch.cuda.set_device(found)
+    return found
+
+
+def _card_if_any() -> torch.device:
+    return _card() if torch.cuda.is_available() else _cpu()
+
+
+_DEVICES: dict[Device, Callable[[], torch.device]] = {
+    Device.AUTO: _card_if_any,
+    Device.CPU: _cpu,
+    Device.CUDA: _card,
+}
+
+
+def planned_device(device: Device | str) -> torch.device:
     """The device that a run would use, whether or not it is there: a plan may be made on another machine."""
-    return torch.device("cuda") if device == "cuda" else resolve_device(device)
+    return torch.device("cuda") if device == Device.CUDA else resolve_device(device)
 
 
 def planned_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
@@ -235,25 +252,30 @@ def planned_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
     Raises:
         UserError: if the checkpoint's own cannot be read.
     """
-    if model.dtype != "auto":
-        return getattr(torch, model.dtype)
+    if model.dtype is not Dtype.AUTO:
+        return _DTYPES[model.dtype]
     if device.type == "cuda":
         return torch.bfloat16
     stored: Any = architecture(model).dtype
     return stored or torch.float32
 
 
+_DTYPES: dict[Dtype, torch.dtype] = {
+    Dtype.FLOAT32: torch.float32,
+    Dtype.BFLOAT16: torch.bfloat16,
+    Dtype.FLOAT16: torch.float16,
+}
+
+
 def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    if model.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if model.quantization == "nf4":
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    return None
+    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    settings: dict[Quantization, dict[str, Any]] = {
+        Quantization.NONE: {},
+        Quantization.INT8: {"load_in_8bit": True},
+        Quantization.NF4: {"load_in_4bit": True, **nf4},
+    }
+    chosen = settings[model.quantization]
+    return BitsAndBytesConfig(**chosen) if chosen else None
 
 
 def _ask_hub_first(model: ModelConfig) -> None:

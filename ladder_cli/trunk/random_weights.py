@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ladder_cli.config.choices import Quantization
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.trunk.compact import make_lean, quantized_linear
 from ladder_cli.trunk.loading import backbone_shape, planned_dtype
@@ -21,7 +22,7 @@ def random_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
     with torch.device("meta"):
         backbone = backbone_shape(model, dtype)
     head = backbone.get_output_embeddings()
-    if model.quantization != "none":
+    if model.quantization is not Quantization.NONE:
         make = quantized_linear(model.quantization)
         for module in list(backbone.modules()):
             for name, child in list(module.named_children()):

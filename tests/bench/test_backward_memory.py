@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from ladder_cli.bench.backward_memory import predicted_activation_bytes, saved_activation_bytes
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture
 from tests.conftest import model_preset
 
@@ -26,7 +27,7 @@ SETTINGS = {
 
 def build(config, shape, dtype=torch.bfloat16):
     backbone = AutoModelForCausalLM.from_config(shape, dtype=dtype).requires_grad_(False)
-    return method_for(config).attach(backbone, MODEL)
+    return method_for(config).shape(LiveTrunk(backbone))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -8,6 +8,7 @@ import pytest
 from ladder_cli.cli import main as cli
 from ladder_cli.cli.evaluate import default_benchmarks
 from ladder_cli.cli.train import HELP
+from ladder_cli.config import compose
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir
@@ -15,7 +16,7 @@ from ladder_cli.run.identity import RunIdentity
 
 
 def trained_on(*words):
-    return cli.composed("train", TrainConfig, list(words)).data.name
+    return compose.composed("train", TrainConfig, list(words)).data.name
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,9 @@ def test_the_data_set_follows_the_model_unless_it_is_given(words, data):
 
 
 def test_options_of_the_data_set_are_those_of_the_one_that_follows():
-    assert cli.composed("train", TrainConfig, ["model=qwen2.5-math-1.5b"]).data.max_length == 2122
-    assert cli.composed("train", TrainConfig, ["model=qwen2.5-math-1.5b", "data.max_length=99"]).data.max_length == 99
+    assert compose.composed("train", TrainConfig, ["model=qwen2.5-math-1.5b"]).data.max_length == 2122
+    words = ["model=qwen2.5-math-1.5b", "data.max_length=99"]
+    assert compose.composed("train", TrainConfig, words).data.max_length == 99
 
 
 def test_every_run_of_a_sweep_has_the_data_of_its_model_in_its_name(tmp_path):
@@ -68,7 +70,7 @@ def test_a_model_file_of_ones_own_without_a_declared_set_asks_for_one(tmp_path):
 
 def test_benchmarks_follow_the_model_or_what_a_run_was_trained_on(tmp_path):
     def tested_on(*words):
-        return default_benchmarks(cli.composed("evaluate", EvaluateConfig, list(words)))
+        return default_benchmarks(compose.composed("evaluate", EvaluateConfig, list(words)))
 
     assert tested_on() == ["arithmetic"]
     assert tested_on("model=qwen2.5-math-1.5b") == ["math500"]
@@ -77,13 +79,13 @@ def test_benchmarks_follow_the_model_or_what_a_run_was_trained_on(tmp_path):
         "b": ["model=qwen2.5-math-1.5b"],
         "c": ["model=qwen2.5-math-7b"],
     }.items():
-        RunDir(tmp_path / name).write_config(cli.as_dict(cli.composed("train", TrainConfig, words)))
+        RunDir(tmp_path / name).write_config(compose.as_dict(compose.composed("train", TrainConfig, words)))
     assert tested_on(f"run={tmp_path / 'a'}") == ["cola"]
     assert tested_on(f"run={tmp_path}/*") == ["cola", "math500"]
 
 
 def test_an_old_run_without_the_new_options_is_still_the_same_run(tmp_path):
-    config = cli.as_dict(cli.composed("train", TrainConfig, []))
+    config = compose.as_dict(compose.composed("train", TrainConfig, []))
     old = {**config, "model": {key: value for key, value in config["model"].items() if "default_" not in key}}
     RunDir(tmp_path).write_config(old)
     RunDir(tmp_path).refuse_other(RunIdentity.of_config(config, {}))

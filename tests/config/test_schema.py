@@ -1,12 +1,10 @@
 """Every config file composes and passes the strict check."""
 
 import pytest
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from ladder_cli.cli import main as cli
-from ladder_cli.cli.main import as_dict, choices, explain, groups, parse
+from ladder_cli.config import compose
+from ladder_cli.config.compose import as_dict, choices, explain, groups, parse
 from ladder_cli.config.methods import METHOD_KINDS
 from ladder_cli.config.schema import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
 from ladder_cli.data.benchmarks import benchmark_config
@@ -15,7 +13,7 @@ from ladder_cli.errors import UserError
 
 
 def composed(*overrides: str) -> TrainConfig:
-    return cli.composed("train", TrainConfig, list(overrides))
+    return compose.composed("train", TrainConfig, list(overrides))
 
 
 GROUPS_OF_TRAINING = [group for group in groups() if group not in ("benchmark", "decode")]
@@ -31,9 +29,7 @@ def test_every_choice_of_every_group_composes(override):
 
 @pytest.mark.parametrize(("choice", "temperature"), [("greedy", 0.0), ("sampling", 0.6)])
 def test_every_way_of_decoding_composes(choice, temperature):
-    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig, replace=True)
-    with initialize_config_module("ladder_cli.conf"):
-        config = parse(compose("evaluate", [f"decode={choice}"]), EvaluateConfig)
+    config = compose.composed("evaluate", EvaluateConfig, [f"decode={choice}"])
     assert config.decode.temperature == temperature
     assert config.decode.max_new_tokens == 2048
 

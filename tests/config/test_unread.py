@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from ladder_cli.cli.main import composed
 from ladder_cli.cli.train import check_options, train
+from ladder_cli.config.compose import composed, given_options
 from ladder_cli.config.methods import METHOD_KINDS
 from ladder_cli.config.schema import DataConfig, TrainConfig, option_names
-from ladder_cli.config.unread import given_options
 from ladder_cli.data.formats import fields_read
 from ladder_cli.errors import UserError
 from tests.malformed import run_command
@@ -39,16 +38,8 @@ UNREAD = [
     (("train.learning_rate=1e-3", "method.learning_rate=1e-4"), "method.learning_rate", "train.learning_rate"),
     (("train.learning_rate=1e-3", "model.learning_rate_scale=2"), "model.learning_rate_scale", "train.learning_rate"),
     (("experiment=maths", "method.learning_rate=1e-4"), "method.learning_rate", "train.learning_rate"),
-    (
-        ("hardware.micro_batch_size=2", "train.micro_batch_size=4"),
-        "hardware.micro_batch_size",
-        "train.micro_batch_size",
-    ),
-    (("hardware.loss_chunk=8", "train.loss_chunk=16"), "hardware.loss_chunk", "train.loss_chunk"),
-    (("method=qlora", "hardware.int8_taps=true"), "hardware.int8_taps", "method.int8_taps"),
     (("method=qlora", "model.side_reduction=4"), "model.side_reduction", "method.reduction"),
     (("method=lst", "model.side_reduction=4"), "model.side_reduction", "method.reduction"),
-    (("hardware.eval_batch_size=4",), "hardware.eval_batch_size", "ladder-eval"),
     (("method.delta=2",), "method.delta", "method.connections=last"),
     (("method.projection_rank=4",), "method.projection_rank", "method.projection=low_rank"),
     (("method.init_samples=4",), "method.init_samples", "method.init=pruned_fisher"),
@@ -74,7 +65,7 @@ READ = [
     ("train.scheduler=constant_with_warmup", "train.warmup_ratio=0.2"),
     ("train.scheduler=constant", "train.warmup_ratio=0"),
     ("method.learning_rate=1e-4", "model.learning_rate_scale=2"),
-    ("hardware.micro_batch_size=2", "hardware.loss_chunk=8", "hardware.int8_taps=true", "hardware.mlp_chunk=4"),
+    ("train.micro_batch_size=2", "train.loss_chunk=8", "method.int8_taps=true", "model.mlp_chunk=4"),
     ("model.side_reduction=4", "model.side_recompute=true"),
     ("method=xladder", "method.delta=2"),
     ("method=qst", "method.projection_rank=4"),

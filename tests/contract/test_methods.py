@@ -7,8 +7,11 @@ from transformers import DynamicCache
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import load_adapter, method_for
 from ladder_cli.methods.proof import prove
+from ladder_cli.methods.registry import load_adapter, method_for
+from ladder_cli.nn.loss import completion_cross_entropy
+from ladder_cli.trunk.base import Batch
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import parameter_count
 from tests.conftest import ARCHITECTURES, EXPERTS, INNER, LATER, loss_curve, random_backbone
 
@@ -65,9 +68,9 @@ CASES = [
 ]
 
 
-def _row(seed: int) -> dict[str, torch.Tensor]:
+def _row(seed: int) -> Batch:
     ids = torch.randint(2, 97, (1, 12), generator=torch.Generator().manual_seed(seed))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    return Batch(ids, ids, torch.ones_like(ids))
 
 
 SAMPLE = [_row(0), _row(1)]
@@ -99,9 +102,9 @@ def model(method, backbone, architecture):
     for (option, value), refusing in NOT_TOGETHER.items():
         if getattr(method.config, option, None) == value and architecture in refusing:
             with pytest.raises(UserError, match=backbone.config.model_type):
-                method.attach(backbone, MODEL, sample=SAMPLE)
+                method.attach(LiveTrunk(backbone, MODEL.hub_id), sample=SAMPLE)
             pytest.skip("refused by name")
-    return method.attach(backbone, MODEL, sample=SAMPLE, proven=False)
+    return method.attach(LiveTrunk(backbone, MODEL.hub_id), sample=SAMPLE, proven=False)
 
 
 @pytest.fixture
@@ -158,6 +161,26 @@ def test_the_loss_equals_cross_entropy_over_full_logits(model, token_ids):
     logits = model(input_ids=token_ids).logits.double()
     expected = torch.nn.functional.cross_entropy(logits[:, 5:-1].flatten(0, 1), labels[:, 6:].flatten())
     torch.testing.assert_close(model(input_ids=token_ids, labels=labels).loss.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_over_the_hidden_state_is_the_models_own_with_its_gradients(model, token_ids):
+    disturb(model)
+    model.train()
+    labels = token_ids.clone()
+    labels[:, :6] = -100
+    results = []
+    for own in (True, False):
+        model.zero_grad()
+        torch.manual_seed(5)  # some backbones have dropout, which LoRA trains under
+        if own:
+            loss = model(input_ids=token_ids, labels=labels).loss
+        else:
+            hidden = model.hidden(Batch(token_ids, labels))
+            loss = completion_cross_entropy(hidden.state, hidden.readout, labels)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) > 1
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_save_and_load_are_bitwise(model, architecture, token_ids, tmp_path):
@@ -251,7 +274,7 @@ def test_right_padding_changes_no_loss(model, token_ids):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backbone, token_ids):
-    model = method_for(METHODS["ladder"]).attach(backbone, MODEL)
+    model = method_for(METHODS["ladder"]).attach(LiveTrunk(backbone, MODEL.hub_id))
     disturb(model)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
@@ -273,7 +296,7 @@ def test_nothing_of_the_backbone_is_kept_for_the_backward_pass_of_a_ladder(backb
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_loss_never_holds_the_full_logits(backbone, token_ids):
-    model = method_for(METHODS["ladder"]).attach(backbone, MODEL, loss_chunk=4)
+    model = method_for(METHODS["ladder"]).attach(LiveTrunk(backbone, MODEL.hub_id), loss_chunk=4)
     shapes = []
     backbone.lm_head.register_forward_hook(lambda module, args, output: shapes.append(len(output)))
     labels = token_ids.clone()

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from ladder_cli.cli.main import CONFIG_MODULE, merge_strictly
+from ladder_cli.config.compose import CONFIG_MODULE, merge_strictly
 from ladder_cli.config.schema import DataConfig
 
 

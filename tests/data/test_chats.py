@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ladder_cli.config.schema import Learn
+from ladder_cli.config.choices import Learn
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.chats import chat, turn

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from ladder_cli.config.schema import DataConfig, RowFormat
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.arithmetic_set import LARGEST
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.formats import fields_read, format_of, refuse_unread
@@ -154,7 +155,7 @@ def test_more_problems_than_can_be_drawn_are_refused_at_once(name):
 
 
 def test_ones_own_rows_get_no_instruction():
-    from ladder_cli.cli.main import composed
+    from ladder_cli.config.compose import composed
     from ladder_cli.config.schema import TrainConfig
 
     assert composed("train", TrainConfig, ["data=jsonl"]).data.instruction == ""

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.batching import PackedRows, PaddingCollator
 from ladder_cli.data.encoding import IGNORED_LABEL
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.packing import check_packing
+from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import random_backbone
 from tests.contract.test_methods import METHODS
 
@@ -39,7 +39,7 @@ def test_every_example_is_in_exactly_one_row_that_holds_it(lengths, room):
 @pytest.mark.parametrize("method", ["ladder", "xladder", "QST", "qlora"])
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma2"])
 def test_the_packed_loss_and_its_gradient_equal_the_unpacked(method, architecture):
-    model = method_for(METHODS[method]).attach(random_backbone(architecture), ModelConfig(name="r", hub_id="no/where"))
+    model = method_for(METHODS[method]).attach(LiveTrunk(random_backbone(architecture)))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     torch.manual_seed(3)
     for parameter in trained:
@@ -63,7 +63,7 @@ def test_the_packed_loss_and_its_gradient_equal_the_unpacked(method, architectur
 
 
 def test_accumulated_micro_batches_equal_one_big_batch():
-    model = method_for(METHODS["ladder"]).attach(random_backbone("qwen2"), ModelConfig(name="r", hub_id="no/where"))
+    model = method_for(METHODS["ladder"]).attach(LiveTrunk(random_backbone("qwen2")))
     rows, collate = rows_of([12, 9, 7, 5]), PaddingCollator(0)
     counted = sum(label != IGNORED_LABEL for row in rows for label in row["labels"])
 
@@ -80,7 +80,7 @@ def test_a_model_that_leaks_between_documents_is_refused(architecture):
     backbone = random_backbone(architecture)
     for parameter in backbone.parameters():  # away from the small first weights, under which attention hardly matters
         parameter.data += 0.1 * torch.randn_like(parameter)
-    model = method_for(METHODS["ladder"]).attach(backbone, ModelConfig(name="r", hub_id="no/where"))
+    model = method_for(METHODS["ladder"]).attach(LiveTrunk(backbone))
     leaky = {"opt", "opt-350m"}
     if architecture in leaky:
         with pytest.raises(UserError, match="does not go with opt: its attention looks into other examples"):

@@ -1,68 +1,95 @@
-"""Every row is passed as often as asked, whatever the batches."""
-
-import json
+"""Passes over rows by one process and by several."""
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ladder_cli.data.passes import rows_after, steps_for
-from ladder_cli.train.bad_batch import BadBatch
-from tests.malformed import run_command
-
-
-@pytest.mark.parametrize(
-    ("rows", "batch", "epochs", "steps"),
-    [
-        (20, 16, 10, 20),
-        (1, 4, 10, 10),
-        (16, 16, 3, 3),
-        (17, 16, 1, 2),
-        (30, 1, 0.1, 3),  # 0.1 x 30 is a little more than 3 in binary
-        (20, 16, 0.5, 1),
-        (20, 16, 0.6, 2),
-        (20, 16, 1e-5, 1),
-        (100, 10, 1.25, 13),
-    ],
-)
-def test_steps_are_whole_epochs_of_as_many_steps_as_pass_every_row(rows, batch, epochs, steps):
-    assert steps_for(rows, batch, epochs, None) == steps
-    assert steps_for(rows, batch, epochs, 7) == 7
+from ladder_cli.data.batching import PaddingCollator
+from ladder_cli.data.encoding import IGNORED_LABEL
+from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches
+from ladder_cli.trunk.base import BLANK
 
 
-def test_rows_passed_are_counted_to_the_row():
-    assert [rows_after(step, 20, 16) for step in range(5)] == [0, 16, 20, 36, 40]
-    assert rows_after(10, 1, 4) == 10
+class Rows:
+    """Rows that hold their own number; packed ones bring positions."""
+
+    def __init__(self, count, packed=False):
+        self.lengths = [2 + 3 * row % 5 for row in range(count)]
+        self._packed = packed
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        ids = [index + 10] * self.lengths[index]
+        row = {"input_ids": ids, "labels": ids}
+        return row | {"position_ids": list(range(len(ids)))} if self._packed else row
 
 
-@pytest.mark.parametrize("packing", ["false", "true"])
-def test_a_run_passes_each_row_once_an_epoch_and_its_log_says_so(packing, tmp_path, monkeypatch):
-    passed: list[list[int]] = []
+def take(rows, count, micro_batch=2, accumulation=2, processes=1, first=0):
+    """The micro-batches of so many steps, of each process."""
+    found = []
+    for process in range(processes):
+        loading = Loading(PaddingCollator(0), micro_batch, process, processes)
+        steps = TrainingBatches(rows, loading, accumulation, seed=4).steps(first)
+        found.append([next(steps) for _ in range(count)])
+    return found
 
-    def seen(self, step, rows):
-        passed.extend([] for _ in range(step + 1 - len(passed)))
-        passed[step] += rows
 
-    monkeypatch.setattr(BadBatch, "seen", seen)
-    options = [
-        *("hardware=cpu", "data.train_samples=7", "data.validation_samples=2", "data.cache=false", "train.epochs=2.5"),
-        *("train.global_batch_size=4", "train.micro_batch_size=2", "train.evaluations=1", "train.logging_steps=1"),
-        *(f"data.packing={packing}", "data.max_length=128", f"output_dir={tmp_path / 'run'}"),
+def passed(steps):
+    return [sorted(row for batch in step for row in batch.row_ids if row != BLANK) for step in steps]
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 30), processes=st.integers(2, 3), accumulation=st.integers(1, 3))
+def test_every_epoch_passes_each_row_once_in_as_many_batches_in_every_process(count, processes, accumulation):
+    rows = Rows(count)
+    epoch = -(-count // (2 * processes * accumulation))
+    steps = take(rows, 2 * epoch, accumulation=accumulation, processes=processes)
+    for start in (0, epoch):
+        seen = [row for own in steps for step in passed(own[start : start + epoch]) for row in step]
+        assert sorted(seen) == list(range(count))
+    for together in zip(*steps, strict=True):
+        assert len({len(step) for step in together}) == 1, "nobody waits for a batch that another has not"
+
+
+def test_several_processes_pass_in_a_step_what_one_passes():
+    rows = Rows(21)
+    (alone,) = take(rows, 8, accumulation=2)
+    first, second = take(rows, 8, accumulation=1, processes=2)
+    assert [sorted(own + other) for own, other in zip(passed(first), passed(second), strict=True)] == passed(alone)
+
+
+@pytest.mark.parametrize("first", [1, 3, 4, 7])
+def test_a_pass_may_begin_at_any_step(first):
+    (whole,), (later,) = take(Rows(14), 12), take(Rows(14), 12 - first, first=first)
+    assert [[batch.row_ids for batch in step] for step in later] == [
+        [batch.row_ids for batch in step] for step in whole[first:]
     ]
-    status, out, errors = run_command("train", options)
-    assert status == 0, errors
-    rows = sorted({row for step in passed for row in step})
-    per_epoch = -(-len(rows) // 4)
-    assert len(passed) == -(-5 * per_epoch // 2), "two epochs and a half"
-    assert f"{len(passed)} of 4 rows" in out
-    for epoch in range(2):
-        steps = passed[epoch * per_epoch : (epoch + 1) * per_epoch]
-        assert sorted(row for step in steps for row in step) == rows
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    total = 0
-    for line, step in zip((line for line in lines if "loss" in line), passed, strict=True):
-        total += len(step)
-        assert line["rows_seen"] == total
-        assert line["epoch"] == pytest.approx(total / len(rows))
-    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert figures["rows_seen"] == total
-    assert figures["epochs"] == pytest.approx(total / len(rows))
-    assert f"{total / len(rows):.2f} epochs" in out
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tokens_are_those_of_the_rows_without_padding_and_blanks(packed):
+    rows = Rows(5, packed)
+    loading = Loading(PaddingCollator(0), 2, 1, 2)
+    batches = TrainingBatches(rows, loading, 2, seed=4)
+    step = next(batches.steps())
+    own = [row for batch in step for row in batch.row_ids]
+    assert BLANK in own
+    assert batches.tokens(step) == sum(rows.lengths[row] for row in own if row != BLANK)
+    assert batches.tokens(step) < sum(batch.input_ids.numel() for batch in step)
+    blank = step[-1]
+    at = blank.row_ids.index(BLANK)
+    assert torch.all(blank.labels[at] == IGNORED_LABEL)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_validation_counts_each_row_once_in_as_many_batches_in_every_process(processes):
+    found = [
+        list(ValidationBatches(Rows(9), Loading(PaddingCollator(0), 2, process, processes)))
+        for process in range(processes)
+    ]
+    counted = [row for own in found for batch, counts in own if counts for row in batch.row_ids]
+    assert sorted(counted) == list(range(9))
+    assert len({len(own) for own in found}) == 1

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from ladder_cli.cli.main import as_dict, composed
+from ladder_cli.config.compose import as_dict, composed
 from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, benchmark_names, load_problems, own_name, problems_digest
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate import answering, binding
+from ladder_cli.evaluate import binding
 from ladder_cli.evaluate.completions import grade_completions
 from ladder_cli.evaluate.results import Extent
 from ladder_cli.evaluate.run import evaluate_models
@@ -253,7 +253,7 @@ def test_a_prompt_beyond_the_positions_is_refused_before_the_model_is_loaded(tmp
     model = shutil.copytree(TINY.location, tmp_path / "model")
     config = read(model / "config.json") | {"max_position_embeddings": 64}
     (model / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(answering, "_answer_missing", None)
+    monkeypatch.setattr("ladder_cli.generate.backbones.load_backbone", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(UserError, match=r"has positions for 64, which leaves \d+ and not decode\.max_new_tokens=60"):
         evaluate(tmp_path / "out", model=ModelConfig(name="tiny", path=str(model)), limit=1,
                  decode=DecodeConfig(max_new_tokens=60))  # fmt: skip
@@ -371,7 +371,7 @@ def test_tokens_without_an_embedding_are_refused_before_the_model_is_loaded(tmp_
     shutil.copytree(TINY.location, config)
     told = json.loads((config / "config.json").read_text())
     (config / "config.json").write_text(json.dumps(told | {"vocab_size": 40}))
-    monkeypatch.setattr("ladder_cli.evaluate.targets.load_backbone", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("ladder_cli.generate.backbones.load_backbone", lambda *_: pytest.fail("weights were read"))
     model = ModelConfig(name="cut", path=str(config), dtype="float32", side_reduction=2)
     with pytest.raises(UserError, match=r"a token of the prompt of '.*', has the number 361, .* have 40 rows"):
         evaluate(tmp_path / "out", model=model, benchmarks=["arithmetic"], limit=2)

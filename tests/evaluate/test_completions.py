@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
@@ -14,6 +14,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.evaluate.completion_rows import CUT_OFF, ENDED, read_completions
 from ladder_cli.evaluate.completions import completions_folder, grade_completions
 from ladder_cli.evaluate.pass_at_k import pass_at_k, summarise_problems
+from ladder_cli.evaluate.samples import Sample
 
 GOOD = {"gold": "4", "completion": "\\boxed{4}"}
 
@@ -221,7 +222,8 @@ def test_copies_of_completions_do_not_narrow_the_interval():
     def problems(copies):
         verdicts = ["correct", "incorrect", "correct", "incorrect", "incorrect", "correct", "correct", "correct"]
         return [
-            [{"id": n, "verdict": verdict, "tokens": 1, "stop_reason": "stop"}] * copies
+            [Sample(id=str(n), completion="", gold="", answer=None, verdict=verdict, tokens=1, stop_reason="stop")]
+            * copies
             for n, verdict in enumerate(verdicts)
         ]
 

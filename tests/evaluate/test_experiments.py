@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import yaml
 
-from ladder_cli.cli.main import as_dict, composed
+from ladder_cli.config.compose import as_dict, composed
 from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import own_name
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate import targets
 from ladder_cli.evaluate.completions import grade_completions
 from ladder_cli.evaluate.run import evaluate_models
 from ladder_cli.evaluate.statistics import score_interval
+from ladder_cli.generate import backbones
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 
@@ -78,7 +78,7 @@ def test_several_runs_have_mean_and_sample_deviation_and_each_its_score(sweep, t
     def no_weights(*arguments):
         raise AssertionError("weights were loaded, and there was nothing left to answer")
 
-    monkeypatch.setattr(targets, "load_backbone", no_weights)
+    monkeypatch.setattr(backbones, "load_backbone", no_weights)
     evaluate(run=f"{sweep}/*", output_dir=str(tmp_path / "out"))
     figures = read(tmp_path / "out" / "summary.json")["arithmetic"]
     scores = [right / PROBLEMS for right in (1, 3, 5)]

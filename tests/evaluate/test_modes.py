@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ladder_cli.cli.evaluate import results_path
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import EvaluateConfig, option_names
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.modes import READ, mode_of, refuse_unread, refuse_unread_by_labels
@@ -39,7 +39,7 @@ def check(*words):
         ("audit=true repeats=2", "option 'repeats': audit=true does not read it (it is for run=DIR and model=NAME)"),
         ("audit=true decode.temperature=1", "option 'decode.temperature'"),
         ("run=a hardware.workers=2", "option 'hardware.workers': run=DIR does not read it (no evaluation does)"),
-        ("run=a hardware.mlp_chunk=64", "option 'hardware.mlp_chunk': run=DIR does not read it (it is for model=NAME)"),
+        ("run=a model.name=x", "option 'model.name': run=DIR does not read it (it is for model=NAME)"),
         ("run=a allow_settings_mismatch=true", "option 'allow_settings_mismatch'"),
         ("model=tiny allow_prompt_mismatch=true", "(it is for run=DIR)"),
         ("model=tiny model.side_reduction=2", "option 'model.side_reduction'"),
@@ -62,7 +62,7 @@ def test_an_option_that_is_not_read_is_refused_with_what_reads_it(words, message
         "completions=F limit=3 decode.grade_seconds=2 output_dir=x",
         "audit=true benchmarks=all data_dir=. limit=2",
         "run=a benchmarks=[math500] decode=sampling repeats=5 hardware=cpu model.path=builtin:tiny limit=2 seed=3",
-        "model=tiny hardware=cpu hardware.mlp_chunk=64 decode.temperature=0.5 decode.top_p=0.9 instruction=x",
+        "model=tiny hardware=cpu model.mlp_chunk=64 decode.temperature=0.5 decode.top_p=0.9 instruction=x",
         "compare=[a,b] limit=null audit=false",
         "",
     ],

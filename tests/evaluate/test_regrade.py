@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate import answering
 from ladder_cli.evaluate.completions import grade_completions
 from ladder_cli.evaluate.regrade import other_grader_alone, regrade_folder
+from ladder_cli.evaluate.samples import Sample
+from ladder_cli.generate import transformers_engine
 from tests.evaluate.test_experiments import evaluate, read, samples_of
 
 ROWS = [
@@ -114,7 +115,7 @@ def test_an_evaluated_model_is_regraded_without_generating(tiny_config, tmp_path
     folder = tmp_path / "arithmetic"
     before = samples_of(folder)
     by_another_grader(folder, {before[0]["id"]: "timeout"})
-    monkeypatch.setattr(answering, "generate", lambda *_: pytest.fail("a model was asked"))
+    monkeypatch.setattr(transformers_engine, "generate", lambda *_: pytest.fail("a model was asked"))
     evaluate(model=tiny_config, benchmarks=["arithmetic"], output_dir=str(tmp_path))
     after = samples_of(folder)
     assert [sample["verdict"] for sample in after] == [sample["verdict"] for sample in before]
@@ -132,6 +133,9 @@ def test_samples_that_differ_in_more_than_the_grader_are_not_regraded(tmp_path):
 
 
 def test_samples_of_problems_that_are_not_asked_for_are_not_lost(tmp_path):
-    samples = {name: {"id": name, "gold": "4", "verdict": "correct", "answer": "4"} for name in ("a", "b")}
+    samples = {
+        name: Sample(id=name, completion="", gold="4", answer="4", verdict="correct", tokens=1, stop_reason="stop")
+        for name in ("a", "b")
+    }
     with pytest.raises(UserError, match="1 of them of problems that are not asked for now"):
         regrade_folder(tmp_path, samples, [Problem("a", "?", "4")], {}, 5.0, make_console())

@@ -1,9 +1,13 @@
 """Math-Verify's own word on a completion stands beside our verdict and never in its place."""
 
+import os
+import signal
+
 import pytest
 
-from ladder_cli.evaluate.answers.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT
-from ladder_cli.evaluate.grading import Grader, Task, grader_identity
+from ladder_cli.evaluate.answers.verdict import CORRECT, CRASH, INCORRECT, NO_ANSWER, TIMEOUT, Judged
+from ladder_cli.evaluate.grading import Grader, Task, _Worker, grader_identity
+from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.second_opinion import math_verify_says
 from ladder_cli.evaluate.summary import summarise
 
@@ -46,8 +50,27 @@ def test_a_second_opinion_that_hangs_costs_no_verdict():
     assert (grades["after"].verdict, grades["after"].math_verify) == (CORRECT, CORRECT)
 
 
+def test_a_worker_killed_while_math_verify_was_asked_costs_no_opinion(monkeypatch):
+    result, killed = _Worker.result, []
+
+    def killed_between(worker):
+        value = result(worker)
+        if isinstance(value, Judged) and len(killed) < 3:
+            os.kill(worker._process.pid, signal.SIGKILL)
+            killed.append(value.verdict)
+        return value
+
+    monkeypatch.setattr(_Worker, "result", killed_between)
+    with Grader(workers=1, second_opinion=True) as grader:
+        (grade,) = grader.grade([Task("hunted", r"\frac{1}{2}", r"\boxed{0.5}")])
+    assert killed == [CORRECT] * 3
+    assert (grade.verdict, grade.math_verify) == (CORRECT, CORRECT)
+
+
 def sample(name, verdict, says):
-    return {"id": name, "verdict": verdict, "stop_reason": "stop", "tokens": 3, "math_verify": says}
+    return Sample(
+        id=name, completion="", gold="", answer=None, verdict=verdict, tokens=3, stop_reason="stop", math_verify=says
+    )
 
 
 def test_the_summary_counts_both_and_names_the_difference():

@@ -6,20 +6,20 @@ import sys
 
 import pytest
 
-from ladder_cli.evaluate.samples import FIELDS, append_samples
+from ladder_cli.evaluate.samples import Sample, append_samples
 from ladder_cli.evaluate.shards import merged, own_path, write_in_order
-from ladder_cli.generate import generation
-from ladder_cli.generate.generation import Prompt
+from ladder_cli.generate import batching
+from ladder_cli.generate.engine import Prompt
 
 PROMPTS = [Prompt(str(n), "", [0] * (1 + n % 5)) for n in range(11)]
 
 
-def sample(name: str, mark: str = "") -> dict:
-    return dict.fromkeys(FIELDS) | {"id": name, "completion": mark}
+def sample(name: str) -> Sample:
+    return Sample(id=name, completion="", gold="", answer=None, verdict="no_answer", tokens=1, stop_reason=None)
 
 
 def batches(size, finished=frozenset()):
-    return [tuple(prompt.id for prompt in batch) for batch in generation.batches(PROMPTS, finished, size)]
+    return [tuple(prompt.id for prompt in batch) for batch in batching.batches(PROMPTS, finished, size)]
 
 
 @pytest.fixture

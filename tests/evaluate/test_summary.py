@@ -1,13 +1,13 @@
 import pytest
 
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate.samples import FIELDS, append_samples, read_samples
+from ladder_cli.evaluate.samples import Sample, append_samples, read_samples
 from ladder_cli.evaluate.statistics import wilson_interval
 from ladder_cli.evaluate.summary import summarise
 
 
 def sample(name, verdict, tokens=10, stop_reason="stop"):
-    return dict.fromkeys(FIELDS) | {"id": name, "verdict": verdict, "tokens": tokens, "stop_reason": stop_reason}
+    return Sample(id=name, completion="", gold="", answer=None, verdict=verdict, tokens=tokens, stop_reason=stop_reason)
 
 
 def test_figures_of_a_benchmark_are_counted_by_hand():

@@ -81,7 +81,7 @@ def corrupted(half: Interrupted, seed: int = 3) -> Iterator[Row]:
         tried += 1
     ours = half.copy()
     for step in (8, 12):
-        _flip(ours / "run" / "checkpoints" / f"checkpoint-{step}" / "optimizer.pt", rng)
+        _flip(ours / "run" / "checkpoints" / f"checkpoint-{step}" / "optimizer.safetensors", rng)
     _cut(ours / "run" / "metrics.jsonl", rng)
     found += half.mended(ours)
     yield Row("bytes of a checkpoint corrupted", tried + 1, found.lost, found.damaged)

@@ -58,7 +58,7 @@ def compare_runs(ours: Path, twin: Path) -> Difference:
     pairs.append((_figures(ours), _figures(twin)))
     pairs.append((_log(ours), _log(twin)))
     last = max((twin / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])).name
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors", "progress.json"):
+    for name in ("optimizer.safetensors", "random-0.json", "adapter_model.safetensors", "progress.json"):
         pairs.append((_content(ours / "checkpoints" / last / name), _content(twin / "checkpoints" / last / name)))
     lost = sum(mine is None for mine, _ in pairs)
     return Difference(lost, sum(mine is not None and mine != theirs for mine, theirs in pairs))

@@ -5,10 +5,11 @@ import torch
 
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
+from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.statistics import matthews_correlation
 from ladder_cli.evaluate.summary import summarise_labels
-from ladder_cli.generate.classification import classify, label_tokens
-from ladder_cli.generate.generation import batches, render_prompt
+from ladder_cli.generate.batching import batches, render_prompt
+from ladder_cli.generate.transformers_engine import label_tokens, score_labels
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ def test_a_prediction_is_the_label_with_the_larger_logit_whatever_the_batch(rend
     first, second = label_tokens(renderer, labels)
     for batch_size in (1, 3, 7):
         predictions = [
-            p for batch in classify(tiny_backbone, renderer, batches(prompts, set(), batch_size), labels) for p in batch
+            p
+            for batch in score_labels(tiny_backbone, renderer, batches(prompts, set(), batch_size), labels)
+            for p in batch
         ]
         assert sorted(p.prompt.id for p in predictions) == [str(n) for n in range(1, 8)]
         for prediction in predictions:
@@ -39,7 +42,9 @@ def test_labels_that_begin_alike_are_refused(renderer):
 
 def sample(gold, answer):
     verdict = "correct" if gold == answer else "incorrect"
-    return {"gold": gold, "answer": answer, "verdict": verdict, "stop_reason": None, "tokens": 1}
+    return Sample(
+        id="1", completion=answer, gold=gold, answer=answer, verdict=verdict, stop_reason=None, tokens=1, logits={}
+    )
 
 
 def test_the_figures_of_a_label_task():

@@ -6,7 +6,8 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from ladder_cli.config.methods import LadderMethodConfig
 from ladder_cli.config.schema import ModelConfig
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
+from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import random_backbone
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
@@ -15,7 +16,7 @@ CONFIG = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, re
 
 @pytest.mark.filterwarnings("ignore")
 def test_continuous_batching_gives_the_tokens_of_generate():
-    model = method_for(CONFIG).attach(random_backbone("qwen2"), MODEL).eval()
+    model = method_for(CONFIG).attach(LiveTrunk(random_backbone("qwen2"), MODEL.hub_id)).eval()
     torch.manual_seed(0)
     for parameter in model.side.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)

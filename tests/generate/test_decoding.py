@@ -10,18 +10,10 @@ import torch
 from ladder_cli.config.schema import DecodeConfig, ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.evaluate.samples import LENGTH, STOP
-from ladder_cli.generate.classification import classify
+from ladder_cli.generate.batching import batches, check_positions, render_prompt
 from ladder_cli.generate.decoding import Decoding, ModelLimits, limits_of, read_limits
-from ladder_cli.generate.generation import (
-    Prompt,
-    _completion,
-    batches,
-    check_positions,
-    generate,
-    left_padded,
-    render_prompt,
-)
+from ladder_cli.generate.engine import LENGTH, STOP, Prompt
+from ladder_cli.generate.transformers_engine import _completion, generate, left_padded, score_labels
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.trunk.loading import load_backbone
@@ -243,7 +235,7 @@ def test_what_is_computed_for_a_row_that_has_ended_does_not_count(breaks_at, tin
 
 def test_logits_of_labels_that_are_not_finite_end_the_evaluation(breaks_at, renderer, prompts):
     with pytest.raises(RunFailed, match=f"broken-model has logits .*'{prompts[2].id}', at the label words"):
-        list(classify(breaks_at(row=2, step=0), renderer, [prompts], ("17", "23"), "broken-model"))
+        list(score_labels(breaks_at(row=2, step=0), renderer, [prompts], ("17", "23"), "broken-model"))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from ladder_cli.config.schema import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate.samples import LENGTH, STOP
-from ladder_cli.generate.generation import Prompt, batches, fitting_batch_size, generate, render_prompt
+from ladder_cli.generate.batching import batches, render_prompt
+from ladder_cli.generate.engine import LENGTH, STOP, Prompt
+from ladder_cli.generate.transformers_engine import fitting_batch_size, generate
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 
@@ -99,7 +100,7 @@ def test_a_fitting_batch_is_what_free_memory_holds_of_the_cache(tiny_backbone, r
         * 4
     )
     row = per_token * longest + 16 * config.vocab_size
-    free = "ladder_cli.generate.generation._free_bytes"
+    free = "ladder_cli.generate.transformers_engine._free_bytes"
     for rows in (1, 5, 9):
         monkeypatch.setattr(free, lambda device, rows=rows: (rows + 0.5) * row / 0.8)
         assert fitting_batch_size(tiny_backbone, prompts, 1000, most=32) == rows

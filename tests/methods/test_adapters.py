@@ -51,6 +51,39 @@ def test_named_adapters_are_switched_without_reloading(two_folders, token_ids):
         model.load_adapter(folder / "deep", "deep")
 
 
+def test_an_adapter_that_is_not_active_can_be_taken_away(two_folders, token_ids):
+    folder, expected = two_folders
+    model = LadderModel.from_pretrained(folder / "wide", backbone=random_backbone("qwen2"))
+    model.load_adapter(folder / "deep", "deep")
+    with pytest.raises(UserError, match="'deep' is the active one"):
+        model.delete_adapter("deep")
+    model.delete_adapter("default")
+    assert torch.equal(model(token_ids).logits, expected["deep"])
+    with pytest.raises(UserError, match="no adapter named 'default': there are deep"):
+        model.set_adapter("default")
+    model.load_adapter(folder / "wide", "default")
+    assert torch.equal(model(token_ids).logits, expected["wide"])
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_the_active_one(two_folders, token_ids):
+    folder, expected = two_folders
+    model = LadderModel.from_pretrained(folder / "wide", backbone=random_backbone("qwen2"))
+    weights = folder / "deep" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\xff\xff\xff\xff")
+    with pytest.raises(UserError, match="not finite"):
+        model.load_adapter(folder / "deep", "deep")
+    assert list(model.sides) == ["default"]
+    assert torch.equal(model(token_ids).logits, expected["wide"])
+
+
+def test_a_second_ladder_of_an_evaluated_model_has_no_dropout(tmp_path, token_ids):
+    trained(random_backbone("gpt2"), "aligned", 1).save_pretrained(tmp_path)
+    model = LadderModel.from_pretrained(tmp_path, backbone=random_backbone("gpt2"))
+    expected = model(token_ids).logits
+    model.load_adapter(tmp_path, "again")
+    assert torch.equal(model(token_ids).logits, expected)
+
+
 def test_only_the_active_adapter_is_trained(two_folders, token_ids):
     folder, _ = two_folders
     model = LadderModel.from_pretrained(folder / "wide", backbone=random_backbone("qwen2"))
@@ -128,6 +161,6 @@ def test_trl_trains_a_ladder(tmp_path, tiny_tokenizer, tiny_config):
 
 @pytest.mark.parametrize("name", list(LADDER_CHOICES))
 def test_the_python_api_refuses_what_the_config_refuses(name):
-    misspelt = LADDER_CHOICES[name][0][:-1] + "x"
+    misspelt = next(iter(LADDER_CHOICES[name]))[:-1] + "x"
     with pytest.raises(UserError, match=rf"{name}={misspelt} is not a choice"):
         LadderModel.on(random_backbone("qwen2"), connect(4, "aligned"), reduction=2, **{name: misspelt})

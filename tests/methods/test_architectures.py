@@ -8,9 +8,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ladder_cli.config.methods import LadderMethodConfig
-from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
+from ladder_cli.trunk.live import LiveTrunk
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)
 # Sizes under all the names that configs have for them; each takes those that it knows.
@@ -66,7 +66,7 @@ def attached(kind: str) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of models that nobody has looked at
         model = small_model(kind)
-        return method_for(LADDER).attach(model, ModelConfig(name=kind, hub_id=f"nowhere/{kind}"))
+        return method_for(LADDER).attach(LiveTrunk(model))
 
 
 @pytest.mark.parametrize("kind", SUPPORTED)

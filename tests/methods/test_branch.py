@@ -6,7 +6,8 @@ import torch
 from ladder_cli.config.methods import LadderMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone
 from tests.conftest import random_backbone
 
@@ -18,7 +19,7 @@ BRANCH = dict(
 
 
 def attach(backbone, **changes):
-    return method_for(LadderMethodConfig(**{**BRANCH, **changes})).attach(backbone, MODEL)
+    return method_for(LadderMethodConfig(**{**BRANCH, **changes})).attach(LiveTrunk(backbone, MODEL.hub_id))
 
 
 def test_it_trains_as_the_last_layers_themselves_would_be_trained():
@@ -57,7 +58,9 @@ def test_the_backbones_own_last_layers_do_not_run():
 def test_a_copy_of_a_quantised_backbone_starts_near_it():
     config = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", quantization="nf4")
     ids = torch.randint(5, 400, (2, 20))
-    model = method_for(LadderMethodConfig(**BRANCH)).attach(load_backbone(config, torch.device("cpu")), config).eval()
+    model = (
+        method_for(LadderMethodConfig(**BRANCH)).attach(LiveTrunk(load_backbone(config, torch.device("cpu")))).eval()
+    )
     expected = load_backbone(config, torch.device("cpu"))(ids).logits
     assert (model(input_ids=ids).logits - expected).norm() < 0.02 * expected.norm()
 

@@ -8,10 +8,11 @@ import torch
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import load_adapter, method_for
 from ladder_cli.methods.proof import prove
+from ladder_cli.methods.registry import load_adapter, method_for
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import random_backbone
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
@@ -101,7 +102,7 @@ def test_what_raises_is_refused_by_name(monkeypatch):
 def test_it_disturbs_nothing(config, architecture):
     def attached(proven: bool) -> tuple[torch.nn.Module, float]:
         torch.manual_seed(7)
-        model = method_for(config).attach(random_backbone(architecture), MODEL, proven=proven)
+        model = method_for(config).attach(LiveTrunk(random_backbone(architecture), MODEL.hub_id), proven=proven)
         return model, torch.rand(()).item()
 
     (with_proof, drawn), (without, expected) = attached(True), attached(False)
@@ -115,7 +116,9 @@ def test_it_disturbs_nothing(config, architecture):
 def test_attaching_and_loading_prove(monkeypatch, tmp_path):
     ladder_on("llama").save_pretrained(tmp_path)
     proofs = []
-    monkeypatch.setattr("ladder_cli.methods.method.prove", lambda model, untrained: proofs.append(untrained))
-    method_for(LADDER).attach(random_backbone("llama"), MODEL)
+    for module in ("ladder", "registry"):
+        path = f"ladder_cli.methods.{module}.prove"
+        monkeypatch.setattr(path, lambda model, untrained: proofs.append(untrained))
+    method_for(LADDER).attach(LiveTrunk(random_backbone("llama"), MODEL.hub_id))
     load_adapter(tmp_path, random_backbone("llama"))
     assert proofs == [True, False]

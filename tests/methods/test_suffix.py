@@ -7,8 +7,11 @@ from peft import PeftModel
 from ladder_cli.config.methods import QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import load_adapter, method_for
+from ladder_cli.methods.base import Cost
+from ladder_cli.methods.registry import load_adapter, method_for
 from ladder_cli.plan.memory import Step, predict_memory
+from ladder_cli.trunk.base import TrunkCost
+from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import loss_curve, model_preset, random_backbone
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
@@ -28,7 +31,7 @@ def trained(model, token_ids, steps=3):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_layers_below_the_suffix_see_no_gradient_and_keep_nothing(token_ids, checkpointing):
     backbone = random_backbone("llama")
-    model = suffix(2, gradient_checkpointing=checkpointing).attach(backbone, MODEL).train()
+    model = suffix(2, gradient_checkpointing=checkpointing).attach(LiveTrunk(backbone, MODEL.hub_id)).train()
     needs_gradient, runs = {}, dict.fromkeys(range(4), 0)
 
     def enters(number):
@@ -56,9 +59,11 @@ def test_layers_below_the_suffix_see_no_gradient_and_keep_nothing(token_ids, che
 
 def test_a_suffix_of_all_layers_learns_as_lora_does(token_ids):
     torch.manual_seed(7)
-    whole = method_for(QLoRAMethodConfig(name="qlora", kind="qlora", **LORA)).attach(random_backbone("qwen2"), MODEL)
+    whole = method_for(QLoRAMethodConfig(name="qlora", kind="qlora", **LORA)).attach(
+        LiveTrunk(random_backbone("qwen2"), MODEL.hub_id)
+    )
     torch.manual_seed(7)
-    model = suffix(4).attach(random_backbone("qwen2"), MODEL)
+    model = suffix(4).attach(LiveTrunk(random_backbone("qwen2"), MODEL.hub_id))
     assert [p.shape for p in model.parameters() if p.requires_grad] == [
         p.shape for p in whole.parameters() if p.requires_grad
     ]
@@ -66,7 +71,7 @@ def test_a_suffix_of_all_layers_learns_as_lora_does(token_ids):
 
 
 def test_the_adapter_loads_in_peft_without_us(token_ids, tmp_path):
-    model = suffix(2).attach(random_backbone("gpt2"), MODEL)
+    model = suffix(2).attach(LiveTrunk(random_backbone("gpt2"), MODEL.hub_id))
     trained(model, token_ids)
     model.eval()
     expected = model(input_ids=token_ids).logits
@@ -77,13 +82,13 @@ def test_the_adapter_loads_in_peft_without_us(token_ids, tmp_path):
 
 
 def test_half_of_the_layers_learn_where_no_number_is_given():
-    model = suffix(None).attach(random_backbone("llama"), MODEL)
+    model = suffix(None).attach(LiveTrunk(random_backbone("llama"), MODEL.hub_id))
     assert model.peft_config["default"].layers_to_transform == [2, 3]
 
 
 def test_more_layers_than_there_are_is_a_mistake():
     with pytest.raises(UserError, match=r"method\.layers=5, but the backbone has 4 layers"):
-        suffix(5).attach(random_backbone("llama"), MODEL)
+        suffix(5).attach(LiveTrunk(random_backbone("llama"), MODEL.hub_id))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_more_layers_than_there_are_is_a_mistake():
 def test_a_strangers_choice_of_layers_is_read_field_by_field(token_ids, tmp_path, field, value, named):
     import json
 
-    suffix(2).attach(random_backbone("llama"), MODEL).save_pretrained(tmp_path)
+    suffix(2).attach(LiveTrunk(random_backbone("llama"), MODEL.hub_id)).save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(UserError, match=named):
@@ -105,9 +110,10 @@ def test_a_strangers_choice_of_layers_is_read_field_by_field(token_ids, tmp_path
 
 
 def test_the_arithmetic_is_that_of_the_layers_gradients_pass_through():
-    assert suffix(7).training_flops_per_parameter(28) == (3.0, 2.5, 6)
-    assert suffix(7, gradient_checkpointing=True).training_flops_per_parameter(28) == (3.0, 3.0, 6)
-    assert suffix(28).training_flops_per_parameter(28) == (6.0, 4.0, 6)  # as QLoRA
+    trunk = TrunkCost(parameters=100, layers=28, resident_bytes=200, moved_bytes=0, flops_per_token=200.0)
+    assert suffix(7).cost(trunk) == Cost(paper=300.0, actual=250.0)
+    assert suffix(7, gradient_checkpointing=True).cost(trunk) == Cost(paper=300.0, actual=300.0)
+    assert suffix(28).cost(trunk) == Cost(paper=600.0, actual=400.0)  # as QLoRA
 
 
 def test_a_suffix_at_7b_keeps_a_fraction_of_what_qlora_keeps():

@@ -11,14 +11,15 @@ from ladder_cli.nn.connections import connect
 from ladder_cli.nn.importance import by_fisher, by_magnitude
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.layer_weights import matrices, weight_of
+from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.loading import load_backbone
 from ladder_cli.trunk.parts import anatomy_of
 from tests.conftest import random_backbone
 
 
-def example(seed: int, length: int = 11) -> dict[str, torch.Tensor]:
+def example(seed: int, length: int = 11) -> Batch:
     ids = torch.randint(2, 97, (1, length), generator=torch.Generator().manual_seed(seed))
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    return Batch(ids, ids, torch.ones_like(ids))
 
 
 def pruned(backbone, reduction=2, pattern="aligned", layers=None, **shape) -> LadderModel:
@@ -113,7 +114,7 @@ def test_fisher_importance_is_the_sum_of_squared_gradients(name):
         for matrix in matrices(layer, name):
             expected = 0.0
             for batch in examples:
-                ids = batch["input_ids"]
+                ids = batch.input_ids
                 logits = backbone(ids).logits
                 loss = cross_entropy(logits[0, :-1], ids[0, 1:], reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, matrix.module.weight)
@@ -138,13 +139,13 @@ def test_a_quantised_backbone_is_pruned_by_its_dequantised_weights(tiny_config, 
         assert (own.rows - exact[key].rows).abs().mean() < 0.05 * exact[key].rows.mean()
     batch, stored = example(0), weight_of(quantised.model.layers[0].mlp.up_proj)
     model = LadderModel.on(quantised, connect(6, "aligned"), reduction=2, init="pruned_fisher", sample=[batch])
-    assert torch.isfinite(model(**batch).loss)
+    assert torch.isfinite(model(**batch.inputs, labels=batch.labels).loss)
     assert torch.isin(model.side.layers[0].mlp.up_proj.weight, stored).all()
 
 
 def test_a_backbone_packed_for_the_cpu_is_refused(tiny_config):
     backbone = load_backbone(replace(tiny_config, quantization="nf4", dtype="bfloat16"), torch.device("cpu"))
-    backbone(example(0)["input_ids"])
+    backbone(example(0).input_ids)
     packed = any(getattr(getattr(m, "weight", None), "quant_state", None) is not None
                  and m.weight.quant_state.packing_format_for_cpu for m in backbone.modules()
                  if hasattr(getattr(m, "weight", None), "quant_state"))  # fmt: skip

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from paper.memory_points import MemoryPoint, memory_points
 from paper.plots import length_figure, memory_bars, memory_figure, memory_score_figure, save

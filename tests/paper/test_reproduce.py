@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ladder_cli.cli.main import choices, composed
 from ladder_cli.cli.train import check_options
+from ladder_cli.config.compose import choices, composed
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 from ladder_cli.config.unread import given_options, refuse_unread_model
 from ladder_cli.errors import UserError
-from ladder_cli.evaluate.modes import BACKBONE, mode_of
+from ladder_cli.evaluate.modes import Mode, mode_of
 from ladder_cli.evaluate.modes import refuse_unread as refuse_unread_evaluation
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import Step, predict_memory
 from ladder_cli.run.directory import default_path
 from ladder_cli.run.sweep import FAILED, Outcome, write_summary
@@ -49,7 +49,7 @@ def test_every_evaluation_of_every_table_passes_the_checks_of_ladder_eval(size):
     for one in words:
         config = composed("evaluate", EvaluateConfig, one)
         refuse_unread_evaluation(config, one)
-        if mode_of(config) == BACKBONE:
+        if mode_of(config) == Mode.BACKBONE:
             refuse_unread_model(config.model, given_options(one))
         assert set(config.benchmarks) <= set(choices("benchmark"))
     assert len(words) == {PAPER: 11, SMALL: 4, REAL: 3}[size]

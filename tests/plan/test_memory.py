@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 from ladder_cli.bench.backward_memory import saved_activation_bytes
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
-from ladder_cli.methods.method import method_for
-from ladder_cli.nn.memory_parts import ACTIVATIONS, memory_part
-from ladder_cli.plan.allocation import BACKWARD, AllocationCount
+from ladder_cli.methods.registry import method_for
+from ladder_cli.plan.allocation import ACTIVATIONS, BACKWARD, AllocationCount
 from ladder_cli.plan.fake_backbone import stored_bytes
 from ladder_cli.plan.memory import Step, optimizer_bytes, predict_memory
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, load_backbone
 from tests.conftest import model_preset
 
@@ -44,7 +44,7 @@ def test_storages_count_once_until_the_last_view_is_gone():
     with FakeTensorMode(), AllocationCount() as count:
         first = torch.empty(100, 10)  # 4,000 bytes
         view = first.view(10, 100)[2:]
-        with memory_part("loss"):
+        with count.part("loss"):
             second = torch.empty(500)  # 2,000
         assert count.live == {ACTIVATIONS: 4000, "loss": 2000}
         del first
@@ -113,7 +113,7 @@ def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, tiny_config)
     rows, tokens = 4, 256
     step = Step(rows, tokens, accumulation=1, optimizer="adamw", loss_chunk=512)
     predicted = predict_memory(tiny_config, method_for(config), torch.float32, step)
-    model = method_for(config).attach(load_backbone(tiny_config, torch.device("cpu")), tiny_config).train()
+    model = method_for(config).attach(LiveTrunk(load_backbone(tiny_config, torch.device("cpu")))).train()
     ids = torch.randint(5, 400, (rows, tokens))
     # The last row is one token short: with padding there is an attention mask, which the prediction expects.
     mask, labels = torch.ones_like(ids), ids.clone()

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.plan.preflight import leaner_settings, preflight

@@ -1,6 +1,7 @@
 """Files and folders that are whole or absent, and the claim on a folder."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from ladder_cli.errors import UserError
 from ladder_cli.run.claim import LOCK_FILE, claimed
-from ladder_cli.run.files import SUMS, damage, move_into_place, seal, write_failure, write_text
+from ladder_cli.run.files import SUMS, damage, move_into_place, seal, temporary_for, verified, write_failure, write_text
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one_and_no_leftover(tmp_path, monkeypatch):
@@ -27,6 +28,34 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one_and_no_leftover(
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_two_that_write_one_file_at_a_time_each_write_a_whole_one(tmp_path, monkeypatch):
+    path, texts = tmp_path / "summary.csv", ["one", "two"]
+    flush, started = os.fsync, []
+
+    def second_in_between(descriptor: int) -> None:
+        if not started:
+            started.append(True)
+            write_text(path, texts[1])
+            assert path.read_text() == texts[1]
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", second_in_between)
+    write_text(path, texts[0])
+    assert path.read_text() == texts[0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.csv"]
+
+
+def test_a_temporary_name_says_what_it_stands_for(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda source, target: seen.append(source.name))
+    write_text(tmp_path / "run.json", "text")
+    assert seen[0] != "run.json"
+    assert temporary_for(seen[0]) == "run.json"
+    assert [temporary_for(name) for name in ("run.json.tmp", "run.json", "notes.txt")] == [
+        "run.json", "run.json", "notes.txt"
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def sealed(tmp_path):
     folder = tmp_path / "checkpoint"
@@ -39,6 +68,7 @@ def sealed(tmp_path):
 
 def test_a_sealed_folder_is_whole_and_sha256sum_agrees(sealed):
     assert damage(sealed) is None
+    assert verified(sealed)["inner/b"] == hashlib.sha256(b"state").hexdigest()
     subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=sealed, check=True, capture_output=True)
 
 

@@ -4,15 +4,16 @@ from dataclasses import fields
 
 import pytest
 
-from ladder_cli.cli.main import as_dict, composed
-from ladder_cli.config.schema import Role, TrainConfig, covers, option_names, options_of
+from ladder_cli.config.compose import as_dict, composed
+from ladder_cli.config.options import Role
+from ladder_cli.config.schema import TrainConfig, covers, option_names, options_of
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir, default_path, safe_name, write_json
 from ladder_cli.run.identity import RunIdentity
 
 INCIDENTAL = {
     "output_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps", "data.cache", "hardware.name",
-    "hardware.workers", "hardware.memory_gb", "hardware.eval_batch_size", "hardware.shard_backbone",
+    "hardware.workers", "hardware.memory_gb", "hardware.shard_backbone",
     "model.default_data", "model.default_benchmarks",
 }  # fmt: skip
 PLACES = {

@@ -131,6 +131,32 @@ def test_the_summary_keeps_the_rows_of_other_sweeps(tmp_path):
         write_summary(path, [])
 
 
+MANY = """
+import sys
+from pathlib import Path
+from ladder_cli.run.sweep import FAILED, Outcome, write_summary
+name, count = sys.argv[1], int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(count):
+    write_summary(Path("summary.csv"), [Outcome(number, ".", f"{name}{number}", [f"seed={number}"], FAILED)])
+"""
+
+
+def test_two_sweeps_that_end_together_lose_no_row_of_each_other(tmp_path):
+    options = dict(cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    sweeps = [subprocess.Popen([sys.executable, "-c", MANY, name, "40"], **options) for name in "ab"]
+    assert [sweep.stdout.readline() for sweep in sweeps] == ["ready\n"] * 2
+    for sweep in sweeps:
+        sweep.stdin.write("go\n")
+        sweep.stdin.flush()
+    errors = [sweep.communicate(timeout=120)[1] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], errors
+    rows = {row["run"] for row in read_summary(tmp_path / "summary.csv")}
+    assert rows == {f"{name}{number}" for name in "ab" for number in range(40)}
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
+
+
 def test_two_processes_get_two_cards_and_a_third_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     code = (

@@ -10,10 +10,9 @@ from ladder_cli.config.methods import QLoRAMethodConfig
 from ladder_cli.config.ranks import process_index
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.distributed import join
-from ladder_cli.methods.method import method_for
-from ladder_cli.trunk.loading import load_backbone
-from ladder_cli.trunk.parts import anatomy_of
-from ladder_cli.trunk.sharding import is_sharded, shard_layers
+from ladder_cli.methods.registry import method_for
+from ladder_cli.trunk.open import TrunkKind, open_trunk
+from ladder_cli.trunk.sharded import is_sharded
 from tests.malformed import run_command
 
 # Five rows of validation in batches of two: the processes have unequal shares of three batches.
@@ -54,13 +53,14 @@ def held() -> dict[str, int]:
     cpu = torch.device("cpu")
     join(cpu)
     config = ModelConfig(name="tiny", path="builtin:tiny")
-    backbone = load_backbone(config, cpu, on_host=True)
-    layers = anatomy_of(backbone).layers
+    trunk = open_trunk(config, cpu, TrunkKind.SHARDED)
+    layers = trunk.parts.layers
     whole = sum(weight.nbytes for weight in layers.parameters())
-    model = method_for(QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3)).attach(backbone, config)
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert not is_sharded(model)
-    shard_layers(model, backbone, cpu)
+    method = method_for(QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3))
+    unsharded = method.attach(open_trunk(config, cpu))
+    trained = sum(weight.numel() for weight in unsharded.parameters() if weight.requires_grad)
+    assert not is_sharded(unsharded)
+    model = method.attach(trunk)
     assert is_sharded(model)
     return {
         "whole": whole,

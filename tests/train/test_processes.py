@@ -16,8 +16,10 @@ OPTIONS = (
     # 21 rows in batches of 8: an epoch ends with 5 rows, which two processes share as one process takes them.
     *("hardware=cpu", "data.train_samples=21", "data.validation_samples=5", "data.cache=false"),
     *("train.global_batch_size=8", "train.micro_batch_size=2", f"train.max_steps={STEPS}", "train.evaluations=2"),
-    "train.logging_steps=1",
+    # The last step has no line of its own: what was trained since the last one counts all the same.
+    "train.logging_steps=3",
 )
+LOGGED = (1, 3, 6)
 EXACT = 1e-5
 
 
@@ -40,7 +42,7 @@ def test_two_processes_train_to_what_one_trains_to_with_the_same_global_batch(me
     assert status == 0, errors
     result = train_in_two(f"method={method}", f"output_dir={tmp_path / 'two'}", *OPTIONS)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count(f"step {STEPS}/{STEPS}  loss") == 1, "one process prints"
+    assert result.stdout.count(f"step {LOGGED[-1]}/{STEPS}  loss") == 1, "one process prints"
     weights = [load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("one", "two")]
     assert max((weights[0][name] - weights[1][name]).abs().max().item() for name in weights[0]) < EXACT
     one, two = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("one", "two"))
@@ -49,7 +51,7 @@ def test_two_processes_train_to_what_one_trains_to_with_the_same_global_batch(me
     # Five rows of validation in batches of two: the processes have unequal shares, and no row counts twice.
     assert abs(one["eval_loss"] - two["eval_loss"]) < EXACT
     lines = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")]
-    assert len(lines[0]) == len(lines[1]) == STEPS + 2
+    assert len(lines[0]) == len(lines[1]) == len(LOGGED) + 2
     for row in zip(*(map(json.loads, each) for each in lines), strict=True):
         assert row[0]["rows_seen"] == row[1]["rows_seen"]
         assert row[0]["epoch"] == row[1]["epoch"]

@@ -5,7 +5,8 @@ import torch
 
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
-from ladder_cli.methods.method import load_adapter, method_for
+from ladder_cli.methods.registry import load_adapter, method_for
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone, parameter_count
 
 METHODS = {
@@ -25,7 +26,7 @@ def test_training_lowers_the_loss_and_the_adapter_survives_a_reload(name, quanti
     torch.manual_seed(0)
     config = quantised(quantization)
     method = method_for(METHODS[name])
-    model = method.attach(load_backbone(config, torch.device("cpu")), config)
+    model = method.attach(LiveTrunk(load_backbone(config, torch.device("cpu"))))
     ids = torch.randint(5, 400, (2, 24))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
@@ -55,7 +56,7 @@ def test_gradients_through_nf4_are_the_same_after_an_evaluation():
     config = quantised("nf4", dtype="bfloat16")
     method = method_for(METHODS["qlora"])
     torch.manual_seed(0)
-    model = method.attach(load_backbone(config, torch.device("cpu")), config)
+    model = method.attach(LiveTrunk(load_backbone(config, torch.device("cpu"))))
     ids = torch.randint(5, 400, (2, 24))
 
     def gradients():

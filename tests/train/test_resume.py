@@ -6,6 +6,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
+from ladder_cli.run.files import seal
 from ladder_cli.train.checkpoints import Checkpoints, Progress
 from tests.malformed import run_command
 
@@ -81,11 +82,11 @@ def test_a_run_that_is_continued_before_its_end_elsewhere_finds_its_best_step(tw
 def test_a_damaged_checkpoint_is_passed_over_and_named(twin, tmp_path):
     ours = unfinished(twin, tmp_path / "run")
     first, last = Checkpoints(twin / "checkpoints").steps()
-    state = ours / "checkpoints" / f"checkpoint-{last}" / "optimizer.pt"
+    state = ours / "checkpoints" / f"checkpoint-{last}" / "optimizer.safetensors"
     state.write_bytes(state.read_bytes()[:-1])
     status, out, errors = train(ours)
     assert status == 0, errors
-    assert f"checkpoint-{last} is damaged (optimizer.pt is not as it was written)" in out
+    assert f"checkpoint-{last} is damaged (optimizer.safetensors is not as it was written)" in out
     assert f"from checkpoint-{first}" in out
     assert_same(ours, twin)
 
@@ -112,17 +113,42 @@ def test_what_does_not_change_the_result_does_not_forbid_to_resume(twin, tmp_pat
     assert "data.max_length: 256 -> 255; train.learning_rate: 0.02 -> 0.04" in errors
 
 
+def progress(step):
+    return Progress(
+        step=step, finished=False, tokens_seen=0, best_step=4, best_loss=1.0, misses=0, total_loss=0.0,
+        pending_losses=[0.0], last_logged=0,
+    )  # fmt: skip
+
+
 def test_checkpoints_are_kept_by_step_and_not_by_the_clock(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (4, 30, 8, 12):
-        (checkpoints.staging / f"checkpoint-{step}").mkdir(parents=True)
-        (checkpoints.staging / f"checkpoint-{step}" / "trainer_state.json").write_text('{"best_global_step": 4}')
-        checkpoints.commit(step, Progress(False, 0.0, 0.0, 0))
+        checkpoints.staged(step)
+        checkpoints.commit(progress(step), [{"step": step}])
     (tmp_path / "checkpoint-of-mine").mkdir()
     assert checkpoints.steps() == [4, 8, 12, 30]
     checkpoints.rotate(best=4)
     assert checkpoints.steps() == [4, 30]
-    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    assert checkpoints.progress(30) == progress(30)
+    assert checkpoints.history(30) == [{"step": 30}]
+    (tmp_path / "checkpoint-4" / "progress.json").write_text("{}")
     newest, complaints = checkpoints.newest_whole()
     assert newest is None
-    assert "its best checkpoint, checkpoint-4: trainer_state.json is not as it was written" in complaints[0]
+    assert "its best checkpoint, checkpoint-4: progress.json is not as it was written" in complaints[0]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_line(twin, tmp_path):
+    ours = unfinished(twin, tmp_path / "run")
+    for checkpoint in (ours / "checkpoints").glob("checkpoint-*"):
+        (checkpoint / "progress.json").write_text('{"finished": false, "total_loss": 0.0}')
+        seal(checkpoint)
+    status, _, errors = train(ours)
+    assert status == 2
+    assert "was written by another version of ladder-cli" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_checkpoint_holds_no_pickle(twin):
+    files = [path for path in (twin / "checkpoints").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".jsonl", ".safetensors", ""}
+    assert {path.name for path in files if not path.suffix} == {"SHA256SUMS"}

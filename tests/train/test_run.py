@@ -172,65 +172,6 @@ def test_an_interrupted_run_continues_to_the_same_adapter(finished, tmp_path):
         assert ours_line.get("eval_loss") == theirs_line.get("eval_loss")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, tiny_config):
-    import torch
-    from transformers import TrainingArguments
-
-    from ladder_cli.config.methods import LadderMethodConfig
-    from ladder_cli.data.batching import PaddingCollator
-    from ladder_cli.errors import RunFailed
-    from ladder_cli.methods.method import method_for
-    from ladder_cli.train.bad_batch import BadBatch
-    from ladder_cli.train.trainer import AdapterTrainer
-    from ladder_cli.trunk.loading import load_backbone
-
-    method = method_for(LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2))
-    model = method.attach(load_backbone(tiny_config, torch.device("cpu")), tiny_config)
-    poisoned = model.side.combine.up.weight
-    row = {"input_ids": [7, 8, 9, 10], "labels": [-100, 8, 9, 10]}
-    trainer = AdapterTrainer(
-        method,
-        model,
-        BadBatch(tmp_path / "bad_batch.json", lambda row: [f"example {row}"]),
-        train_dataset=[row] * 8,
-        data_collator=PaddingCollator(0),
-        args=TrainingArguments(
-            str(tmp_path),
-            max_steps=4,
-            per_device_train_batch_size=2,
-            use_cpu=True,
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            save_strategy="no",
-        ),
-    )
-    forward = model.forward
-
-    def poison_the_third(*args, **kwargs):
-        output = forward(*args, **kwargs)
-        if trainer.state.global_step == 2:
-            output.loss = output.loss * float("nan")
-            poison_the_third.before = poisoned.detach().clone()
-        return output
-
-    model.forward = poison_the_third
-    with pytest.raises(RunFailed, match="the loss became nan at step 3; that step was not taken"):
-        trainer.train()
-    assert torch.equal(poisoned, poison_the_third.before)
-    rows = json.loads((tmp_path / "bad_batch.json").read_text())["rows"]
-    assert [row["ids"] for row in rows] == [[f"example {row['row']}"] for row in rows]
-    assert len(rows) == 2
-
-    # A gradient may be infinite where the loss is not.
-    model.forward = forward
-    hook = poisoned.register_hook(lambda gradient: gradient * float("inf"))
-    before = poisoned.detach().clone()
-    with pytest.raises(RunFailed, match="the gradient norm became inf at step 1; that step was not taken"):
-        trainer.train()
-    assert torch.equal(poisoned, before)
-    hook.remove()
-
-
 def test_a_dry_run_writes_the_plan_and_trains_nothing(tmp_path):
     result = ladder_train(f"output_dir={tmp_path / 'run'}", "dry_run=true", "method=xladder")
     assert result.returncode == 0, result.stderr

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ladder_cli.cli.main import composed
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.plan.preflight import preflight
 from ladder_cli.run.directory import RunDir

@@ -26,14 +26,14 @@ def heeded():
 
 def train_and_receive(number, folder, monkeypatch):
     """A run that gets a signal as soon as its first step is logged."""
-    log = MetricsLog.on_log
+    log = MetricsLog.log
 
-    def on_log(self, args, state, control, **kwargs):
-        log(self, args, state, control, **kwargs)
-        if state.global_step == 1:
+    def log_and_receive(self, line):
+        log(self, line)
+        if line["step"] == 1:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(MetricsLog, "on_log", on_log)
+    monkeypatch.setattr(MetricsLog, "log", log_and_receive)
     return run_command("train", [f"output_dir={folder}", *OPTIONS])
 
 

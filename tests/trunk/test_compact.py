@@ -9,13 +9,14 @@ from ladder_cli.bench.backward_memory import saved_activation_bytes
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.projections import DownProjections
 from ladder_cli.nn.saved_taps import EightBits, ThriftyProjection
 from ladder_cli.nn.side_network import in_type
 from ladder_cli.trunk.compact import QuantizedHead, chunk_feed_forward, keep_embeddings_on_cpu, make_lean, quantize_head
+from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone
 from tests.conftest import loss_curve, random_backbone
 
@@ -30,7 +31,7 @@ def losses(model: ModelConfig, chunk: int = 512, steps: int = 8, dtype: str = "f
     torch.manual_seed(0)
     model = ModelConfig(**{**vars(model), "dtype": dtype})
     attached = method_for(LadderMethodConfig(**PLAIN, **method)).attach(
-        load_backbone(model, torch.device("cpu")), model, chunk
+        LiveTrunk(load_backbone(model, torch.device("cpu"))), loss_chunk=chunk
     )
     trained = [p for p in attached.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=4e-3)
@@ -80,13 +81,13 @@ def test_the_gradient_of_an_eight_bit_tap_is_near_the_exact_one_even_beside_huge
 
 
 class KeptEmbeddings:
-    """Taps that cannot be made again."""
+    """A trunk whose embeddings cannot be recomputed."""
 
-    def __init__(self, source):
-        self.source = source
+    def __init__(self, trunk):
+        self.trunk = trunk
 
-    def taps(self, **inputs):
-        return replace(self.source.taps(**inputs), embed=None)
+    def taps(self, *args, **more):
+        return replace(self.trunk.taps(*args, **more), embed=None)
 
 
 @pytest.mark.parametrize(("architecture", "spared"), [("qwen2", 1), ("llama", 1), ("gpt2", 0)])
@@ -103,7 +104,7 @@ def test_embeddings_are_looked_up_again_for_the_backward_pass_where_the_first_la
         model = LadderModel.on(backbone, connect(4, "last", layers=4), reduction=2, tap_norm=tap_norm)
         torch.nn.init.normal_(model.side.combine.up.weight)
         if not again:
-            model.tap_source = KeptEmbeddings(model.tap_source)
+            model.trunk = KeptEmbeddings(model.trunk)
         kept.append(saved_activation_bytes(model, ids, ids))
         model(input_ids=ids, labels=ids).loss.backward()
         gradients.append(model.side.down.of(0).weight.grad)
@@ -134,7 +135,7 @@ def test_a_quantised_head_gives_nearly_the_same_logits_and_passes_gradients_on(k
 def test_qlora_leaves_a_quantised_head_alone():
     model = ModelConfig(**{**vars(MODEL), "head_quantization": "nf4"})
     config = QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3, rank=4)
-    attached = method_for(config).attach(load_backbone(model, torch.device("cpu")), model)
+    attached = method_for(config).attach(LiveTrunk(load_backbone(model, torch.device("cpu"))))
     assert not [name for name, _ in attached.named_parameters() if "blocks" in name and "lora" in name]
 
 

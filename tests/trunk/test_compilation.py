@@ -5,10 +5,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
-from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.method import method_for
+from ladder_cli.methods.registry import method_for
 from ladder_cli.trunk.compilation import compile_layers
+from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import random_backbone
 
 CPU = torch.device("cpu")
@@ -23,11 +23,7 @@ BATCHES = [(2, 12, False), (3, 9, True)]
 def curve(method: str, compiled: bool) -> list[float]:
     torch.manual_seed(0)
     torch._dynamo.reset()
-    model = (
-        method_for(METHODS[method])
-        .attach(random_backbone("qwen2"), ModelConfig(name="random", hub_id="random"))
-        .train()
-    )
+    model = method_for(METHODS[method]).attach(LiveTrunk(random_backbone("qwen2"))).train()
     if compiled:
         compile_layers(model, CPU)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-3)

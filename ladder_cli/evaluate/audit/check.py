@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ladder_cli.config.choices import BenchmarkKind
 from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
@@ -79,7 +80,7 @@ def audit_problems(
     """Check one benchmark; a label task has nothing to grade."""
     asked = Counter(" ".join(problem.question.split()) for problem in problems)
     found = Audit(len(problems), [question for question, count in asked.items() if count > 1])
-    if benchmark.kind != "boxed":
+    if benchmark.kind is not BenchmarkKind.BOXED:
         return found
     known = {problem.id: problem for problem in problems}
     tasks = list(_tasks(problems))

@@ -1,53 +1,112 @@
-"""Batched generation: left padding, one key-value cache, completions as they finish; smaller batches if memory ends."""
+"""Answering with a Transformers model: left padding, one key-value cache, smaller batches if memory ends."""
 
 import hashlib
-import random
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from ladder_cli.config.ranks import process_index, processes
 from ladder_cli.config.schema import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.data.prepare import refuse_unknown_token
+from ladder_cli.distributed import decided_by_main
 from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.evaluate.samples import LENGTH, STOP
-from ladder_cli.generate.decoding import Decoding, FiniteLogits, ModelLimits, NotFiniteAtOnce, clean, limits_of
+from ladder_cli.generate.batching import batches, check_positions, check_vocabulary
+from ladder_cli.generate.decoding import (
+    Decoding,
+    FiniteLogits,
+    ModelLimits,
+    NotFiniteAtOnce,
+    clean,
+    engine_identity,
+    limits_of,
+)
+from ladder_cli.generate.engine import LENGTH, STOP, Completion, LabelScores, Prompt
 from ladder_cli.plan.out_of_memory import free_memory, is_out_of_memory
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """A rendered question and the name of its problem."""
-
-    id: str
-    text: str
-    ids: list[int]
+# Where the batch size is left to the memory. More completions at a time make a CPU no faster.
+_MOST_ON_GPU, _MOST_ON_CPU = 256, 32
+# New tokens that room is left for beside a prompt of a label task, whose forward pass needs memory of its own.
+_LABEL_ROOM = 512
+_Answer = TypeVar("_Answer")
 
 
-@dataclass(frozen=True)
-class Completion:
-    """What a model answered.
+class TransformersEngine:
+    """A model of Transformers, with or without an adapter, through its own `generate`."""
 
-    Attributes:
-        tokens: generated tokens, the end token included.
-        stop_reason: `stop` at an end token or a stop string, `length` at the limit of new tokens.
-    """
+    def __init__(
+        self, model: Callable[[], nn.Module], renderer: PromptRenderer, limits: ModelLimits, name: str = "the model"
+    ) -> None:
+        """Nothing is loaded yet.
 
-    prompt: Prompt
-    text: str
-    tokens: int
-    stop_reason: str
+        Args:
+            model: gives the model, in evaluation mode; called whenever there is something to answer, and only then.
+            renderer: of the prompts; its tokenizer reads the answers.
+            limits: of the model: its own end tokens, its positions and vocabulary.
+            name: of the model, for messages.
+        """
+        self.identity = engine_identity()
+        self._model, self._renderer, self._limits, self._name = model, renderer, limits, name
 
+    def settings(self, decode: DecodeConfig) -> dict[str, Any]:
+        """Limits, sampling, end tokens and stop strings; nothing of the model's own generation config acts."""
+        return Decoding.of(decode, self._renderer, self._limits).record()
 
-def render_prompt(name: str, question: str, renderer: PromptRenderer) -> Prompt:
-    """A question as training has seen it."""
-    return Prompt(name, renderer.prompt_text(question), renderer.prompt_ids(question))
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        decode: DecodeConfig,
+        seed: int,
+        *,
+        finished: Collection[str] = (),
+        repeat: int = 0,
+    ) -> Iterator[list[Completion]]:
+        """Complete prompts, a batch at a time (`generate`); of several processes, each its share of the batches."""
+        if all(prompt.id in finished for prompt in prompts):
+            return
+        self._check(prompts, decode.max_new_tokens)
+        model = self._model()
+        todo = self._batches(model, prompts, decode.max_new_tokens, decode.batch_size, finished, repeat)
+        for answers in generate(model, self._renderer, todo, decode, seed, self._limits, self._name):
+            yield [answer for answer in answers if answer.prompt.id not in finished]
+
+    def label_scores(
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        finished: Collection[str] = (),
+        repeat: int = 0,
+    ) -> Iterator[list[LabelScores]]:
+        """One forward pass for each batch (`score_labels`); of several processes, each its share of the batches."""
+        if all(prompt.id in finished for prompt in prompts):
+            return
+        self._check(prompts, new_tokens=0)
+        model = self._model()
+        todo = self._batches(model, prompts, _LABEL_ROOM, batch_size, finished, repeat)
+        for answers in score_labels(model, self._renderer, todo, labels, self._name):
+            yield [answer for answer in answers if answer.prompt.id not in finished]
+
+    def _check(self, prompts: Sequence[Prompt], new_tokens: int) -> None:
+        check_positions(prompts, new_tokens, self._limits.positions, self._name)
+        check_vocabulary(prompts, self._renderer, self._limits.vocabulary, self._name)
+
+    def _batches(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Prompt],
+        new_tokens: int,
+        size: int | None,
+        finished: Collection[str],
+        repeat: int,
+    ) -> list[list[Prompt]]:
+        if size is None:
+            most = _MOST_ON_CPU if computing_device(model).type == "cpu" else _MOST_ON_GPU
+            size = fitting_batch_size(model, prompts, new_tokens, most)
+        return batches(prompts, finished, decided_by_main(size), repeat)
 
 
 def computing_device(model: nn.Module) -> torch.device:
@@ -56,63 +115,12 @@ def computing_device(model: nn.Module) -> torch.device:
     return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
 
 
-def left_padded(prompts: list[Prompt], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Prompt], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, `[batch, tokens]` each, with the prompts at the right end."""
     width = max(len(prompt.ids) for prompt in prompts)
-    ids = torch.tensor([[pad_id] * (width - len(prompt.ids)) + prompt.ids for prompt in prompts], device=device)
+    ids = torch.tensor([[pad_id] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts], device=device)
     lengths = torch.tensor([len(prompt.ids) for prompt in prompts], device=device)
     return ids, (torch.arange(width, device=device)[None] >= width - lengths[:, None]).long()
-
-
-def batches(prompts: list[Prompt], finished: set[str], size: int, repeat: int = 0) -> list[list[Prompt]]:
-    """What is still to be done by this process, in batches.
-
-    Batches are cut from all prompts, finished or not, so that an evaluation that was killed, or that several processes
-    share, decodes every problem in the company it would have had, to the bit; one of which a single sample is missing
-    is made again whole. They hold prompts of similar length, the longest first; the batches of a repeat are drawn at
-    random, so that every completion meets other neighbours and other padding.
-    """
-    ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
-    if repeat:
-        random.Random(repeat).shuffle(ordered)
-    cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    mine = cut[process_index() :: processes()]
-    return [batch for batch in mine if any(prompt.id not in finished for prompt in batch)]
-
-
-def check_positions(prompts: list[Prompt], new_tokens: int, positions: int | None, model: str) -> None:
-    """Refuse prompts that leave no room for a completion of `new_tokens` (0 for a label task).
-
-    Raises:
-        UserError: with the longest prompt, and the largest `decode.max_new_tokens` that it leaves room for.
-    """
-    if positions is None or not prompts:
-        return
-    longest = max(prompts, key=lambda prompt: len(prompt.ids))
-    room = positions - len(longest.ids)
-    if room >= new_tokens:
-        return
-    told = f"the prompt of '{longest.id}' has {len(longest.ids)} tokens, and {model} has positions for {positions}"
-    if room < 1:
-        raise UserError(f"{told}: leave that problem out, or take a model with a longer context.")
-    raise UserError(
-        f"{told}, which leaves {room} and not decode.max_new_tokens={new_tokens}: give decode.max_new_tokens={room} "
-        "or less, or take a model with a longer context."
-    )
-
-
-def check_vocabulary(prompts: list[Prompt], renderer: PromptRenderer, vocabulary: int | None, model: str) -> None:
-    """Refuse prompts with tokens that the backbone has no embedding for; the padding token is one of them.
-
-    Raises:
-        UserError: with the token, and the problem whose prompt holds it.
-    """
-    if vocabulary is None or not prompts:
-        return
-    held = max(prompts, key=lambda prompt: max(prompt.ids))
-    tokenizer = renderer.tokenizer
-    refuse_unknown_token(tokenizer, f"{model}: a token of the prompt of '{held.id}'", max(held.ids), vocabulary)
-    refuse_unknown_token(tokenizer, f"{model}: the padding token", int(tokenizer.pad_token_id), vocabulary)
 
 
 def generate(
@@ -138,20 +146,31 @@ def generate(
         UserError: if the memory does not hold one completion.
         RunFailed: if a logit is not finite where a token is chosen.
     """
-    waiting = deque(batches)
     decoding = Decoding.of(decode, renderer, limits if limits is not None else limits_of(model))
+    advice = f"lower decode.max_new_tokens (now {decode.max_new_tokens}), or set model.quantization=nf4"
+    return _halved(batches, lambda batch: _complete(model, renderer, batch, decoding, seed, name), advice)
+
+
+def _halved(
+    batches: list[list[Prompt]], answer: Callable[[list[Prompt]], list[_Answer] | None], advice: str
+) -> Iterator[list[_Answer]]:
+    """Answer batches in turn; one for which `answer` gives None, as memory ended, is halved, and so are those after.
+
+    Raises:
+        UserError: if the memory does not hold a single prompt, with `advice`.
+    """
+    waiting = deque(batches)
     largest = max(map(len, batches), default=1)
     while waiting:
         batch = waiting.popleft()
         if len(batch) <= largest:
-            completions = _complete(model, renderer, batch, decoding, seed, name)
-            if completions is not None:
-                yield completions
+            answers = answer(batch)
+            if answers is not None:
+                yield answers
                 continue
             if len(batch) == 1:
                 raise UserError(
-                    f"out of memory on the prompt of '{batch[0].id}' alone: lower decode.max_new_tokens (now "
-                    f"{decode.max_new_tokens}), or set model.quantization=nf4. What is finished is kept."
+                    f"out of memory on the prompt of '{batch[0].id}' alone: {advice}. What is finished is kept."
                 )
             largest = len(batch) // 2
         waiting.extendleft(reversed([batch[start : start + largest] for start in range(0, len(batch), largest)]))
@@ -187,7 +206,7 @@ def _complete(
         return None
     new = output[:, ids.shape[1] :].tolist()
     completions = [_completion(p, row, renderer, decoding) for p, row in zip(batch, new, strict=True)]
-    _refuse_not_finite(finite, batch, [completion.tokens for completion in completions], name)
+    _refuse_not_finite(finite, batch, [completion.tokens or 0 for completion in completions], name)
     return completions
 
 
@@ -208,7 +227,69 @@ def not_finite(model: str, problem: str, where: str) -> str:
     )
 
 
-def fitting_batch_size(model: nn.Module, prompts: list[Prompt], new_tokens: int, most: int) -> int:
+def label_tokens(renderer: PromptRenderer, labels: Sequence[str]) -> list[int]:
+    """The first token of each label word, as training saw it.
+
+    Raises:
+        UserError: if two label words begin with the same token.
+    """
+    first = []
+    for label in labels:
+        rendered = renderer.render("", label)
+        first.append(rendered.ids[rendered.prompt_length])
+    if len(set(first)) < len(first):
+        raise UserError(f"this tokenizer begins the labels {', '.join(labels)} with the same token: choose others.")
+    return first
+
+
+def score_labels(
+    model: nn.Module,
+    renderer: PromptRenderer,
+    batches: list[list[Prompt]],
+    labels: Sequence[str],
+    name: str = "the model",
+) -> Iterator[list[LabelScores]]:
+    """The logits of the label words, of which the largest decides (paper, appendix A), a batch at a time.
+
+    A batch that the memory does not hold is halved, and so are those after.
+
+    Raises:
+        UserError: if two label words begin with the same token, or the memory does not hold one prompt.
+        RunFailed: if the largest logit of a prompt's label words is not finite; `name` is the model's in the message.
+    """
+    tokens = label_tokens(renderer, labels)
+
+    def scores(batch: list[Prompt]) -> list[LabelScores] | None:
+        rows = _next_token_logits(model, batch, renderer.tokenizer.pad_token_id, tokens)
+        if rows is None:
+            return None
+        for prompt, finite in zip(batch, rows.amax(-1).isfinite().tolist(), strict=True):
+            if not finite:
+                raise RunFailed(not_finite(name, prompt.id, "the label words"))
+        return [
+            LabelScores(prompt, dict(zip(labels, row, strict=True)))
+            for prompt, row in zip(batch, rows.tolist(), strict=True)
+        ]
+
+    return _halved(batches, scores, "set model.quantization=nf4, or leave that problem out")
+
+
+def _next_token_logits(model: nn.Module, batch: list[Prompt], pad_id: int, tokens: list[int]) -> Tensor | None:
+    """Logits `[batch, tokens]`, in float32 on the CPU, of these tokens after each prompt; None where memory ended."""
+    ids, mask = left_padded(batch, pad_id, computing_device(model))
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    try:
+        with torch.inference_mode():
+            output = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1)
+            return output.logits[:, -1, tokens].float().cpu()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory()
+    return None
+
+
+def fitting_batch_size(model: nn.Module, prompts: Sequence[Prompt], new_tokens: int, most: int) -> int:
     """How many completions the free memory holds at a time: the key-value cache of the longest, measured on one token.
 
     Only an estimate to begin with, of four fifths of what is free; `generate` halves it where it is wrong.

@@ -1,0 +1,89 @@
+"""Ladder and xLadder, and all that differs from them in its parts alone: a side network beside the backbone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ladder_cli.config.methods import LADDER_CHOICES, LadderMethodConfig
+from ladder_cli.methods.base import Cost, Method
+from ladder_cli.methods.proof import prove
+from ladder_cli.nn.combine import reads_final
+from ladder_cli.nn.connection_map import draw
+from ladder_cli.nn.connections import Connections, connect
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.loss import DEFAULT_CHUNK
+from ladder_cli.nn.runtime import Runtime
+from ladder_cli.trunk.base import Batch, Trunk, TrunkCost
+
+
+class LadderMethod:
+    """A side network that reads taps (paper section 3)."""
+
+    def __init__(self, config: LadderMethodConfig) -> None:
+        self.config = config
+
+    def attach(
+        self,
+        trunk: Trunk,
+        sample: Iterable[Batch] = (),
+        loss_chunk: int = DEFAULT_CHUNK,
+        proven: bool = True,
+    ) -> LadderModel:
+        """A side network beside the backbone."""
+        examples = islice(sample, self.config.init_samples)
+        model = LadderModel.on(sample=examples, runtime=self._runtime(loss_chunk), **self._ladder(trunk))
+        trunk.settle(model)
+        if proven:
+            prove(model, untrained=True)
+        return model
+
+    def shape(self, trunk: Trunk) -> LadderModel:
+        """A side network of random weights."""
+        return LadderModel.shaped(runtime=self._runtime(), **self._ladder(trunk))
+
+    def _ladder(self, trunk: Trunk) -> dict[str, Any]:
+        """What `LadderModel.on` and `LadderModel.shaped` are told."""
+        config = self.config
+        return {
+            "backbone": trunk,
+            "connections": self._connections(trunk),
+            "reduction": config.reduction,
+            "name": trunk.name,
+            "backbone_revision": trunk.revision,
+            "projection_rank": config.projection_rank,
+            **{name: getattr(config, name) for name in LADDER_CHOICES},
+        }
+
+    def _runtime(self, loss_chunk: int = DEFAULT_CHUNK) -> Runtime:
+        return Runtime(self.config.recompute, self.config.int8_taps, loss_chunk)
+
+    def _connections(self, trunk: Trunk) -> Connections:
+        config = self.config
+        return connect(len(trunk.parts.layers), config.connections, config.layers, config.delta)
+
+    def load_weights(self, model: nn.Module, folder: Path) -> None:
+        """Overwrite the side network's weights."""
+        assert isinstance(model, LadderModel)
+        model.load_adapter_weights(folder)
+
+    def picture(self, trunk: Trunk) -> list[str]:
+        """The connections."""
+        return draw(self._connections(trunk), reads_final(self.config.combine))
+
+    def cost(self, trunk: TrunkCost) -> Cost:
+        """2N + 6n: the backbone runs forward only (paper section 3), and no further than it is read."""
+        return Cost(paper=2 * trunk.parameters, actual=trunk.flops_per_token)
+
+    def cheaper(self) -> Iterator[tuple[str, Method]]:
+        """Side layers recomputed, taps in eight bits."""
+        config = self.config
+        if not config.recompute:
+            config = replace(config, recompute=True)
+            yield "method.recompute=true", LadderMethod(config)
+        if not config.int8_taps:
+            config = replace(config, int8_taps=True)
+            yield "method.int8_taps=true", LadderMethod(config)

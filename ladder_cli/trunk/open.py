@@ -1,0 +1,51 @@
+"""Loading a backbone as a trunk, of whatever kind."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import torch
+
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.sharded import ShardedTrunk
+
+
+class TrunkKind(StrEnum):
+    """Where the layers are."""
+
+    LIVE = "live"  # all of them on the computing device
+    SHARDED = "sharded"  # over several processes
+
+
+def _live(model: ModelConfig, device: torch.device) -> LiveTrunk:
+    return LiveTrunk(load_backbone(model, device), home_of(model), model.revision)
+
+
+def _sharded(model: ModelConfig, device: torch.device) -> ShardedTrunk:
+    return ShardedTrunk(load_backbone(model, device, on_host=True), device, home_of(model), model.revision)
+
+
+TRUNKS: dict[TrunkKind, Callable[[ModelConfig, torch.device], LiveTrunk]] = {
+    TrunkKind.LIVE: _live,
+    TrunkKind.SHARDED: _sharded,
+}
+
+
+def open_trunk(model: ModelConfig, device: torch.device, kind: TrunkKind = TrunkKind.LIVE) -> LiveTrunk:
+    """Load a backbone, frozen.
+
+    Args:
+        model: what to load.
+        device: where it will compute.
+        kind: where its layers will be.
+
+    Raises:
+        UserError: if it cannot be read, or is no decoder-only model of the known shape.
+    """
+    return TRUNKS[kind](model, device)
+
+
+def home_of(model: ModelConfig) -> str:
+    """Where an adapter says that its backbone can be found again: the hub, or a local folder given in its place."""
+    return model.hub_id if model.path is None and model.hub_id else model.location
