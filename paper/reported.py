@@ -1,4 +1,4 @@
-"""The paper's tables as data (`assets/paper.yaml`): how to repeat each, and what it states and reports."""
+"""The paper's tables as data (`reported.yaml`): how to repeat each, and what it states and reports."""
 
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -142,7 +142,7 @@ def memory_figure_3b() -> MemoryFigure:
 
 
 def _content() -> Any:
-    return OmegaConf.to_container(OmegaConf.load(str(files("ladder_cli.assets") / "paper.yaml")))
+    return OmegaConf.to_container(OmegaConf.load(str(files("paper") / "reported.yaml")))
 
 
 def _table(number: int, values: dict[str, Any]) -> PaperTable:

@@ -18,6 +18,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import _repository  # noqa: F401  (paper/)
+
 from ladder_cli.console import make_console
 from ladder_cli.errors import Interrupted, UserError
 from ladder_cli.run.directory import OUTPUTS

@@ -5,6 +5,7 @@ python scripts/scaling_coverage.py [--simulations 200] [--seeds 3] [--noise 0.00
 
 import argparse
 
+import _repository  # noqa: F401  (paper/)
 import numpy as np
 
 from paper.scaling_law import PARAMETERS, PowerLaw, fit
