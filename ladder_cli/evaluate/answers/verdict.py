@@ -23,7 +23,8 @@ from functools import lru_cache
 from typing import Any
 
 from ladder_cli.data.gold import PHYSICAL, GoldRule
-from ladder_cli.evaluate.answers.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
+from ladder_cli.evaluate.answers.answer import BOX, LONGEST_READ, Answer, has_box, read_answer
+from ladder_cli.evaluate.answers.boxes import boxes, find_boxes
 from ladder_cli.evaluate.answers.equality import EXACT, Tolerance, is_name, same, unnamed
 from ladder_cli.evaluate.answers.expression import Node, Unreadable, read, walk
 from ladder_cli.evaluate.answers.normal_form import normal_form, squeezed
