@@ -215,9 +215,9 @@ def critic(runs: Sequence[Run], threshold: float = 0.8) -> list[Judged]:
     judged = []
     for label, group in by_label(run for run in runs if "critic" in run.scores).items():
         alone = group[0].method == BACKBONE
-        figures = [run.scores["critic"] for run in group]
-        score = mean(figure["pass_at_1"] for figure in figures)
-        low, high = (mean(figure["ci95"][end] for figure in figures) for end in (0, 1))
+        metrics = [run.scores["critic"] for run in group]
+        score = mean(each["pass_at_1"] for each in metrics)
+        low, high = (mean(each["ci95"][end] for each in metrics) for end in (0, 1))
         if alone:
             claim, verdict = f"a base model's critic is near chance (appendix A.1): {label}", OPEN
             verdict = HOLDS if low <= 0.5 <= high else FAILS

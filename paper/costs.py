@@ -1,4 +1,6 @@
-"""What every table costs on the card that the paper names, from the arithmetic of its runs.
+"""What runs and tables cost, by arithmetic: parameters and FLOPs of a configuration, hours on the paper's card.
+
+Parameters and FLOPs come from shapes alone, without weights and without a download.
 
 No GPU was at hand to measure on. The rate is the paper's own: a ladder trains on 100,000 rows of EvoLM in about an hour
 and QLoRA in about two (table 7). Which backbone that was is not said; the two hours stand as the arithmetic that is
@@ -10,13 +12,18 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from ladder_cli.cli.main import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config
+from ladder_cli.methods.method import method_for
+from ladder_cli.plan.flops import flops_per_token
+from ladder_cli.trunk.loading import architecture, parameter_count
 from paper.commands import evaluations_of, runs_of
 from paper.laws import TOKENS_A_ROW
 from paper.reported import PAPER, PaperTable
-from paper.sizes import sizes_of
 from paper.table import Table
 
 # Training rows where the data set is used whole, and mean tokens of a row. EvoLM's length is an assumption that cancels
@@ -25,6 +32,36 @@ from paper.table import Table
 _ROWS = {"s1k": 950, "critic": 340, "cola": 8151}
 _TOKENS = {"evolm": TOKENS_A_ROW, "s1k": 600, "critic": 600, "cola": 40}
 _LABEL_TASKS = ("critic", "cola")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run holds and computes.
+
+    Attributes:
+        backbone: N, parameters of the frozen backbone with its embeddings.
+        trained: n, trained parameters.
+        flops: of one training token, by each way of counting (`plan.flops`).
+    """
+
+    backbone: int
+    trained: int
+    flops: dict[str, int]
+
+
+def sizes_of(config: TrainConfig) -> Sizes:
+    """The sizes of one configuration.
+
+    Raises:
+        UserError: if the backbone's shape cannot be read, or the method does not fit it.
+    """
+    method, shape = method_for(config.method), architecture(config.model)
+    with torch.device("meta"):
+        backbone = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
+        parameters = parameter_count(backbone)
+        trained = parameter_count(method.attach(backbone.requires_grad_(False), config.model), trained=True)
+    per_parameter = method.training_flops_per_parameter(shape.num_hidden_layers)
+    return Sizes(parameters, trained, flops_per_token(per_parameter, parameters, trained))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _CAPTIONS = {
 
 _SIZES = {
     PAPER: "at the paper's size",
-    SMALL: "at laptop size on the embedded model",
+    SMALL: "at small size on the embedded model",
     REAL: "on a real small model, with budgets that two processor cores do in about an hour",
 }
 _WARNINGS = {

@@ -42,7 +42,7 @@ def memory_points(
         configs: by what the figure calls the method.
         shapes: rows and tokens of a micro-batch.
         known: points that need no computing again.
-        progress: is told each new point.
+        progress: is called with each new point.
 
     Raises:
         UserError: if the model brings no shape, or the method does not fit it.

@@ -52,7 +52,7 @@ class PaperTable:
         commands: that repeat it, by size; a size is missing where the package brings no data for it.
         here: what stands for what at other sizes than the paper's.
         benchmarks: its columns, for scores.
-        answers_of: at laptop size, the table from whose completions its data is made.
+        answers_of: at small size, the table from whose completions its data is made.
         runs_of: another table whose runs it is made from.
         settings: options that the paper states, by row; those under `all` hold for every row.
         sweep: values that every row is run with.

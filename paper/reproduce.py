@@ -11,7 +11,7 @@ from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import write_text
 from paper.index import index
-from paper.jobs import Lane, Task, run_lanes
+from paper.jobs import Slot, Task, run_jobs
 from paper.plots import length_figure, memory_score_figure, save
 from paper.reported import PAPER, REAL, SCALING, SCORES, SMALL, PaperTable, paper_tables
 from paper.runs import Run, read_runs
@@ -21,7 +21,7 @@ from paper.tables import build_tables
 
 _MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
 _CANDIDATES = "candidates.jsonl"
-# Benchmarks of the package itself, whose completions can be made into data for the critic at laptop size.
+# Benchmarks of the package itself, whose completions can be made into data for the critic at small size.
 _OWN_BENCHMARK = "arithmetic"
 _AT_4 = ("ladder-4", "xladder-4")
 
@@ -82,11 +82,11 @@ class Reproduction:
         """Where the runs of a table go."""
         return self.folder / f"table-{table.runs}" / "runs"
 
-    def lanes(self, numbers: list[int]) -> list[list[int]]:
-        """Tables that run beside one another; within a lane one after the other.
+    def jobs(self, numbers: list[int]) -> list[list[int]]:
+        """Divide tables into jobs that run in parallel; the tables of a job run one after the other.
 
-        At the paper's size and on a real model there is one lane. At laptop size a table that is made from another's
-        answers comes after that one, and both run beside all else.
+        At the paper's size and on a real model there is one job. At small size, a table that is made from another's
+        answers comes after it in a second job.
         """
         small = self.scale.name == SMALL
         pairs = [(table.answers_of, table.number) for table in self.tables.values() if small and table.answers_of]
@@ -110,12 +110,12 @@ class Reproduction:
         numbers = [number for number in numbers if self.tables[number].runs_of not in numbers]
 
         def table(number: int) -> Task:
-            return lambda lane: self._run_table(number, scripts, lane)
+            return lambda slot: self._run_table(number, scripts, slot)
 
-        first, *others = [[table(number) for number in lane] for lane in self.lanes(numbers)]
-        return run_lanes([[*first, *([self._predict] if memory else [])], *others])
+        first, *others = [[table(number) for number in job] for job in self.jobs(numbers)]
+        return run_jobs([[*first, *([self._predict] if memory else [])], *others])
 
-    def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
+    def _run_table(self, number: int, scripts: Path, slot: Slot) -> list[str]:
         failed = []
         for command in self.commands(number) or ():
             if _CANDIDATES in command:
@@ -125,11 +125,11 @@ class Reproduction:
                 words = [sys.executable, str(scripts / Path(words[1]).name), *words[2:]]
             else:
                 words = [sys.executable, "-m", _MODULES[words[0]], *words[1:]]
-            if not lane.run(command, words, self.folder / f"table-{number}" / "log.txt"):
+            if not slot.run(command, words, self.folder / f"table-{number}" / "log.txt"):
                 failed.append(command)
         return failed
 
-    def _predict(self, lane: Lane) -> list[str]:
+    def _predict(self, slot: Slot) -> list[str]:
         self.memory()
         return []
 
@@ -157,7 +157,7 @@ class Reproduction:
         return built
 
     def memory(self) -> None:
-        """The memory of figures 3a and 3b, predicted; points that were predicted before are kept."""
+        """The memory of figures 3a and 3b, predicted; points that were predicted before are read from disk."""
         # Only here is torch needed.
         from paper.memory import write_figures
 
@@ -241,7 +241,7 @@ def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
 def paper_zetas(paper: PaperTable) -> dict[str, float]:
     """FLOPs per token by the paper's formula of every row of table 1, from published shapes and our side networks."""
     from paper.commands import cells_of
-    from paper.sizes import sizes_of
+    from paper.costs import sizes_of
 
     sizes = {cell.label: sizes_of(cell.configs[0]) for cell in cells_of(paper.filled(PAPER) or ())}
     return {label: float(sizes[label].flops["paper"]) for label in paper.reported}
@@ -251,7 +251,7 @@ def _parameters_of_4() -> dict[str, dict[str, int]]:
     """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
     from ladder_cli.cli.main import composed
     from ladder_cli.config.schema import TrainConfig
-    from paper.sizes import sizes_of
+    from paper.costs import sizes_of
 
     def count(*options: str) -> int:
         return sizes_of(composed("train", TrainConfig, ["model=qwen2.5-math-1.5b", *options])).trained

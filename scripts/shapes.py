@@ -8,7 +8,7 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ladder_cli.bench.backward_memory import predicted_activation_bytes
+from ladder_cli.bench.counts import predicted_activation_bytes
 from ladder_cli.cli.main import choices, composed
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.methods.method import method_for

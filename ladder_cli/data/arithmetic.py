@@ -12,9 +12,17 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+
+from ladder_cli.config.schema import DataConfig
+from ladder_cli.data.examples import Example, Splits
+from ladder_cli.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 LARGEST_VALUE = 49
+# There are about 296 million problems. They are drawn at random without repetition, and all that were drawn stay in
+# memory: past a million that takes minutes, and no run of the model they are made for learns from so many.
+LARGEST_SET = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -109,3 +117,28 @@ def problems(split: str, seed: int, step_counts: tuple[int, ...] = (3, 4)) -> It
         if problem.split == split and problem.expression not in seen:
             seen.add(problem.expression)
             yield problem
+
+
+def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
+    """Generated problems; the training set changes with the seed, the validation set does not.
+
+    Raises:
+        UserError: if the number of training rows is left open, or a number is larger than `LARGEST_SET`.
+    """
+
+    def examples(split: str, count: int, seed: int) -> list[Example]:
+        drawn = islice(problems(split, seed), count)
+        return [Example(problem.expression, problem.question, problem.solution) for problem in drawn]
+
+    if data.train_samples is None:
+        raise UserError(f"data={data.name} is generated: give data.train_samples=N, at most {LARGEST_SET:,}.")
+    for name in ("train_samples", "validation_samples"):
+        asked = getattr(data, name)
+        if asked > LARGEST_SET:
+            raise UserError(
+                f"data.{name}={asked} is more than data={data.name} makes: it draws distinct problems, at most "
+                f"{LARGEST_SET:,}. Ask for fewer."
+            )
+    return Splits(
+        examples("train", data.train_samples, seed), examples("validation", data.validation_samples, 0), drawn=True
+    )

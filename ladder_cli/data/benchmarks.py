@@ -15,8 +15,7 @@ from ladder_cli.cli.main import CONFIG_MODULE, choices, merge_strictly
 from ladder_cli.config.schema import BenchmarkConfig
 from ladder_cli.config.validation import suggest
 from ladder_cli.data import arithmetic, classification
-from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
-from ladder_cli.data.gold_column import gold_column, row_names
+from ladder_cli.data.gold import AS_EXPRESSION, GoldRule, gold_column, row_names
 from ladder_cli.data.sources import Row, load_rows, read_file, text_column
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import safe_name

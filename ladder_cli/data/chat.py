@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
 from ladder_cli.config.schema import DEFAULT_DATE, Learn
-from ladder_cli.data.template_clock import line_in_source, reads_clock, with_fixed_clock
+from ladder_cli.data.chat_template import applied_template, chosen_template, reads_clock
 from ladder_cli.errors import UserError
 
 DEFAULT_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -81,7 +80,7 @@ class PromptRenderer:
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.date = date
-        self._template = _chat_template(tokenizer, date)
+        self._template = chosen_template(tokenizer, date)
         self.end_id = self._end_token()
 
     @cached_property
@@ -253,29 +252,7 @@ class PromptRenderer:
         return tuple(spans)
 
     def _apply(self, messages: Messages, generation_prompt: bool) -> str:
-        turns = [{"role": role, "content": content} for role, content in messages]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    turns, chat_template=self._template, tokenize=False, add_generation_prompt=generation_prompt
-                )
-            )
-        except TemplateSyntaxError as error:
-            line = line_in_source(str(self._template), error.lineno)
-            raise UserError(
-                f"the tokenizer's chat template is broken (line {line}: {_reason(error)}): mend its "
-                "chat_template.jinja, or take the tokenizer from where it came."
-            ) from error
-        except TemplateError as error:
-            roles = ", ".join(role for role, _ in messages)
-            raise UserError(
-                f"the model's chat template refuses this conversation ({roles}): {_reason(error)}. Change or leave out "
-                "the turns that it does not take."
-            ) from error
-        except Exception as error:  # a template is a stranger's program and may fail in any way
-            raise UserError(
-                f"the tokenizer's chat template fails on this conversation ({type(error).__name__}: {_reason(error)})."
-            ) from error
+        return applied_template(self.tokenizer, str(self._template), messages, generation_prompt)
 
     def _plain_turn(self, turn: tuple[str, str]) -> str:
         role, text = turn
@@ -307,27 +284,6 @@ class PromptRenderer:
                 "completion. Set eos_token in its tokenizer_config.json."
             )
         return int(end)
-
-
-def _chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> str | None:
-    """The tokenizer's chat template with its clock stopped, or None where it has none.
-
-    Raises:
-        UserError: if it has several and none is the default.
-    """
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        if template and "default" not in template:
-            raise UserError(
-                f"the tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named "
-                "'default': name one so in its tokenizer_config.json, or keep a single chat_template."
-            )
-        template = template.get("default")
-    return with_fixed_clock(template, date) if template else None
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(".")
 
 
 def _hash(content: str) -> str:

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from ladder_cli.config.schema import DataConfig, RowFormat
-from ladder_cli.data import arithmetic_set, chats, classification, columns
+from ladder_cli.data import arithmetic, chats, classification, columns
 from ladder_cli.data.examples import Splits
 from ladder_cli.data.formats import format_of
 from ladder_cli.errors import UserError
 
 # (the set, the mirror, the seed) -> examples. By what the rows are, never by what the set is called.
 LOADERS: dict[RowFormat, Callable[[DataConfig, str | None, int], Splits]] = {
-    RowFormat.GENERATED: arithmetic_set.load,
+    RowFormat.GENERATED: arithmetic.load,
     RowFormat.PAIRS: columns.load,
     RowFormat.CHAT: chats.load,
     RowFormat.LABEL: classification.load,

@@ -43,7 +43,7 @@ class Compared:
     """One benchmark.
 
     Attributes:
-        first, second: the figures of each side over the paired problems, as in `summary.json`.
+        first, second: the metrics of each side over the paired problems, as in `summary.json`.
         difference: of the mean scores, first minus second, with its 95% interval `low` to `high`.
         only_first, only_second: problems that one side alone has right, where both are a single run; else None.
         p_value: of no difference, by `test`; `p_holm` is corrected for the number of benchmarks.
@@ -189,11 +189,11 @@ def _compare(benchmark: str, first: Side, second: Side, allow_settings_mismatch:
         test, p_value = MCNEMAR, mcnemar(*only)
     settings = [side.settings[benchmark].values() for side in (first, second)]
     sampled = [any(run.get("temperature") for run in each) for each in settings]
-    figures = [summarise(answers, not each) for answers, each in zip(sides, sampled, strict=True)]
+    metrics = [summarise(answers, not each) for answers, each in zip(sides, sampled, strict=True)]
     return Compared(
         benchmark=benchmark,
-        first=figures[0],
-        second=figures[1],
+        first=metrics[0],
+        second=metrics[1],
         difference=result.value,
         low=result.low,
         high=result.high,

@@ -27,7 +27,7 @@ def pass_at_k(completions: int, correct: int, k: int) -> float:
 
 
 def summarise_problems(name: str, problems: Sequence[Sequence[Sample]]) -> dict[str, Any]:
-    """The figures of graded completions, one or several of each problem.
+    """The metrics of graded completions, one or several of each problem.
 
     Args:
         name: of what was graded.
@@ -38,14 +38,14 @@ def summarise_problems(name: str, problems: Sequence[Sequence[Sample]]) -> dict[
         the share of right ones, with a bootstrap interval over problems; and there are `n_completions` and
         `pass_at_k`, `{"1": ..., "2": ...}`, up to the fewest completions that a problem has.
     """
-    figures = summarise({name: [[sample for samples in problems for sample in samples]]})
+    metrics = summarise({name: [[sample for samples in problems for sample in samples]]})
     if all(len(samples) == 1 for samples in problems):
-        return figures
+        return metrics
     counts = [(len(samples), sum(sample["verdict"] == CORRECT for sample in samples)) for samples in problems]
     fewest = min(completions for completions, _ in counts)
     by_k = {str(k): float(np.mean([pass_at_k(n, c, k) for n, c in counts])) for k in range(1, fewest + 1)}
     shares = np.array([[c / n for n, c in counts]])
-    return figures | {
+    return metrics | {
         "pass_at_1": by_k["1"],
         "scores": {name: by_k["1"]},
         "n_problems": len(problems),

@@ -1,4 +1,4 @@
-"""The figure of a comparison: scores with their intervals, and how long right and wrong completions are."""
+"""The plot of a comparison: scores with their intervals, and how long right and wrong completions are."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,10 +47,10 @@ def draw_comparison(path: Path, names: tuple[str, str], compared: "list[Compared
 
 def _draw_scores(axes: "Axes", names: tuple[str, str], compared: "list[Compared]") -> None:
     for side, (name, colour) in enumerate(zip(names, _COLOURS, strict=True)):
-        figures = [(each.first, each.second)[side] for each in compared]
-        middle = [100 * each["pass_at_1"] for each in figures]
+        metrics = [(each.first, each.second)[side] for each in compared]
+        middle = [100 * each["pass_at_1"] for each in metrics]
         rows = [row + (-0.14, 0.14)[side] for row in range(len(compared))]
-        ends = [[100 * end for end in each["ci95"]] for each in figures]
+        ends = [[100 * end for end in each["ci95"]] for each in metrics]
         reach = [
             [max(0.0, m - low) for m, (low, _) in zip(middle, ends, strict=True)],
             [max(0.0, high - m) for m, (_, high) in zip(middle, ends, strict=True)],

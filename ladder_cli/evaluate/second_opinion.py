@@ -1,6 +1,6 @@
 """What Math-Verify by itself says of a completion, beside our own verdict.
 
-Math-Verify is what papers report ("Math-Verify Pass@1"), so its figure is printed too, and every completion on which
+Math-Verify is what papers report ("Math-Verify Pass@1"), so its score is printed too, and every completion on which
 the two disagree can be looked up. It reads the completion in its own way, which takes the last formula for an answer,
 reads some strings in part, and calls 1e-7 and 2e-7 equal: so its word is an opinion here, and ours the verdict
 (docs/decisions/0011-one-reading.md).

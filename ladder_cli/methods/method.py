@@ -28,8 +28,7 @@ from ladder_cli.methods import peft_adapter
 from ladder_cli.methods.proof import prove
 from ladder_cli.nn import adapter
 from ladder_cli.nn.combine import reads_final
-from ladder_cli.nn.connection_map import draw
-from ladder_cli.nn.connections import Connections, connect
+from ladder_cli.nn.connections import Connections, connect, draw
 from ladder_cli.nn.importance import Batch
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.loss import DEFAULT_CHUNK

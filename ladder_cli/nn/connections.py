@@ -1,4 +1,4 @@
-"""Which backbone layer feeds which side layer (paper section 3), as explicit data.
+"""Which backbone layer feeds which side layer (paper section 3): as explicit data, and drawn for the terminal.
 
 Layers count from 1 on both sides, as in the paper; backbone "layer 0" is the embedding output and always feeds the
 start of the side network, so it never appears here.
@@ -6,9 +6,11 @@ start of the side network, so it never appears here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ladder_cli.errors import UserError
+
+# `draw` shows longer runs of layers that feed nothing as one line.
+_SHORT_RUN = 3
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,38 @@ def copied_layers(connections: Connections) -> list[int]:
     return layers
 
 
-def summary(connections: Connections) -> dict[str, Any]:
-    """The connections as plain values, for files."""
-    return {"side_layers": connections.side_layers, "pairs": [list(pair) for pair in connections.pairs]}
+def draw(connections: Connections, reads_final: bool = True) -> list[str]:
+    """Draw the connections as lines of text, in the order of computation: backbone left, side network right.
+
+    Args:
+        connections: which layer feeds which.
+        reads_final: whether the backbone's last state joins at the end; if not, its layers after the last tap idle.
+    """
+    lines = ["backbone        side network", _row("h0", "s0", fed=True)]
+    sources = {j: i for i, j in connections.pairs}
+    backbone_layer = 0
+    for j in range(1, connections.side_layers + 1):
+        source = sources.get(j)
+        if source is not None:
+            lines += _alone(backbone_layer + 1, source - 1)
+            backbone_layer = max(backbone_layer, source)
+        lines.append(_row(str(source) if source is not None else "", str(j), fed=source is not None))
+    if reads_final:
+        lines += _alone(backbone_layer + 1, connections.backbone_layers)
+        lines.append(f"{'h_L':>6} ●───────● U(s)  -> head")
+    else:
+        lines.append(f"{'':>16} s     -> head")
+    return lines
+
+
+def _row(left: str, right: str, fed: bool) -> str:
+    if fed:
+        return f"{left:>6} ●───────▶ {right}"
+    return f"{left:>6} {'│' if left else ' '}         {right}"
+
+
+def _alone(first: int, last: int) -> list[str]:
+    """Backbone layers that feed nothing."""
+    if last - first + 1 > _SHORT_RUN:
+        return [f"{f'{first}-{last}':>6} │"]
+    return [f"{layer:>6} │" for layer in range(first, last + 1)]

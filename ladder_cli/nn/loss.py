@@ -43,7 +43,7 @@ def completion_cross_entropy(
         ValueError: if no token counts and `num_items` is None; a loss of 0 would hide it.
     """
     if isinstance(labels, FakeTensor):
-        # Shapes without values (bench.backward_memory): as if every token counted, the most there can be.
+        # Shapes without values (bench.counts): as if every token counted, the most there can be.
         rows, targets = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     else:
         counted = counted_positions(labels)

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 
 from ladder_cli.config.schema import DataConfig, RowFormat
-from ladder_cli.data.arithmetic_set import LARGEST
+from ladder_cli.data.arithmetic import LARGEST_SET
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.formats import fields_read, format_of, refuse_unread
 from ladder_cli.data.registry import LOADERS, load_examples
@@ -150,7 +150,7 @@ def test_a_label_set_of_ones_own_needs_no_code(tmp_path):
 def test_more_problems_than_can_be_drawn_are_refused_at_once(name):
     with pytest.raises(UserError, match=f"data.{name}=999999999 is more than .* at most 1,000,000"):
         load_examples(described("arithmetic", **{name: 999_999_999}), None, 0)
-    assert LARGEST == 1_000_000
+    assert LARGEST_SET == 1_000_000
 
 
 def test_ones_own_rows_get_no_instruction():
