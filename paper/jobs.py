@@ -53,7 +53,7 @@ class Slot:
             if file is not None:
                 file.write(f"\n$ {shown}\n")
                 file.flush()
-            # In a thread, so that an interrupt reaches the command, which saves its state, and nothing kills it meanwhile.
+            # In a thread: an interrupt reaches the command, which saves its state, and nothing else kills it.
             status = subprocess.run(words, stdout=file, stderr=file, env=environment).returncode
         if status == _INTERRUPTED:
             self.stopped.set()

@@ -111,7 +111,7 @@ def test_columns_of_chats_and_of_pairs_together_are_refused():
 
 def test_which_fields_are_read_is_known_without_torch():
     code = (
-        "import sys; from ladder_cli.config import DataConfig; from ladder_cli.data.formats import fields_read; "
+        "import sys; from ladder_cli.config.schema import DataConfig; from ladder_cli.data.formats import fields_read; "
         "fields_read(DataConfig(name='x', instruction='')); "
         "sys.exit(str({'torch', 'transformers', 'datasets'} & set(sys.modules)) if 'torch' in sys.modules else 0)"
     )
