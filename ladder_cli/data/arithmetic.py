@@ -1,8 +1,8 @@
 """Chained arithmetic, generated from a seed: the embedded data set that needs no network.
 
 A problem is a number and three or four operations, to be carried out from left to right. Every value on the way stays
-within 0..49, so each single step is a fact the backbone `tiny` has been pretrained on; what it has never seen is a
-chain of steps written out. The gap between backbone and trained adapter is therefore the *reasoning*, not the facts.
+within 0..49, so the backbone `tiny` knows each single step from its pretraining. It has never seen a chain of steps
+written out. The gap between backbone and trained adapter is therefore *reasoning*, not facts.
 
 Train, validation and test are disjoint for every seed, because the split of a problem is a hash of the problem
 itself and not of the order in which it was drawn.
@@ -34,12 +34,12 @@ class ArithmeticProblem:
 
     @property
     def expression(self) -> str:
-        """The chain read from left to right, e.g. `47+38-29*2` (no operator precedence)."""
+        """Return the chain, to be read from left to right: `47+38-29*2` (no operator precedence)."""
         return str(self.start) + "".join(f"{operator}{operand}" for operator, operand in self.steps)
 
     @property
     def equations(self) -> list[str]:
-        """One equation per step, each starting from the last one's result."""
+        """Return one equation for each step; each starts from the last result."""
         value, lines = self.start, []
         for operator, operand in self.steps:
             result = apply(operator, value, operand)
@@ -49,7 +49,7 @@ class ArithmeticProblem:
 
     @property
     def answer(self) -> str:
-        """The value after the last step."""
+        """Return the value after the last step."""
         value = self.start
         for operator, operand in self.steps:
             value = apply(operator, value, operand)
@@ -57,23 +57,23 @@ class ArithmeticProblem:
 
     @property
     def question(self) -> str:
-        """The problem as it is asked."""
+        """Return the question that the user asks."""
         return f"Compute {self.expression} from left to right."
 
     @property
     def solution(self) -> str:
-        """A step-by-step completion that ends in the boxed answer."""
+        """Return a completion step by step that ends in the boxed answer."""
         return "\n".join(self.equations) + f"\nThe answer is \\boxed{{{self.answer}}}."
 
     @property
     def split(self) -> str:
-        """Eight tenths of all expressions are train, one tenth validation, one tenth test."""
+        """Return the split by a hash: eight tenths train, one tenth validation, one tenth test."""
         digit = hashlib.sha256(self.expression.encode()).digest()[0] % 10
         return {0: "test", 1: "validation"}.get(digit, "train")
 
 
 def apply(operator: str, value: int, operand: int) -> int:
-    """One step of integer arithmetic; the operator is one of `+`, `-`, `*`."""
+    """Compute one step; the operator is one of `+`, `-`, `*`."""
     if operator == "+":
         return value + operand
     if operator == "-":
@@ -103,7 +103,7 @@ def draw(rng: random.Random, step_counts: tuple[int, ...] = (3, 4)) -> Arithmeti
 
 
 def problems(split: str, seed: int, step_counts: tuple[int, ...] = (3, 4)) -> Iterator[ArithmeticProblem]:
-    """An endless stream of distinct problems of one split; the stream depends on `split` and `seed` alone.
+    """Yield distinct problems of one split without end; they depend only on `split` and `seed`.
 
     Raises:
         ValueError: if `split` is not one of `SPLITS`.
@@ -120,10 +120,10 @@ def problems(split: str, seed: int, step_counts: tuple[int, ...] = (3, 4)) -> It
 
 
 def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
-    """Generated problems; the training set changes with the seed, the validation set does not.
+    """Generate the splits. The training set depends on the seed, the validation set does not.
 
     Raises:
-        UserError: if the number of training rows is left open, or a number is larger than `LARGEST_SET`.
+        UserError: if `data.train_samples` is not given, or a number is larger than `LARGEST_SET`.
     """
 
     def examples(split: str, count: int, seed: int) -> list[Example]:

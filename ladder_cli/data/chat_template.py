@@ -13,15 +13,15 @@ from transformers import PreTrainedTokenizerBase
 
 from ladder_cli.errors import UserError
 
-# Transformers hands templates one clock, `strftime_now(format)`, and takes no other function from its callers. A macro
-# of that name in front of the template takes its place; it replaces each directive by what it is on the fixed day.
+# Transformers gives templates one clock, `strftime_now(format)`, and lets callers pass no other function. A macro of
+# that name in front of the template replaces it; the macro replaces each directive by its value on the fixed day.
 _CLOCK = "strftime_now"
 _MACRO = f"{{%- macro {_CLOCK}"
 _PERCENT = "\ue000"  # of the private use area, in the place of `%%` while directives are replaced
 
 
 def chosen_template(tokenizer: PreTrainedTokenizerBase, date: str) -> str | None:
-    """The tokenizer's chat template with its clock stopped, or None where it has none.
+    """Return the tokenizer's chat template with its clock fixed, or None if it has no template.
 
     Raises:
         UserError: if it has several and none is the default.
@@ -43,7 +43,7 @@ def applied_template(
     messages: Sequence[tuple[str, str]],
     generation_prompt: bool,
 ) -> str:
-    """The text that the template makes of a chat.
+    """Render a chat with the template.
 
     Args:
         template: as `chosen_template` returned it.
@@ -79,12 +79,12 @@ def applied_template(
 
 
 def reads_clock(template: str) -> bool:
-    """Whether the template may print the present day."""
+    """Return whether the template may print the present day."""
     return _CLOCK in template
 
 
 def with_fixed_clock(template: str, date: str) -> str:
-    """The template, with its clock stopped at the beginning of a day where it reads it.
+    """Return the template; if it reads the clock, with the clock fixed at the beginning of a day.
 
     Args:
         template: Jinja source.
@@ -95,17 +95,17 @@ def with_fixed_clock(template: str, date: str) -> str:
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     replaced = "".join(f"|replace({key!r}, {value!r})" for key, value in _directives(day).items())
     macro = f"{_MACRO}(format) -%}}{{{{- format|replace('%%', {_PERCENT!r}){replaced}"
-    # On a line of its own, which Transformers' Jinja leaves no trace of: the template begins as it did.
+    # The macro has a line of its own, of which Transformers' Jinja leaves no trace in the output.
     return macro + f"|replace({_PERCENT!r}, '%') -}}}}{{%- endmacro %}}\n" + template
 
 
 def _line_in_source(template: str, line: int) -> int:
-    """A line of what `with_fixed_clock` returned as a line of what it was given."""
+    """Convert a line number of the result of `with_fixed_clock` to one of its argument."""
     return line - 1 if template.startswith(_MACRO) else line
 
 
 def _directives(day: datetime) -> dict[str, str]:
-    """What strftime makes of each directive on that day; those that it does not know stay as they are."""
+    """Return what strftime makes of each directive on that day, without those that it does not know."""
     known = {"%s": str(timegm(day.timetuple()))}  # strftime's own depends on the machine's time zone
     for letter in string.ascii_letters:
         for directive in (f"%{letter}", f"%-{letter}"):

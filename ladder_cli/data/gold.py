@@ -22,8 +22,8 @@ class GoldRule:
 
     Attributes:
         name: one of `config.GOLD_RULES`.
-        unit: that the answer is in, and may or may not be written with; empty for none.
-        tolerance: absolute difference that a numerical answer may have; None: none.
+        unit: of the answer, which may or may not be written; empty for none.
+        tolerance: the absolute difference that a numerical answer may have; None: none.
     """
 
     name: str = EXPRESSION
@@ -35,7 +35,7 @@ AS_EXPRESSION = GoldRule()
 
 
 def gold_column(row: Row, column: str, where: str) -> str:
-    """The gold answer of a row as text: a text as it stands, a number as it is written, a list joined by commas.
+    """Return the gold answer of a row as text: numbers as they are written, lists joined by commas.
 
     Raises:
         UserError: if the column is missing, or holds nothing, a nested list, an object, NaN or an infinity.
@@ -66,7 +66,7 @@ def _one(value: Any, column: str, where: str) -> str:
 
 
 def number_text(value: float | Decimal, where: str) -> str:
-    """A finite number as one would write it: `27` for 27.0, `0.5`, `1e-7`, `4.5e33`.
+    """Write a finite number as people do: `27` for 27.0, `0.5`, `1e-7`, `4.5e33`.
 
     Raises:
         UserError: for NaN and the infinities.
@@ -81,7 +81,7 @@ def number_text(value: float | Decimal, where: str) -> str:
 
 
 def row_name(row: Row, column: str | None, number: int, where: str) -> str:
-    """The id of a row; its number where it has none (no such column, null, or an empty text).
+    """Return the id of a row, or its number if it has no id (no such column, null, or an empty text).
 
     Raises:
         UserError: if the id is neither a text nor a whole number.
@@ -100,14 +100,14 @@ def row_name(row: Row, column: str | None, number: int, where: str) -> str:
 
 
 def row_names(rows: list[Row], column: str | None, where: str) -> list[str]:
-    """The ids of all rows. Rows may share an id that they give, but none that is only a row's number.
+    """Return the ids of all rows. Rows may share an id, but an id must not equal the number of a row without one.
 
     Args:
-        column: that holds the ids; None: there is none, and rows are numbered from 1.
+        column: the column of ids; None: there is none, and rows are numbered from 1.
         where: the file or data set, for messages.
 
     Raises:
-        UserError: with the row, for an id that is no id, or one that is the number of a row without.
+        UserError: naming the row, if an id is invalid, or equals the number of a row without an id.
     """
     names = [row_name(row, column, number, f"{where}, row {number}") for number, row in enumerate(rows, start=1)]
     unnamed = {

@@ -1,4 +1,4 @@
-"""A comparison in the terminal, as Markdown, CSV and JSON, and as a plot."""
+"""Reports a comparison: in the terminal, as Markdown, CSV and JSON, and as a plot."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ def report_comparison(config: EvaluateConfig, console: Console) -> None:
 
 
 def read_sides(config: EvaluateConfig) -> tuple[Side, Side]:
-    """The two sides of `compare`, under names that tell them apart.
+    """Read the two sides of `compare`, under different names.
 
     Raises:
         UserError: if a side has no samples.
@@ -64,7 +64,7 @@ def read_sides(config: EvaluateConfig) -> tuple[Side, Side]:
 
 
 def comparison_folder(config: EvaluateConfig, first: Side, second: Side) -> Path:
-    """Where the files of a comparison go."""
+    """Return the folder for the files of a comparison."""
     named = "-".join(side.name.replace("/", "_").replace(" ", "_") for side in (first, second))
     return Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"compare-{named}"
 

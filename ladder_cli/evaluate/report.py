@@ -1,4 +1,4 @@
-"""Tables at the end: metrics of benchmarks, and the demo's."""
+"""Tables for the terminal: the metrics of benchmarks, and the table of the demo."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ Metrics = dict[str, Any]
 
 
 def table(rows: dict[tuple[str, str], Metrics], greedy: bool = True) -> Table:
-    """The metrics of `(what was evaluated, benchmark)` pairs, a row each."""
+    """Make a table with a row for each pair (what was evaluated, benchmark)."""
     printed = Table(box=None, padding=(0, 1), header_style="bold")
     for heading, justify in (
         ("evaluated", "left"),
@@ -53,7 +53,7 @@ def table(rows: dict[tuple[str, str], Metrics], greedy: bool = True) -> Table:
 
 
 def _math_verify(metrics: Metrics) -> str:
-    """Pass@1 by Math-Verify alone, and on how many completions it disagrees."""
+    """Format Pass@1 by Math-Verify alone, and on how many completions it disagrees."""
     found = metrics.get("math_verify")
     if found is None:
         return "-"
@@ -61,10 +61,10 @@ def _math_verify(metrics: Metrics) -> str:
 
 
 def spread(metrics: Metrics, greedy: bool = True) -> str:
-    """The standard deviation and what it is over; one decoding has none, which is not the same as one of zero.
+    """Format the standard deviation and what it is over. A single decoding has none, which differs from zero.
 
     Args:
-        greedy: the completions are known to be.
+        greedy: whether the completions are known to be greedy.
     """
     if metrics["std"] is None:
         # A label task generates nothing, greedily or otherwise.
@@ -73,7 +73,7 @@ def spread(metrics: Metrics, greedy: bool = True) -> str:
 
 
 def interval(ends: tuple[float, float] | list[float]) -> str:
-    """An interval in per cent."""
+    """Format an interval in per cent."""
     low, high = ends
     return f"{100 * low:.1f} to {high:.1%}"
 
@@ -91,7 +91,7 @@ def _tokens(mean: float | None) -> str:
 
 
 def demo_table(backbone: Path, runs: list[Path], benchmark: str) -> Table:
-    """Score, size, speed and memory of trained runs beside their bare backbone, from the files on disk."""
+    """Make a table of score, size, speed and memory of trained runs and their bare backbone, from files on disk."""
     printed = Table(box=None, padding=(0, 1), header_style="bold")
     for heading in ("", "Pass@1", "95% interval", "trained parameters", "training tokens/s", "peak memory", "seconds"):
         printed.add_column(heading, justify="right" if heading else "left")

@@ -1,4 +1,4 @@
-"""From graded samples to the metrics of one benchmark: of one run, of several, or of one that is repeated."""
+"""Computes the metrics of a benchmark from graded samples: of one run, of several, or of one with repeats."""
 
 from collections import Counter
 from typing import Any
@@ -23,7 +23,7 @@ Answers = dict[str, list[list[Sample]]]
 
 
 def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
-    """The metrics of one benchmark.
+    """Compute the metrics of one benchmark.
 
     Returns:
         `pass_at_1`, the mean of `scores`; `std`, their sample standard deviation (n - 1), null for a single one;
@@ -106,12 +106,12 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
 
 
 def score_matrix(answers: Answers) -> Array:
-    """Scores `[runs, problems]`; of a single run that was repeated, `[repeats, problems]`."""
+    """Return scores `[runs, problems]`; for a single run with repeats, `[repeats, problems]`."""
     return np.array(list(_units(answers).values()))
 
 
 def _units(answers: Answers) -> dict[str, list[float]]:
-    """What scores are taken over: runs (each the mean of its repeats), or the repeats of a single run."""
+    """Return scores by run (the mean of its repeats), or by repeat if there is a single run."""
     right = {
         name: [[float(sample["verdict"] == CORRECT) for sample in repeat] for repeat in repeats]
         for name, repeats in answers.items()

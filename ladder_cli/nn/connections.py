@@ -15,7 +15,7 @@ _SHORT_RUN = 3
 
 @dataclass(frozen=True)
 class Connections:
-    """A validated set of pairs (backbone layer i -> side layer j), in rising order of j.
+    """A validated set of pairs (backbone layer i -> side layer j), in ascending order of j.
 
     Raises:
         UserError: if a layer is out of range, a side layer is fed twice, or the taps run backwards.
@@ -46,11 +46,11 @@ class Connections:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The tapped backbone layers, each once, rising."""
+        """Return the tapped backbone layers, each once, ascending."""
         return tuple(sorted({i for i, _ in self.pairs}))
 
     def source_of(self, side_layer: int) -> int | None:
-        """The backbone layer that feeds `side_layer`, or None."""
+        """Return the backbone layer that feeds `side_layer`, or None."""
         return next((i for i, j in self.pairs if j == side_layer), None)
 
 
@@ -108,11 +108,12 @@ def connect(
 
 
 def copied_layers(connections: Connections) -> list[int]:
-    """For each side layer the backbone layer that it copies (`init=cloned`): the one that follows its tap, and without
-    a tap the one after the last copy.
+    """Return for each side layer the backbone layer that it copies (`init=cloned`).
+
+    That is the layer after its tap; without a tap, the layer after the last copy.
 
     Raises:
-        UserError: if the backbone ends before.
+        UserError: if the backbone has no such layer.
     """
     layers, layer = [], 0
     for j in range(1, connections.side_layers + 1):
@@ -132,7 +133,7 @@ def draw(connections: Connections, reads_final: bool = True) -> list[str]:
 
     Args:
         connections: which layer feeds which.
-        reads_final: whether the backbone's last state joins at the end; if not, its layers after the last tap idle.
+        reads_final: whether the backbone's last state is read; if not, its layers after the last tap are idle.
     """
     lines = ["backbone        side network", _row("h0", "s0", fed=True)]
     sources = {j: i for i, j in connections.pairs}
@@ -158,7 +159,7 @@ def _row(left: str, right: str, fed: bool) -> str:
 
 
 def _alone(first: int, last: int) -> list[str]:
-    """Backbone layers that feed nothing."""
+    """Draw backbone layers that feed nothing."""
     if last - first + 1 > _SHORT_RUN:
         return [f"{f'{first}-{last}':>6} │"]
     return [f"{layer:>6} │" for layer in range(first, last + 1)]

@@ -1,6 +1,6 @@
-r"""Where the answer of a completion stands. Imports no torch.
+r"""Finds the answer of a completion. Imports no torch.
 
-A completion is read in this order; the first that is there decides:
+A completion is searched in this order; the first that is found decides:
 
 1. An unfinished thought (`<think>` that is never closed) holds no answer; what a finished one holds counts only where
    no text follows it.
@@ -66,7 +66,7 @@ class Answer:
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """For the line of a sample."""
+        """Return the entries for the line of a sample."""
         reading: dict[str, Any] = {"found": self.found}
         if len(self.boxes) > 1:
             reading["boxes"] = list(self.boxes)
@@ -76,10 +76,10 @@ class Answer:
 
 
 def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter: bool = False) -> Answer:
-    """The answer of a completion.
+    """Find the answer of a completion.
 
     Args:
-        truncated: it was cut off at the token limit: only a complete box is an answer then.
+        truncated: the completion was cut off at the token limit; then only a complete box is an answer.
         parts: how many answers the gold holds; boxes of the same number belong together then, unless one is retracted.
         letter: the gold is the letter of a choice, which a statement after a box may name.
     """
@@ -112,13 +112,13 @@ def read_answer(completion: str, truncated: bool = False, parts: int = 1, letter
 
 
 def has_box(completion: str) -> bool:
-    """Does the completion hold a complete box with something in it, where an answer may stand?"""
+    """Return whether the completion has a complete, non-empty box outside of thoughts."""
     text = _outside_thoughts(mended(completion[-LONGEST_READ:]), [])
     return text is not None and any(box.content is not None and not box.empty for box in find_boxes(text))
 
 
 def _outside_thoughts(text: str, notes: list[str]) -> str | None:
-    """The text that may hold the answer: after the last finished thought; None in an unfinished one."""
+    """Return the text that may hold the answer: after the last finished thought; None inside an unfinished one."""
     last = None
     for last in _THINK.finditer(text):  # noqa: B007
         pass
@@ -137,7 +137,7 @@ def _outside_thoughts(text: str, notes: list[str]) -> str | None:
 
 
 def _first_turn(text: str) -> str:
-    """Without what follows the mark of an ended turn."""
+    """Cut the text at the mark that ends a turn."""
     match = _TURN.search(text)
     return text[: match.start()] if match and text[: match.start()].strip() else text
 

@@ -1,4 +1,4 @@
-r"""Boxes of a completion: `\boxed{..}` and its kin, which of them belong together, and what they hold.
+r"""Finds boxes in a completion (`\boxed{..}` and its variants) and decides which belong together.
 
 The only place that knows what a box is. Imports no torch.
 """
@@ -54,17 +54,17 @@ class Box:
 
 
 def boxes(text: str) -> list[str]:
-    """What the complete boxes hold, in their order; of a box in a box the inner one."""
+    """Return the contents of the complete boxes, in order; of nested boxes the inner one."""
     return [box.content for box in find_boxes(text) if box.content is not None]
 
 
 def opens_box(text: str) -> bool:
-    """Whether a box begins in the text, complete or not."""
+    """Return whether a box begins in the text, complete or not."""
     return _BOX.search(text) is not None
 
 
 def find_boxes(text: str) -> list[Box]:
-    """Every box, in the order of the text, in one pass; of a box in a box the inner one."""
+    """Find every box in one pass, in the order of the text; of nested boxes the inner one."""
     found: list[Box] = []
     position = 0
     while True:
@@ -114,9 +114,9 @@ def find_boxes(text: str) -> list[Box]:
 
 
 def together(text: str, filled: list[Box], parts: int, notes: list[str]) -> list[Box]:
-    r"""The boxes at the end that belong together.
+    r"""Return the boxes at the end that belong together.
 
-    Where the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
+    If the gold has one part, those are boxes of one formula, or of plain text, with a comma or a word between them:
     `$\boxed{2}, \boxed{3}$` gives two answers. `$\boxed{2}$ and $\boxed{3}$` is judged by its last box then, as the
     MATH set is. "Or" offers alternatives, of which none is the answer, unless the text says that all of them hold.
     """
@@ -145,12 +145,12 @@ def together(text: str, filled: list[Box], parts: int, notes: list[str]) -> list
 
 
 def _ends_a_formula(between: str) -> bool:
-    """Does a formula end and another begin between two boxes?"""
+    """Return whether a formula ends and another begins between two boxes."""
     return re.search(r"\$[^$]*\w[^$]*\$|\\[)\]].*\w.*\\[(\[]", between, re.DOTALL) is not None
 
 
 def _holds(content: str) -> int:
-    """How many answers a box holds."""
+    """Count the answers in a box."""
     try:
         node = read(normal_form(content))
     except Unreadable:
@@ -159,7 +159,7 @@ def _holds(content: str) -> int:
 
 
 def _joins(between: str) -> bool:
-    """Does the text between two boxes make a list of them?"""
+    """Return whether the text between two boxes makes a list of them."""
     text = re.sub(r"\\(?:quad|qquad|[,;:! ])|\$|\\[()\[\]]|~|&|\\text(?=\{)|\*", " ", between)
     text = re.sub(r"[{}]", " ", text)
     if "\n" in text.strip(" \t") and not re.search(r"(?:,|;|\band\b|\bor\b)\s*\Z", text.strip()):

@@ -1,4 +1,4 @@
-r"""Unicode characters as the LaTeX commands that mean the same. Imports no torch, nothing of this project."""
+r"""Replaces Unicode characters by the LaTeX commands that mean the same. Imports nothing of this project."""
 
 import re
 import unicodedata
@@ -89,12 +89,12 @@ _CHARACTERS = {
 }
 _TRANSLATION = str.maketrans(_CHARACTERS)
 _FRACTION_CHARACTER = re.compile("[¼-¾⅐-⅞↉]")
-# What `\frac`, `\boxed`, `\alpha`, `\vec`, `\text` become where a string was unescaped once too often.
+# What `\frac`, `\boxed`, `\alpha`, `\vec` become in a string that was unescaped once too often.
 _UNESCAPED = {"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"}
 
 
 def mended(text: str) -> str:
-    """With the commands whose backslash and first letter have become a control character, and without others."""
+    """Restore commands whose backslash and first letter became a control character; remove other control characters."""
     if text.isprintable():
         return text
     text = re.sub(r"[\x07\x08\x0b\x0c](?=[a-z])", lambda m: _UNESCAPED[m[0]], text)
@@ -103,7 +103,7 @@ def mended(text: str) -> str:
 
 
 def in_commands(text: str) -> str:
-    r"""The text with every Unicode sign as a command: the sign of a root as `\sqrt`, raised digits as `^{..}`."""
+    r"""Replace every Unicode sign by a command: the sign of a root by `\sqrt`, raised digits by `^{..}`."""
     text = _FRACTION_CHARACTER.sub(_fraction_character, text)
     text = re.sub(
         f"[{''.join(_SUPERSCRIPTS)}]+", lambda m: f"^{{{''.join(map(_SUPERSCRIPTS.__getitem__, m[0]))}}}", text

@@ -1,6 +1,6 @@
-r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
+r"""Decides whether two expressions are the same answer: exactly, if both are exact. Imports no torch.
 
-The kinds are told apart here and compared part by part; `values.py` compares what has one value, `points.py`
+This file dispatches by kind and compares part by part; `values.py` compares what has one value, `points.py`
 expressions in symbols, `equations.py` and `real_sets.py` what relations say, `ratios.py` ratios and times, `units.py`
 quantities.
 """
@@ -32,7 +32,7 @@ _SETS = ("cup", "cap", "setminus", "numbers")
 
 
 def same(gold: Node, answer: Node, tolerance: Tolerance = EXACT) -> bool:
-    """Is the answer the gold?"""
+    """Return whether the answer equals the gold."""
     if gold == answer:
         return True
     for one in expanded(gold):
@@ -118,7 +118,7 @@ def _parts(node: Node) -> list[Node]:
 
 
 def matched(left: list[Node], right: list[Node], equal: Callable[[Node, Node], bool]) -> bool:
-    """Can each on the left be paired with its own on the right? (A perfect matching, so that order does not matter.)"""
+    """Return whether left and right can be paired one to one (a perfect matching, so that order does not matter)."""
     if len(left) != len(right) or len(left) > 200:
         return False
     pairs: dict[int, int] = {}

@@ -1,4 +1,4 @@
-r"""LaTeX commands that look different and mean the same. Imports no torch, nothing of this project."""
+r"""Gives LaTeX commands that mean the same one spelling. Imports nothing of this project."""
 
 import re
 
@@ -47,7 +47,7 @@ _NAME_BEFORE_ARGUMENT = re.compile(r"(?<![a-zA-Z\\])(sqrt|exp|sin|cos|tan|ln|log
 
 
 def single_backslashes(text: str) -> str:
-    r"""The text with one backslash before each command, where it was escaped once too often (`\\\\frac`)."""
+    r"""Put one backslash before each command of a text that was escaped once too often (`\\\\frac`)."""
     if "\\" in text and not re.search(r"\\begin|\\substack", text):
         return re.sub(r"\\\\(?=[a-zA-Z{}%$,;:!])", r"\\", text)
     if "matrix" in text or "array" in text:
@@ -57,7 +57,7 @@ def single_backslashes(text: str) -> str:
 
 
 def without_looks(text: str) -> str:
-    r"""The text without commands that only change its look: spaces of a width, colours, labels, sizes, `\left`."""
+    r"""Remove commands that only change the look: spaces of a width, colours, labels, sizes, `\left`."""
     text = re.sub(
         r"\\(?:hspace|vspace|kern|hskip|label|tag|phantom|hphantom|vphantom|color|cellcolor)\*?\s*\{[^{}]*\}", "", text
     )
@@ -68,7 +68,7 @@ def without_looks(text: str) -> str:
 
 
 def one_spelling(text: str) -> str:
-    r"""The text with one command for each meaning: no fonts, synonyms replaced, words in `\text{}` alone."""
+    r"""Leave one command for each meaning: no fonts, no synonyms, words only in `\text{}`."""
     if "\\" not in text:
         return text
     text = _without_fonts(text)
@@ -79,13 +79,13 @@ def one_spelling(text: str) -> str:
 
 
 def named_functions(text: str) -> str:
-    r"""The text with `\sin` for `sin`, `\pi` for `pi`: words that are commands without their backslash."""
+    r"""Write `\sin` for `sin`, `\pi` for `pi`: give names their backslash."""
     text = outside_texts(text, _NAME_BEFORE_ARGUMENT, lambda m: f"\\{m[1]}")
     return outside_texts(text, _BARE_NAME, lambda m: f"\\{_RENAMED.get(m[1], m[1])} ")
 
 
 def closing_brace(text: str, opened: int) -> int:
-    """The index of the brace that closes the one at `opened`; -1 if none does. Escaped braces do not count."""
+    """Return the index of the brace that closes the one at `opened`, or -1. Escaped braces do not count."""
     depth, index, end = 0, opened, len(text)
     while index < end:
         character = text[index]
@@ -103,7 +103,7 @@ def closing_brace(text: str, opened: int) -> int:
 
 
 def _without_fonts(text: str) -> str:
-    r"""The text with the content of `\mathrm{content}` in place of the command."""
+    r"""Replace `\mathrm{content}` and its like by their content."""
     while True:
         match = _FONT.search(text)
         if match is None:
@@ -132,7 +132,7 @@ def _synonym(match: re.Match[str]) -> str:
 
 
 def _text(content: str) -> str:
-    r"""What stands for a text command: a separator, its content where that is mathematics, or `\text{words}`."""
+    r"""Return what replaces a text command: a separator, its content if that is mathematics, or `\text{words}`."""
     inner = " ".join(content.replace("\\ ", " ").replace("~", " ").replace("$", " ").split())
     bare = inner.strip(" ,.;:")
     if not bare:

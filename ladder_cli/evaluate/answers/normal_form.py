@@ -1,8 +1,9 @@
-r"""One spelling for what LaTeX, Unicode and plain text spell in many ways. Imports no torch, nothing of this project.
+r"""Gives one spelling to what LaTeX, Unicode and plain text spell in many ways. Imports no torch.
 
 `normal_form` takes an answer as it was written and returns the string that `expression.py` reads: braces and commands
-that only change the look are gone, characters are commands, words stand in `\text{}`, numbers are plain. It never
-drops a letter that could be a variable, and never makes a number out of a tuple or a list.
+that only change the look are gone, characters are commands, words are in `\text{}`, numbers are plain. It never drops a
+letter that could be a variable, and never makes a number of a tuple or a list. The steps are in `characters.py`,
+`latex_commands.py` and `quantities.py`; this file has their order, and what concerns whole answers and words.
 """
 
 import re
@@ -28,7 +29,7 @@ from ladder_cli.evaluate.answers.quantities import (
     units_as_words,
 )
 
-# Longer strings are no answers that anybody could read: only their blanks are taken out.
+# No reader could make sense of longer answers: only their blanks are removed.
 LONGEST = 1500
 
 _WORDS_AFTER_NUMBER = re.compile(
@@ -41,7 +42,7 @@ _CHOSEN = re.compile(r"[_^]\s*\{?\s*\w+\s*\}?\s*\\?[a-z]*\{?[CP]\}?\s*_")
 
 
 def trimmed(text: str) -> str:
-    """Without the marks around an answer that say nothing: dollars, stars, blanks, a point or comma at the end."""
+    """Remove the marks around an answer that mean nothing: dollars, stars, blanks, a point or comma at the end."""
     while True:
         before = text
         text = text.strip()
@@ -67,11 +68,11 @@ def trimmed(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def normal_form(text: str, thousands: bool = True, units: bool = False) -> str:
-    """The normal form of an answer.
+    """Return the normal form of an answer.
 
     Args:
-        thousands: a comma before three digits separates thousands where the whole part is one number (`1,234`);
-            otherwise it separates the parts of a list.
+        thousands: read a comma before three digits as a separator of thousands, if the whole answer is one number
+            (`1,234`); otherwise it separates the parts of a list.
         units: read `m/s` after a number as a unit, though it could be variables.
     """
     if len(text) > LONGEST:
@@ -120,7 +121,7 @@ _WHOLE_TEXTS = {
 
 
 def _chosen(match: re.Match[str]) -> str:
-    """C with ten below and three above is how many ways there are to choose three of ten."""
+    """Return C with ten below and three above as a binomial coefficient: the ways to choose three of ten."""
     first, second = match[1] or match[2], match[3] or match[4]
     of, chosen = max(int(first), int(second)), min(int(first), int(second))
     below = first if match[0].replace(" ", "")[1] == "_" else second
@@ -163,7 +164,7 @@ _REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
 
 
 def _rewritten(text: str) -> str:
-    """Spellings of one thing that are no LaTeX, or LaTeX of another kind."""
+    """Rewrite spellings that are no LaTeX, or LaTeX of another kind."""
     words = re.sub(r"^\\text\{\s*([^{}]*?)\s*\}$", r"\1", text).strip(" .").lower()
     if words in _WHOLE_TEXTS:
         return _WHOLE_TEXTS[words]
@@ -173,7 +174,7 @@ def _rewritten(text: str) -> str:
 
 
 def _as_words(match: re.Match[str]) -> str:
-    r"""Words as `\text{words}`; letters that spell no word, or stand in the order of the alphabet, are variables."""
+    r"""Return words as `\text{words}`; letters that spell no word, or are in alphabetical order, are variables."""
     words = match[1].split()
     if len(words) == 1 and (
         len(words[0]) < 4 or not re.search("[aeiouy]", words[0]) or list(words[0]) == sorted(words[0])
@@ -183,7 +184,7 @@ def _as_words(match: re.Match[str]) -> str:
 
 
 def squeezed(text: str) -> str:
-    """The string that is compared where an answer cannot be read: its normal form without blanks."""
+    """Return the string that is compared if an answer cannot be read: its normal form without blanks."""
     text = normal_form(text)
     if len(text) > LONGEST:
         return text

@@ -1,7 +1,4 @@
-r"""How numbers and the units after them are spelled: thousands, repeating decimals, powers of ten, bases, units.
-
-Imports no torch.
-"""
+r"""Gives numbers and the units after them one spelling: thousands, repeating decimals, powers of ten, bases, units."""
 
 import re
 
@@ -64,33 +61,33 @@ _ROMAN = re.compile(rf"(?:{_UNIT_WORDS}|[mgsNJWVAKCLTh])(?:\^\{{?-?\d\}}?)?")
 
 
 def grouped_by_braces(text: str) -> str:
-    r"""The text with `10{,}000` and `10\,000` as one number."""
+    r"""Join `10{,}000` and `10\,000` to one number."""
     return _BRACED_GROUPS.sub(_without_separators, text)
 
 
 def roman_quantities(text: str) -> str:
-    r"""The text without roman type after numbers: ordinals go, `1.5\mathrm{e}{-3}` is a power, units are words."""
+    r"""Resolve roman type after numbers: remove ordinals, read `1.5\mathrm{e}{-3}` as a power, units as words."""
     text = _ORDINAL.sub("", text)
     text = _ROMAN_SCIENTIFIC.sub(lambda m: f"e{m[1] or m[2] or m[3]}", text)
     return _ROMAN_UNIT.sub(_roman_unit, text)
 
 
 def money(text: str) -> str:
-    r"""The text with `\$5` as `5\text{dollars}`, where it is an amount and nothing else."""
+    r"""Write an amount and nothing else, `\$5`, as `5\text{dollars}`."""
     amount = _MONEY.fullmatch(text)
     return f"{amount[1]}{amount[2]}\\text{{dollars}}" if amount else text
 
 
 def bases(text: str) -> str:
-    """The text with every base as a subscript in digits: `101_{two}` and `101 in base 2` as `101_{2}`."""
+    """Write every base as a subscript in digits: `101_{two}` and `101 in base 2` as `101_{2}`."""
     return _IN_BASE.sub(_base, _BASE_WORD.sub(_base, text))
 
 
 def plain_numbers(text: str, thousands: bool) -> str:
-    r"""The text with every number in digits, `\repeating`, `\mixed` and powers of ten.
+    r"""Write every number with digits, `\repeating`, `\mixed` and powers of ten.
 
     Args:
-        thousands: a comma before three digits separates thousands where the whole text is one number.
+        thousands: read a comma before three digits as a separator of thousands, if the whole text is one number.
     """
     text = _MAGNITUDE.sub(_magnitude, text)
     text = re.sub(r"\\text\{\s*\}", "", text)
@@ -105,12 +102,12 @@ def plain_numbers(text: str, thousands: bool) -> str:
 
 
 def percent_and_degrees(text: str) -> str:
-    r"""The text with `percent` as `\%` and `degrees` as `^\circ`."""
+    r"""Write `percent` as `\%` and `degrees` as `^\circ`."""
     return outside_texts(outside_texts(text, _PERCENT, r"\\%"), _DEGREES, r"^\\circ ")
 
 
 def units_as_words(text: str, compound: bool) -> str:
-    r"""The text with the units after its numbers in `\text{}`.
+    r"""Put the units after numbers into `\text{}`.
 
     Args:
         compound: read `m/s` after a number as a unit, though it could be variables.
@@ -139,13 +136,13 @@ def _magnitude(match: re.Match[str]) -> str:
 
 
 def _one_number(text: str) -> bool:
-    """Is there no list or tuple in which `1,234` could be two parts?"""
+    """Return whether the text has no list or tuple in which `1,234` could be two parts."""
     without = _COMMA_GROUPS.sub("0", text)
     return not re.search(r"[,;(\[]|\\\{|\\text\{(?:and|or)\}", without)
 
 
 def _roman_unit(match: re.Match[str]) -> str:
-    r"""`5\,\mathrm{m\,s^{-1}}`: letters in roman type after a number are a unit if they spell one."""
+    r"""Read letters in roman type after a number as a unit if they spell one: `5\,\mathrm{m\,s^{-1}}`."""
     inner = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", match[2].strip())
     words = re.split(r"((?:\\[,;: !.]|~|\s|\\cdot(?![a-z])|/)+)", inner)
     if not all(map(_ROMAN.fullmatch, words[::2])):

@@ -1,4 +1,4 @@
-"""What a text states as its answer: the formula, choice or number after a phrase, or the last one of a sentence.
+"""Reads what a text states as its answer: the formula, choice or number after a phrase.
 
 Imports no torch.
 """
@@ -26,7 +26,7 @@ _MORE_LETTERS = re.compile(r"(?:\W*(?:,|/|&|\band\b|\bor\b)\W*[A-J](?![\w']))+")
 
 
 def after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False, letter: bool = False) -> str | None:
-    """What is given as the answer after the last such phrase that is followed by one.
+    """Return the answer after the last phrase that is followed by one; None if there is none.
 
     Args:
         alone: the sentence must hold nothing else.
@@ -39,7 +39,7 @@ def after_phrase(text: str, phrase: re.Pattern[str], alone: bool = False, letter
 
 
 def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
-    """The answer in the sentence that begins here: a formula, a choice, a number, or a few words.
+    """Return the answer in the sentence that begins here: a formula, a choice, a number, or a few words.
 
     Args:
         alone: a formula or choice that is the whole sentence.
@@ -93,12 +93,12 @@ def _stated(rest: str, alone: bool = False, letter: bool = False) -> str | None:
 
 
 def formulas_of(text: str) -> list[tuple[int, int, str]]:
-    """The formulas of a text as (start, end, content); those with only "and" or a comma between them are one."""
+    """Return the formulas of a text as (start, end, content); those with only "and" or a comma between them are one."""
     return _listed(text, [(match.start(), match.end(), _inner(match)) for match in _MATH.finditer(text)])
 
 
 def has_words(text: str) -> bool:
-    """Are there words of prose in it, other than names of functions, units, and what stands in text commands?"""
+    """Return whether a text has words of prose: no names of functions, no units, nothing in text commands."""
     bare = re.sub(r"\\[a-zA-Z]+(?:\{[a-zA-Z\s]*\})?|\\text\{[^{}]*\}", " ", normal_form(text))
     return re.search(r"(?<![a-zA-Z_{])[A-Za-z][a-z]+(?![a-zA-Z])", bare) is not None or "\\text{" in re.sub(
         r"(?<=[\d}])\s*\\text\{[^{}]*\}|\\text\{(?:and|or)\}", "", normal_form(text)
@@ -123,7 +123,7 @@ def _inside(position: int, spans: Iterable[re.Match[str]]) -> bool:
 
 
 def _listed(text: str, formulas: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    """Formulas with only "and" or a comma between them, as one list."""
+    """Join formulas with only "and" or a comma between them to one."""
     joined: list[tuple[int, int, str]] = []
     for start, end, inner in formulas:
         if joined and re.fullmatch(r"\s*(?:,|;|,?\s*and|,?\s*or)\s*", text[joined[-1][1] : start]):
@@ -135,7 +135,7 @@ def _listed(text: str, formulas: list[tuple[int, int, str]]) -> list[tuple[int, 
 
 
 def plain_number(match: re.Match[str], text: str) -> str:
-    """The number of a match of `PLAIN_NUMBER` in `text`, without its currency; a decimal comma becomes a point."""
+    """Return the number of a `PLAIN_NUMBER` match in `text`, without currency; a decimal comma becomes a point."""
     if match["number_with_unit"]:
         return match["number_with_unit"]
     value = match["value"]
@@ -155,7 +155,7 @@ def plain_number(match: re.Match[str], text: str) -> str:
 
 
 def readable(text: str) -> bool:
-    """Whether the text can be read whole, as an expression."""
+    """Return whether the text can be read whole as an expression."""
     try:
         read(normal_form(text))
     except Unreadable:

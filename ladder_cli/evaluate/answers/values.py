@@ -1,4 +1,4 @@
-"""Are two values equal, or as near as the tolerance says? Imports no torch.
+"""Decides whether two values are equal, or as near as the tolerance allows. Imports no torch.
 
 Fractions are compared as fractions; what is irrational is computed to 50 and to 110 digits. A decimal is equal to an
 exact value which rounds to it, or is cut off, at its last digit, if it gives at least five digits that count (of a
@@ -43,7 +43,7 @@ EXACT = Tolerance()
 
 
 def same_value(gold: Node, answer: Node, tolerance: Tolerance = EXACT) -> bool:
-    """Are two expressions equal, or as near as the tolerance says? Percent, degrees and bases are settled here."""
+    """Return whether two expressions are equal within the tolerance. Handles percent, degrees and bases."""
     if gold == answer:
         return True
     for kind in ("percent", "degree", "based"):

@@ -1,4 +1,4 @@
-r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
+r"""Judges one completion against one gold answer, by the rule of its benchmark. Imports no torch.
 
 `answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
 `equality.py` compares. What cannot be read whole, of the gold or of the answer, is compared as a string in its normal
@@ -86,10 +86,10 @@ class _Gold:
 
 
 def judge(gold: str, completion: str, rule: GoldRule, truncated: bool = False) -> Judged:
-    """The verdict on one completion and the answer that was read from it, in this process, without any deadline.
+    """Judge one completion, in this process and without a deadline.
 
     Args:
-        truncated: the completion was cut off at the token limit: only a complete box is an answer then.
+        truncated: the completion was cut off at the token limit; then only a complete box is an answer.
     """
     meant = _gold(gold, rule)
     if not meant.text:
@@ -104,7 +104,7 @@ def judge(gold: str, completion: str, rule: GoldRule, truncated: bool = False) -
 
 
 def unread(gold: str, rule: GoldRule) -> str | None:
-    """Why a gold cannot be read whole, and is therefore compared as a string only; None if it can be.
+    """Say why a gold cannot be read whole, and is therefore compared as a string; None if it can be read.
 
     A letter of a choice and words count as read.
     """
@@ -117,7 +117,7 @@ def unread(gold: str, rule: GoldRule) -> str | None:
 
 
 def _shuffled(node: Any) -> Any:
-    """The same expression with sums and products turned round, so that only its value can show it equal."""
+    """Reverse sums and products, so that only the value can show that the expression is equal."""
     if not isinstance(node, tuple):
         return node
     if node and node[0] in ("+", "*") and not any(item[0] == "matrix" for item in walk(node)):
@@ -153,7 +153,7 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
 
 
 def _flat(text: str) -> str:
-    """The normal form with the content of its text commands in place."""
+    """Return the normal form with text commands replaced by their content."""
     flat = re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
     return re.sub(r"^(?i:option|choice|answer)\s*:?\s*(?=[(\[]?[A-J]\b)", "", flat)
 
@@ -176,7 +176,7 @@ def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node
 
 
 def _without_unit(text: str, unit: str) -> str:
-    """The answer without the unit of the benchmark's row where it stands after a value."""
+    """Remove the unit of the benchmark's row after a value."""
     plain = unit.replace("$", "").strip()
     marks = "|".join({re.escape(plain), re.escape(plain.replace("\\mathrm", "").strip("{}"))} - {""})
     if not marks:
@@ -225,7 +225,7 @@ def _tolerance(gold: _Gold, rule: GoldRule) -> Tolerance:
 
 
 def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
-    """The verdict by the letter of a choice; None where no choice is meant."""
+    """Judge by the letter of a choice; None if no choice is meant."""
     flat, gold_flat = _flat(text), _flat(gold.text)
     letters, wanted_letters = _letters(flat), _letters(gold_flat)
     if letters and wanted_letters and len(letters) + len(wanted_letters) > 2:
@@ -289,7 +289,7 @@ def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
 
 
 def measured_number(gold: str) -> float | None:
-    """The value of a gold in decimal, scientific or NumPy notation; None for whole numbers and all else."""
+    """Return the value of a gold in decimal, scientific or NumPy notation; None for whole numbers and all else."""
     if not re.search(r"\.|\d[eE]|np", gold):
         return None
     try:
