@@ -40,7 +40,7 @@ GPU_CASES = [
     ("qwen2.5-7b", "nf4", 1, 2048, 6.0, "rtx-6gb"),
 ]  # fmt: skip
 HEADINGS = (
-    *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "kept for backward MB"),
+    *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "saved for backward MB"),
     *("step / QLoRA checkpointed", "FLOPs / QLoRA checkpointed"),
 )
 
