@@ -1,4 +1,4 @@
-"""Figures 3a (its memory axis) and 3b, from the preflight alone: in the paper's own terms, and as trained here."""
+"""Predicts figures 3a (its memory axis) and 3b by the preflight: in the paper's terms, and as trained here."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -55,7 +55,7 @@ def predict(figure: MemoryFigure, path: Path, report: Callable[[str], None] = pr
 
 
 def write_figures(folder: Path, report: Callable[[str], None] = print) -> None:
-    """Tables and figures 3a and 3b into a folder."""
+    """Write tables and figures 3a and 3b into a folder."""
     small, large = memory_figure_3a(), memory_figure_3b()
     for figure, name in ((small, "memory-3a"), (large, "memory-3b")):
         points = predict(figure, folder / f"{name}.json", report)

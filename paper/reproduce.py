@@ -1,4 +1,4 @@
-"""From a table's commands to a folder that holds its runs, its tables and its figures, with an index."""
+"""Reproduces tables: runs their commands and writes a folder with runs, tables, figures and an index."""
 
 import json
 import shlex
@@ -65,9 +65,9 @@ class Reproduction:
         self.folder, self.scale, self.tables = folder, scale, paper_tables()
 
     def commands(self, number: int) -> tuple[str, ...] | None:
-        """What repeats a table; None where there is no such thing at this size.
+        """Return the commands that reproduce a table; None if there are none at this size.
 
-        A table that is made from another's runs has that one's commands.
+        A table that is made from the runs of another one has the commands of that one.
         """
         return self.tables[self.tables[number].runs].filled(
             self.scale.name,
@@ -79,7 +79,7 @@ class Reproduction:
         )
 
     def runs_folder(self, table: PaperTable) -> Path:
-        """Where the runs of a table go."""
+        """Return the folder for the runs of a table."""
         return self.folder / f"table-{table.runs}" / "runs"
 
     def jobs(self, numbers: list[int]) -> list[list[int]]:
@@ -101,12 +101,12 @@ class Reproduction:
             scripts: folder of the project's scripts.
 
         Returns:
-            The commands that did not succeed. What comes after them is tried all the same, on the runs that are there.
+            The commands that failed. Later ones run nevertheless, on the runs that exist.
 
         Raises:
             Interrupted: if a command was.
         """
-        # What is made from another table's runs waits for that table.
+        # A table that is made from another table's runs has no runs of its own.
         numbers = [number for number in numbers if self.tables[number].runs_of not in numbers]
 
         def table(number: int) -> Task:
@@ -157,15 +157,15 @@ class Reproduction:
         return built
 
     def memory(self) -> None:
-        """The memory of figures 3a and 3b, predicted; points that were predicted before are read from disk."""
-        # Only here is torch needed.
+        """Predict the memory of figures 3a and 3b; points that were predicted before are read from disk."""
+        # Only this needs torch.
         from paper.memory import write_figures
 
         write_figures(self.folder / "memory")
         self._write_index()
 
     def laws(self) -> list[str]:
-        """Table 1 checked against itself: a figure and its sentences."""
+        """Check table 1 against itself; write a figure and return its sentences."""
         from paper.laws import laws_figure, stated_laws, study
 
         paper = self.tables[1]
@@ -178,7 +178,7 @@ class Reproduction:
         return lines
 
     def claims(self, others: list[Path] | None = None) -> Table:
-        """Every claim of the paper, as far as the runs and predictions in this folder judge it.
+        """Judge every claim of the paper by the runs and predictions in this folder.
 
         Args:
             others: folders of runs to judge by, in place of this folder's own.
@@ -211,7 +211,7 @@ class Reproduction:
         write_text(self.folder / "README.md", index(self.folder, self.scale.name, self.tables, commands))
 
     def _write_candidates(self, table: PaperTable) -> None:
-        """What the runs of another table answered, as candidates for the critic's data."""
+        """Write the answers of another table's runs as candidates for the critic's data."""
         questions = {problem.id: problem.question for problem in load_problems(benchmark_config(_OWN_BENCHMARK), None)}
         folder = self.runs_folder(self.tables[table.answers_of or table.number])
         rows = [
@@ -224,7 +224,7 @@ class Reproduction:
 
 
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
-    """The figures that belong to a table, by file name."""
+    """Draw the figures that belong to a table; yield them by file name."""
     if table.kind == SCALING:
         candidates = [("figure-2", scaling_figure(runs))]
     elif table.kind == SCORES:
@@ -239,7 +239,7 @@ def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
 
 
 def paper_zetas(paper: PaperTable) -> dict[str, float]:
-    """FLOPs per token by the paper's formula of every row of table 1, from published shapes and our side networks."""
+    """Return FLOPs per token by the paper's formula for every row of table 1, from published shapes."""
     from paper.commands import cells_of
     from paper.costs import sizes_of
 
@@ -248,7 +248,7 @@ def paper_zetas(paper: PaperTable) -> dict[str, float]:
 
 
 def _parameters_of_4() -> dict[str, dict[str, int]]:
-    """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
+    """Return the trained parameters of both @4 variants on 1.5B, for each way to count their projections."""
     from ladder_cli.cli.main import composed
     from ladder_cli.config.schema import TrainConfig
     from paper.costs import sizes_of

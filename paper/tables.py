@@ -1,4 +1,4 @@
-"""The paper's tables out of finished runs, each followed by the paper's own numbers and how far ours are from them."""
+"""Builds the paper's tables from finished runs, each followed by the paper's numbers and our distance from them."""
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
@@ -18,7 +18,7 @@ _OPEN = "not identified"  # A follows the exponent: without that it is known to 
 
 
 def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[Table]:
-    """The table; for scaling laws a second one, where the methods meet; then ours beside the paper's.
+    """Build the table; for scaling laws a second one, of where methods meet; then ours beside the paper's.
 
     Args:
         runs: of the table; methods, seeds and budgets are read from their configs.
@@ -49,7 +49,7 @@ def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[T
 
 
 def scaling_fits(runs: Iterable[Run], draws: int = 400, objective: Objective = "least_squares") -> dict[str, Fit]:
-    """A law in training rows for every backbone and method with runs of at least three budgets."""
+    """Fit a law in training rows for every backbone and method with runs of at least three budgets."""
     fits = {}
     for label, group in by_label(runs).items():
         points = [(float(run.rows), run.metrics["eval_loss"]) for run in group if run.rows and run.metrics]
@@ -59,7 +59,7 @@ def scaling_fits(runs: Iterable[Run], draws: int = 400, objective: Objective = "
 
 
 def flops_per_row(runs: Iterable[Run], label: str, count: str = "actual") -> float:
-    """zeta: mean FLOPs of training on one row."""
+    """Return zeta, the mean FLOPs of training on one row."""
     return mean(run.flops_per_row[count] for run in runs if run.label == label and run.metrics)
 
 
@@ -101,7 +101,7 @@ def _laws(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
 
 
 def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
-    """Where two methods on one backbone reach the same loss, in rows and in FLOPs."""
+    """Build the table of where two methods on one backbone reach the same loss, in rows and in FLOPs."""
     models = {run.label: run.model for run in runs}
     rows: list[tuple[str, ...]] = []
     for first, second in combinations(fits, 2):
@@ -121,12 +121,12 @@ def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
 
 
 def _budget(value: float) -> str:
-    """Rows in full, FLOPs as a power."""
+    """Format a budget: rows in full, FLOPs as a power."""
     return f"{value:,.0f}" if value < 1e7 else f"{value:.3g}"
 
 
 def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
-    """Mean and spread over runs, a row for every backbone and method."""
+    """Build the table of mean and spread over runs, a row for every backbone and method."""
     benchmarks = [name for name in paper.benchmarks if any(name in run.scores for run in runs)]
     # At small size other benchmarks stand in for the paper's.
     benchmarks += sorted({name for run in runs for name in run.scores} - set(benchmarks))
@@ -189,7 +189,7 @@ def _unit(benchmark: str) -> tuple[str, float, int]:
 
 
 def _values(benchmark: str, runs: list[Run]) -> list[float]:
-    """The score of each run, as the table prints it."""
+    """Return the score of each run in the unit of the table."""
     metric, scale, _ = _unit(benchmark)
     metrics = [run.scores[benchmark] for run in runs if benchmark in run.scores]
     return [scale * each[metric] for each in metrics if each[metric] is not None]

@@ -1,4 +1,4 @@
-"""Do the 95% intervals of the scaling-law fits hold what they say? Draws losses from a known law and counts.
+"""Tests the coverage of the 95% intervals of scaling-law fits: draws losses from a known law and counts.
 
 python scripts/scaling_coverage.py [--simulations 200] [--seeds 3] [--noise 0.001]
 """
