@@ -135,7 +135,7 @@ def fit(
 
 
 def meeting(first: Fit, second: Fit, reach: float = 1000.0) -> Meeting:
-    """Find the budgets at which two methods meet, from 1/`reach` of the smallest measured to `reach` times the largest."""
+    """Find the budgets where two methods meet, from 1/`reach` of the smallest measured to `reach` times the largest."""
     low = min(first.budgets[0], second.budgets[0]) / reach
     high = max(first.budgets[1], second.budgets[1]) * reach
     found = crossings(first.law, second.law, low, high)

@@ -1,8 +1,8 @@
 r"""Judges one completion against one gold answer, by the rule of its benchmark. Imports no torch.
 
-`answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
-`equality.py` compares. What cannot be read whole, of the gold or of the answer, is compared as a string in its normal
-form; `unread` says what that is for a gold.
+`answer.py` finds the answer, `normal_form.py` gives it one spelling, `expression.py` reads it whole, `equality.py`
+compares. A gold or answer that cannot be read whole is compared as a string in its normal form; `unread` says why a
+gold cannot.
 
 `expression`  Equal expressions: numbers, sets, intervals, tuples, equations, inequalities, matrices, words, letters.
 `physical`    (Minerva) A gold with a decimal point, an exponent, or in NumPy's notation (`1.6`, `4.5e33`, `-1./3`,
@@ -159,7 +159,7 @@ def _flat(text: str) -> str:
 
 
 def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node], str | None]:
-    r"""What a string can mean: `1,234` a number or a list, `60 m/s` a speed. The likeliest first."""
+    r"""Return what a string can mean: `1,234` a number or a list, `60 m/s` a speed. The likeliest first."""
     found: list[Node] = []
     reason: str | None = None
     plain = _without_unit(text, rule.unit) if rule.unit else text
@@ -255,12 +255,12 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
 
 
 def _letters(flat: str) -> list[str]:
-    """The letters of choices that a text consists of, sorted; none if it holds anything else."""
+    """Return the letters of choices of which a text consists, sorted; none if it has anything else."""
     return sorted(re.findall("[A-J]", flat)) if _LETTERS.fullmatch(flat) else []
 
 
 def _once(gold: Node, answer: Node, tolerance: Tolerance, rule: GoldRule) -> bool:
-    r"""`\angle A = 90, \angle B = 90` may be answered by 90 alone."""
+    r"""Return whether 90 answers `\angle A = 90, \angle B = 90`."""
     if gold[0] != "list" or answer[0] in ("list", "relation") or not rule.unit:
         return False
     if not all(part[0] == "relation" and is_name(part[1][0]) for part in gold[1]):
@@ -277,7 +277,7 @@ def _natural(node: Any) -> Any:
 
 
 def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
-    """One decimal with a comma, as the gold or as an answer outside of a box, against one with a point."""
+    """Compare a decimal with a comma, as gold or as answer outside of a box, with one with a point."""
     written = gold.text if _DECIMAL_COMMA.fullmatch(gold.text) else answer.text or ""
     if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
         return False
@@ -312,7 +312,7 @@ _FUNCTIONS |= {name: getattr(math, name) for name in ("tan", "sqrt", "exp", "log
 
 
 def _python_value(node: ast.AST) -> float:
-    """Arithmetic of numbers and `np.` functions; nothing else is evaluated.
+    """Evaluate arithmetic of numbers and `np.` functions, and nothing else.
 
     Raises:
         ValueError, KeyError, ArithmeticError: for anything else.
