@@ -80,7 +80,7 @@ def test_the_gradient_of_an_eight_bit_tap_is_near_the_exact_one_even_beside_huge
 
 
 class KeptEmbeddings:
-    """Taps that cannot be made again."""
+    """Taps that cannot be recomputed."""
 
     def __init__(self, source):
         self.source = source
