@@ -1,1 +1,1 @@
-"""The paper: its tables, figures, scaling laws and critic, built from runs of the library, which never imports this."""
+"""Builds the paper's tables, figures, scaling laws and critic from runs of the library, which never imports this."""

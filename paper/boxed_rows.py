@@ -1,7 +1,7 @@
-r"""gsm8k's training rows with their answer in `\boxed{}`, as the evaluator reads an answer.
+r"""Puts the answers of gsm8k's training rows into `\boxed{}`, as the evaluator reads answers.
 
-gsm8k ends a solution in `#### 5` and writes the results of its sums as `<<48/2=24>>24`. A model that learns these rows
-as they are answers in a form that no benchmark here asks for.
+gsm8k ends a solution in `#### 5` and writes the results of its sums as `<<48/2=24>>24`. A model that learns the
+raw rows answers in a form that no benchmark here reads.
 """
 
 import json
@@ -18,7 +18,7 @@ _MARK = "####"
 
 
 def boxed_solution(answer: str) -> str:
-    r"""A solution of gsm8k whose last line is `The answer is \boxed{N}.`, without the notes for a calculator.
+    r"""Return a solution of gsm8k whose last line is `The answer is \boxed{N}.`, without the notes for a calculator.
 
     Thousands are written without commas.
 
@@ -36,7 +36,7 @@ def write_boxed_rows(source: Path, target: Path) -> int:
     """Write rows of `question` and `solution` (JSONL), made from gsm8k's `question` and `answer`.
 
     Returns:
-        How many.
+        The number of rows.
 
     Raises:
         UserError: if the source cannot be read, naming the row.

@@ -1,7 +1,6 @@
-"""The paper's claims, each as a line: what it says, what our runs or predictions say of it, and how sure that is.
+"""Judges the paper's claims by our runs and predictions: a verdict and its evidence for each.
 
-A claim holds or fails only where the numbers leave no doubt; what is in between is left open, and what has not been
-run is said to be so.
+A claim holds or fails only if the numbers leave no doubt; otherwise it is open, or not run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +39,7 @@ class Judged:
 
 
 def slopes(runs: Sequence[Run], draws: int = 400) -> list[Judged]:
-    """Section 4.2: a ladder's exponent is QLoRA's. Equal means: their difference is within SLOPE_MARGIN of zero."""
+    """Judge section 4.2: a ladder's exponent equals QLoRA's, that is, to within SLOPE_MARGIN."""
     claim = "the exponents of the scaling laws are equal (section 4.2, abstract)"
     fits = scaling_fits(runs, draws)
     models = {run.label: run.model for run in runs}
@@ -54,7 +53,7 @@ def slopes(runs: Sequence[Run], draws: int = 400) -> list[Judged]:
 
 def _slopes(claim: str, one: Fit, other: Fit) -> Judged:
     difference = one.law.exponent - other.law.exponent
-    # Two fits of one seed drew the same noise; turned against each other their draws are independent.
+    # Two fits of one seed draw the same noise. Reversing one order makes the draws independent.
     drawn = [a.exponent - b.exponent for a, b in zip(one.draws, other.draws[::-1], strict=False)]
     if not drawn:
         return Judged(claim, OPEN, f"difference {difference:+.3f}; three points leave no interval")
@@ -73,7 +72,7 @@ def _slopes(claim: str, one: Fit, other: Fit) -> Judged:
 
 
 def predicted_memory(points: Mapping[str, Sequence[MemoryPoint]], card_gb: float) -> list[Judged]:
-    """Abstract and section 4.3: half of the peak, and 7B on a small card. By attention, as the points are named.
+    """Judge the abstract and section 4.3: half of the peak, and 7B on a small card, for each kind of attention.
 
     Args:
         points: by backbone; methods are named "ladder, <attention>" and "<other>, <attention>".
@@ -107,7 +106,7 @@ def predicted_memory(points: Mapping[str, Sequence[MemoryPoint]], card_gb: float
 
 
 def measured_memory(runs: Sequence[Run]) -> list[Judged]:
-    """Section 4.3: half of the peak, as measured, where two methods ran with one micro-batch on one backbone."""
+    """Judge section 4.3 by measured peaks, where two methods ran with one micro-batch on one backbone."""
     claim = "a ladder needs about half of QLoRA's peak (section 4.3), measured"
     groups: dict[tuple, dict[str, list[float]]] = {}
     for run in runs:
@@ -132,7 +131,7 @@ def measured_memory(runs: Sequence[Run]) -> list[Judged]:
 
 
 def chains(runs: Sequence[Run], seed: int = 0) -> list[Judged]:
-    """Section 5.2, figure 4: xLadder@4's completions are shorter than Ladder@4's, right and wrong ones alike."""
+    """Judge section 5.2, figure 4: xLadder@4's completions are shorter than Ladder@4's, both right and wrong."""
     claim = "xLadder@4 answers in fewer tokens than Ladder@4 (section 5.2, figure 4)"
     judged = []
     for one, other in _pairs_of_backbone(runs, suffix="-4"):
@@ -151,7 +150,7 @@ def chains(runs: Sequence[Run], seed: int = 0) -> list[Judged]:
 
 
 def _pairs_of_backbone(runs: Iterable[Run], suffix: str) -> list[tuple[list[Run], list[Run]]]:
-    """Runs of the two methods whose names end so, the one without x first, for every backbone that has both."""
+    """Yield for every backbone the runs of the two methods whose names end so, the one without x first."""
     groups = {label: group for label, group in by_label(runs).items() if group[0].method.endswith(suffix)}
     found = []
     for one, other in combinations(groups.values(), 2):
@@ -162,7 +161,7 @@ def _pairs_of_backbone(runs: Iterable[Run], suffix: str) -> list[tuple[list[Run]
 
 
 def _lengths(runs: Iterable[Run], benchmark: str, right: bool) -> dict[str, list[float]]:
-    """Tokens of completions by problem."""
+    """Return the tokens of completions by problem."""
     lengths: dict[str, list[float]] = {}
     for run in runs:
         for sample in run.samples(benchmark) if benchmark in run.scores else ():
@@ -172,7 +171,7 @@ def _lengths(runs: Iterable[Run], benchmark: str, right: bool) -> dict[str, list
 
 
 def _difference(first: dict[str, list[float]], second: dict[str, list[float]], seed: int) -> tuple[float, float, float]:
-    """Mean of the first minus mean of the second over all completions, with a 95% bootstrap over problems."""
+    """Return the difference of the means over all completions, with a 95% bootstrap over problems."""
     names = sorted(set(first) | set(second))
     # A row for each problem: tokens of the first and of the second, completions of the first and of the second.
     table = np.zeros((len(names), 4))
@@ -190,12 +189,12 @@ def _difference(first: dict[str, list[float]], second: dict[str, list[float]], s
 
 
 def _signed(low: float, high: float) -> str:
-    """Whether an interval lies below zero, where the claim says that it does."""
+    """Judge the claim that an interval lies below zero."""
     return HOLDS if high < 0 else FAILS if low > 0 else OPEN
 
 
 def equal_parameters(counts: Mapping[str, Mapping[str, int]]) -> list[Judged]:
-    """Section 5.2: both @4 variants train as many parameters.
+    """Judge section 5.2: both @4 variants train equally many parameters.
 
     Args:
         counts: trained parameters by reading and method; two methods each.
@@ -211,13 +210,13 @@ def equal_parameters(counts: Mapping[str, Mapping[str, int]]) -> list[Judged]:
 
 
 def critic(runs: Sequence[Run], threshold: float = 0.8) -> list[Judged]:
-    """Appendix A.1: from near chance to above 80%."""
+    """Judge appendix A.1: from near chance to above 80%."""
     judged = []
     for label, group in by_label(run for run in runs if "critic" in run.scores).items():
         alone = group[0].method == BACKBONE
-        figures = [run.scores["critic"] for run in group]
-        score = mean(figure["pass_at_1"] for figure in figures)
-        low, high = (mean(figure["ci95"][end] for figure in figures) for end in (0, 1))
+        metrics = [run.scores["critic"] for run in group]
+        score = mean(each["pass_at_1"] for each in metrics)
+        low, high = (mean(each["ci95"][end] for each in metrics) for end in (0, 1))
         if alone:
             claim, verdict = f"a base model's critic is near chance (appendix A.1): {label}", OPEN
             verdict = HOLDS if low <= 0.5 <= high else FAILS
@@ -229,7 +228,7 @@ def critic(runs: Sequence[Run], threshold: float = 0.8) -> list[Judged]:
 
 
 def claims_table(judged: Sequence[Judged]) -> Table:
-    """All of them."""
+    """Make a table of all judged claims."""
     return Table(
         "The paper's claims, as far as runs and predictions judge them",
         ("claim", "verdict", "evidence"),

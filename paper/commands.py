@@ -1,4 +1,4 @@
-"""The commands of a table taken apart: which configurations a sweep runs."""
+"""Parses the commands of a table: which configurations a sweep runs."""
 
 import shlex
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ TRAIN, EVALUATE = "ladder-train", "ladder-eval"
 
 
 def runs_of(command: str) -> list[list[str]]:
-    """The options of every run of one `ladder-train` command, those of Hydra itself left out; empty for other commands.
+    """Return the options of every run of a `ladder-train` command, without Hydra's own; empty for other commands.
 
     Commas inside brackets belong to a value.
     """
@@ -29,7 +29,7 @@ def runs_of(command: str) -> list[list[str]]:
 
 
 def configs_of(commands: Iterable[str]) -> list[TrainConfig]:
-    """Every configuration that the training commands among `commands` run.
+    """Compose every configuration that the training commands among `commands` run.
 
     Raises:
         UserError: as the command itself.
@@ -38,7 +38,7 @@ def configs_of(commands: Iterable[str]) -> list[TrainConfig]:
 
 
 def evaluations_of(commands: Iterable[str]) -> list[EvaluateConfig]:
-    """The configurations of the `ladder-eval` commands among `commands`.
+    """Compose the configurations of the `ladder-eval` commands among `commands`.
 
     Raises:
         UserError: as the command itself.
@@ -48,7 +48,7 @@ def evaluations_of(commands: Iterable[str]) -> list[EvaluateConfig]:
 
 
 def _split(values: str) -> list[str]:
-    """At commas outside brackets."""
+    """Split at commas outside brackets."""
     parts, depth = [""], 0
     for character in values:
         depth += (character in "[{(") - (character in "]})")
@@ -73,7 +73,7 @@ class Cell:
 
 
 def cells_of(commands: Iterable[str]) -> list[Cell]:
-    """The runs of a table's training commands by backbone and method."""
+    """Group the runs of a table's training commands by backbone and method."""
     cells: dict[str, Cell] = {}
     for config in configs_of(commands):
         label = f"{config.model.name} {config.method.name}"

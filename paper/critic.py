@@ -1,4 +1,4 @@
-"""Balanced, labelled solutions for training a critic (appendix A.1)."""
+"""Makes balanced, labelled solutions for training a critic (appendix A.1)."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ class Candidate:
 
 
 def build(candidates: Iterable[Candidate], train: int, test: int) -> tuple[list[Candidate], list[Candidate]]:
-    """Train and test rows, half of each right and half wrong; no question stands in both.
+    """Choose train and test rows, half of each right and half wrong; no question is in both.
 
-    Questions are ordered by their hash and fill the test set first, then the training set. Where there are too few
-    right or wrong completions for the sizes asked, both sets shrink in proportion. The same completion of the same
+    Questions are ordered by their hash and fill the test set first, then the training set. If there are too few
+    right or wrong completions for these sizes, both sets shrink in proportion. The same completion of the same
     question counts once.
 
     Raises:
@@ -51,7 +51,7 @@ def build(candidates: Iterable[Candidate], train: int, test: int) -> tuple[list[
 def _fill(
     questions: list[str], by_question: dict[str, list[Candidate]], per_label: int
 ) -> tuple[list[Candidate], list[str]]:
-    """As many right as wrong completions, at most `per_label` of each, and the questions that were not touched."""
+    """Choose as many right as wrong completions, at most `per_label` of each; also return the unused questions."""
     chosen: dict[bool, list[Candidate]] = {True: [], False: []}
     used = 0
     for question in questions:
@@ -67,7 +67,7 @@ def _fill(
 
 
 def write(folder: Path, train: list[Candidate], test: list[Candidate]) -> None:
-    """`train.jsonl` and `test.jsonl` of `data=critic`."""
+    """Write `train.jsonl` and `test.jsonl` of `data=critic`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", train), ("test", test)):
         lines = [json.dumps(_row(f"{name}-{number}", row)) for number, row in enumerate(rows)]

@@ -1,4 +1,4 @@
-"""The README.md of a folder of reproduced tables: what ran, on what, and every table and picture."""
+"""Writes the README.md of a folder of reproduced tables: what ran, on what, and every table and figure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ _CAPTIONS = {
 
 _SIZES = {
     PAPER: "at the paper's size",
-    SMALL: "at laptop size on the embedded model",
+    SMALL: "at small size on the embedded model",
     REAL: "on a real small model, with budgets that two processor cores do in about an hour",
 }
 _WARNINGS = {
@@ -38,13 +38,13 @@ _WARNINGS = {
 def index(
     folder: Path, scale: str, tables: Mapping[int, PaperTable], commands: Mapping[int, tuple[str, ...] | None]
 ) -> str:
-    """The text of README.md.
+    """Return the text of README.md.
 
     Args:
-        folder: that it stands in.
+        folder: of the README.md.
         scale: PAPER, SMALL or REAL.
         tables: of the paper, by number.
-        commands: that repeat each; None where there is no such thing at this size.
+        commands: that reproduce each table; None if a table has none at this size.
     """
     parts = [
         "# Ladder Up, Memory Down: repeated",
@@ -89,7 +89,7 @@ def _section(place: Path, table: PaperTable, commands: tuple[str, ...] | None, s
 
 
 def _missing(runs: Path) -> list[str]:
-    """The runs of a sweep that did not end well."""
+    """List the runs of a sweep that failed or are missing."""
     rows = [row for row in read_summary(runs / SUMMARY_FILE) if row["status"] != DONE]
     return [f"**Not done:** {row['options']}: {row['status']}, {row['error'] or 'without a word'}" for row in rows]
 
@@ -105,7 +105,7 @@ def _memory(place: Path) -> list[str]:
 
 
 def _made(place: Path, name: str, image: str | None = None) -> list[str]:
-    """What a subcommand of its own wrote."""
+    """Return the section of a subcommand's own table and figure."""
     if not (place / f"{name}.md").is_file():
         return [f"Not made yet: `python scripts/reproduce.py {name}`."]
     body = (place / f"{name}.md").read_text().partition("\n")[2].strip()
@@ -117,7 +117,7 @@ def _caption(stem: str) -> str:
 
 
 def _conditions(folder: Path) -> list[str]:
-    """A sentence about the machine and the versions, from what the runs recorded."""
+    """Return a sentence on machine and versions, from the records of the runs."""
     records = [
         read_json(run.run) | {"seconds": read_json(run.metrics)["wall_seconds"]}
         for run in map(RunDir, sorted(path.parent for path in folder.glob("table-*/runs/*/run.json")))

@@ -1,4 +1,4 @@
-"""Commands one after the other in a lane, and lanes beside one another on a share of the processor each."""
+"""Runs jobs in parallel, each on a share of the processor; within a job, commands run one after the other."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ _INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Lane:
-    """Where the commands of a lane run.
+class Slot:
+    """The share of the machine on which the commands of one job run.
 
     Attributes:
-        threads: that each of its processes may compute with; None: as many as there are cores.
-        quiet: whether what commands print goes to a log alone, as it must with other lanes beside.
-        stopped: set where any lane was interrupted; no lane begins another command then.
+        threads: how many each process may compute with; None: as many as there are cores.
+        quiet: whether the output of commands goes to a log alone, as it must while other jobs run.
+        stopped: set when any job was interrupted; then no job begins another command.
     """
 
     threads: int | None = None
@@ -31,15 +31,15 @@ class Lane:
     stopped: Event = field(default_factory=Event)
 
     def run(self, shown: str, words: Sequence[str], log: Path) -> bool:
-        """Run one command; true if it succeeded.
+        """Run one command and return whether it succeeded.
 
         Args:
-            shown: the command as it is told.
-            words: what is started.
-            log: gets what it prints, if the lane is quiet.
+            shown: the command as it is printed.
+            words: program and arguments.
+            log: the file for its output, if the slot is quiet.
 
         Raises:
-            Interrupted: if the command was, or another lane's.
+            Interrupted: if this command or one of another job was.
         """
         if self.stopped.is_set():
             raise Interrupted("the same command continues.")
@@ -53,7 +53,7 @@ class Lane:
             if file is not None:
                 file.write(f"\n$ {shown}\n")
                 file.flush()
-            # In a thread: an interrupt reaches the command, which saves its state, and nobody kills it meanwhile.
+            # In a thread: an interrupt reaches the command, which saves its state, and nothing else kills it.
             status = subprocess.run(words, stdout=file, stderr=file, env=environment).returncode
         if status == _INTERRUPTED:
             self.stopped.set()
@@ -64,27 +64,29 @@ class Lane:
         return status == 0
 
 
-Task = Callable[[Lane], list[str]]
+Task = Callable[[Slot], list[str]]
 
 
-def run_lanes(lanes: Sequence[Sequence[Task]]) -> list[str]:
-    """Run the tasks of all lanes; what they return, lane by lane. With one core the lanes become one.
+def run_jobs(jobs: Sequence[Sequence[Task]]) -> list[str]:
+    """Run all jobs, each a sequence of tasks, and return what their tasks return, job by job.
+
+    With one core the jobs run one after the other.
 
     Raises:
         Interrupted: if a command was.
     """
     cores = os.cpu_count() or 1
-    lanes = [lane for lane in lanes if lane]
+    jobs = [job for job in jobs if job]
     if cores == 1:
-        lanes = [[task for lane in lanes for task in lane]]
-    place = Lane(max(1, cores // len(lanes)), quiet=True) if len(lanes) > 1 else Lane()
-    pool = ThreadPoolExecutor(max(1, len(lanes)))
-    started = [pool.submit(_in_order, lane, place) for lane in lanes]
+        jobs = [[task for job in jobs for task in job]]
+    slot = Slot(max(1, cores // len(jobs)), quiet=True) if len(jobs) > 1 else Slot()
+    pool = ThreadPoolExecutor(max(1, len(jobs)))
+    started = [pool.submit(_in_order, job, slot) for job in jobs]
     try:
         wait(started)
     except KeyboardInterrupt:
-        # The commands were told too, if it came from a terminal: each saves its state and ends.
-        place.stopped.set()
+        # An interrupt from the terminal reaches the commands too: each saves its state and ends.
+        slot.stopped.set()
         print("\ninterrupted: waiting for the commands that run to save their state", file=sys.stderr, flush=True)
         wait(started)
         raise
@@ -97,5 +99,5 @@ def _short(shown: str, width: int = 60) -> str:
     return shown if len(shown) <= width else f"{shown[:width]}..."
 
 
-def _in_order(lane: Sequence[Task], place: Lane) -> list[str]:
-    return [result for task in lane for result in task(place)]
+def _in_order(job: Sequence[Task], slot: Slot) -> list[str]:
+    return [result for task in job for result in task(slot)]

@@ -1,8 +1,8 @@
-"""The paper's table 1 checked against itself: its laws drawn, where they cross, and what its intervals can tell.
+"""Checks the paper's table 1 against itself: draws its laws, finds where they cross, and what its intervals can show.
 
 The table gives L(C) = B / C^lambda + E over FLOPs C = zeta D_f. zeta counts FLOPs *per token* (section 4.2), but the
-budgets D_f of table 7 are *rows*; whether a row counted as one unit or as its tokens is not said, and the printed laws
-mean different losses under each reading. Both are looked at.
+budgets D_f of table 7 are *rows*. The paper does not say whether a row counts as one unit or as its tokens, and the
+printed laws mean different losses under each reading. We examine both.
 """
 
 import math
@@ -44,18 +44,18 @@ class StatedLaw:
 
     @property
     def in_data(self) -> PowerLaw:
-        """The same law over D_f, whatever that counts."""
+        """Return the same law over D_f, in whatever unit."""
         return PowerLaw(self.law.amplitude * self.zeta**-self.law.exponent, self.law.exponent, self.law.floor)
 
     def range(self, unit: str) -> tuple[float, float]:
-        """FLOPs of the smallest and of the largest budget, where `unit` is what D_f counts."""
+        """Return the FLOPs of the smallest and the largest budget; `unit` is what D_f counts."""
         low, high = (rows * _UNITS[unit] * self.zeta for rows in BUDGETS)
         return low, high
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """How far a crossing moves when every printed number moves by half of its last digit.
+    """How far a crossing moves if every printed number moves by half of its last digit.
 
     Attributes:
         crossings: at every corner of the rounding box, the one nearest to the printed numbers' crossing; None: nowhere.
@@ -67,7 +67,7 @@ class Rounded:
 
     @property
     def reach(self) -> tuple[float, float] | None:
-        """The lowest and the highest crossing."""
+        """Return the lowest and the highest crossing."""
         found = [one for one in self.crossings if one is not None]
         return (min(found), max(found)) if found else None
 
@@ -75,7 +75,7 @@ class Rounded:
 def stated_laws(
     paper: PaperTable, zetas: Mapping[str, float], objective: str = "least squares"
 ) -> dict[str, StatedLaw]:
-    """Table 1's laws by "<backbone> <method>".
+    """Return table 1's laws by "<backbone> <method>".
 
     Args:
         zetas: FLOPs per token by the paper's formula, by row.
@@ -91,12 +91,12 @@ def stated_laws(
 
 
 def meetings(first: StatedLaw, second: StatedLaw) -> tuple[float, ...]:
-    """FLOPs at which both laws give the same loss, from 1e9 to 1e27."""
+    """Return the FLOPs, from 1e9 to 1e27, at which both laws give the same loss."""
     return crossings(first.law, second.law, *_SEARCH)
 
 
 def rounded(first: StatedLaw, second: StatedLaw, at: float) -> Rounded:
-    """All 64 corners of the box that rounds to the printed numbers of two laws.
+    """Evaluate all 64 corners of the box that rounds to the printed numbers of two laws.
 
     Args:
         at: FLOPs where the two are compared.
@@ -123,17 +123,17 @@ def _corners(law: PowerLaw) -> list[PowerLaw]:
 
 
 def smallest_visible_difference(first: StatedLaw, second: StatedLaw) -> float:
-    """Half of the 95% interval of a difference of two exponents, if the two printed intervals are independent."""
+    """Return half of the 95% interval of the difference of two exponents, if their intervals are independent."""
     return math.hypot(*((law.exponent[1] - law.exponent[0]) / 2 for law in (first, second)))
 
 
 def halving(exponent: float) -> float:
-    """Share of the reducible loss that is left after twice the data."""
+    """Return the share of the reducible loss that is left after twice the data."""
     return 2.0**-exponent
 
 
 def pairs(laws: Mapping[str, StatedLaw]) -> list[tuple[str, str, str]]:
-    """Backbone, and the labels of its two methods, in the order of the table."""
+    """Return each backbone with the labels of its two methods, in the order of the table."""
     backbones = dict.fromkeys(label.split()[0] for label in laws)
     found = []
     for backbone in backbones:
@@ -143,7 +143,7 @@ def pairs(laws: Mapping[str, StatedLaw]) -> list[tuple[str, str, str]]:
 
 
 def study(paper: PaperTable, zetas: Mapping[str, float]) -> list[str]:
-    """What table 1 says of itself, a sentence in a line."""
+    """Return what table 1 says of itself, one sentence a line."""
     lines = [
         "FLOPs per token by the paper's formula, with the published shapes and our trained parameters: "
         + ", ".join(f"{label} {zeta:.3g}" for label, zeta in zetas.items())
@@ -211,7 +211,7 @@ def _crossing_line(backbone: str, objective: str, first: StatedLaw, second: Stat
 
 @matplotlib.rc_context(STYLE)
 def laws_figure(laws: Mapping[str, StatedLaw]) -> Figure:
-    """Both methods' laws of each backbone over FLOPs, with bands of the printed rounding, the budgets and crossings."""
+    """Draw both methods' laws for each backbone over FLOPs, with bands of the rounding, budgets and crossings."""
     chosen = pairs(laws)
     figure, axes = blank(len(chosen), width=11.5)
     for axis, (backbone, *labels) in zip(axes, chosen, strict=True):
@@ -241,7 +241,7 @@ def laws_figure(laws: Mapping[str, StatedLaw]) -> Figure:
 
 
 def _mark_ranges(axis: Axes, laws: Mapping[str, StatedLaw], labels: list[str]) -> None:
-    """The budgets that were run, as one grey span for each reading of D_f."""
+    """Mark the budgets that were run, as a grey span for each reading of D_f."""
     for unit, text in (("rows", "D_f in rows"), ("tokens", f"D_f in tokens,\n{TOKENS_A_ROW} a row (ours)")):
         low = min(laws[label].range(unit)[0] for label in labels)
         high = max(laws[label].range(unit)[1] for label in labels)

@@ -1,4 +1,4 @@
-"""Figures 3a (its memory axis) and 3b, from the preflight alone: in the paper's own terms, and as trained here."""
+"""Predicts figures 3a (its memory axis) and 3b by the preflight: in the paper's terms, and as trained here."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,20 +19,20 @@ _HOW = (
 )
 
 
-def predict(figure: MemoryFigure, path: Path, tell: Callable[[str], None] = print) -> Points:
+def predict(figure: MemoryFigure, path: Path, report: Callable[[str], None] = print) -> Points:
     """Predict every point of a figure.
 
     Args:
-        path: JSON of the points; those that are there already, under the same options, are kept.
-        tell: is told each new point.
+        path: JSON of the points; points that it already has, under the same options, are not predicted again.
+        report: is called with a line for each new point.
     """
     before = read_json(path) if path.is_file() else {}
-    kept = {
+    cached = {
         name: [MemoryPoint(**point) for point in points]
         for name, points in before.get("points", {}).items()
         if before.get("methods") == figure.methods and before.get("models", {}).get(name) == figure.models.get(name)
     }
-    found: Points = {name: kept.get(name, []) for name in figure.models}
+    found: Points = {name: cached.get(name, []) for name in figure.models}
 
     def write() -> None:
         points = {name: [asdict(point) for point in one] for name, one in found.items()}
@@ -45,7 +45,7 @@ def predict(figure: MemoryFigure, path: Path, tell: Callable[[str], None] = prin
         known = tuple(found[name])
 
         def note(point: MemoryPoint, name: str = name) -> None:
-            tell(f"{name}, {point.method}, {point.rows} x {point.tokens}: {point.bytes / 1e9:.1f} GB")
+            report(f"{name}, {point.method}, {point.rows} x {point.tokens}: {point.bytes / 1e9:.1f} GB")
             found[name].append(point)
             write()
 
@@ -54,11 +54,11 @@ def predict(figure: MemoryFigure, path: Path, tell: Callable[[str], None] = prin
     return found
 
 
-def write_figures(folder: Path, tell: Callable[[str], None] = print) -> None:
-    """Tables and figures 3a and 3b into a folder."""
+def write_figures(folder: Path, report: Callable[[str], None] = print) -> None:
+    """Write tables and figures 3a and 3b into a folder."""
     small, large = memory_figure_3a(), memory_figure_3b()
     for figure, name in ((small, "memory-3a"), (large, "memory-3b")):
-        points = predict(figure, folder / f"{name}.json", tell)
+        points = predict(figure, folder / f"{name}.json", report)
         _table(figure, points, name).write(folder, name)
         if figure is small:
             sizes = {model: {point.method: point.bytes / 1e9 for point in one} for model, one in points.items()}

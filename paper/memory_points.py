@@ -1,4 +1,4 @@
-"""Predicted peak memory of one model under several methods, over batch and context (figure 3b)."""
+"""Predicts the peak memory of a model under several methods, over batch and context (figure 3b)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ def memory_points(
     Args:
         configs: by what the figure calls the method.
         shapes: rows and tokens of a micro-batch.
-        known: points that need no computing again.
-        progress: is told each new point.
+        known: points that are not predicted again.
+        progress: is called with each new point.
 
     Raises:
-        UserError: if the model brings no shape, or the method does not fit it.
+        UserError: if the model has no shape, or the method does not fit it.
     """
     done = {(point.method, point.rows, point.tokens): point for point in known}
     points = []

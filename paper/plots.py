@@ -1,4 +1,4 @@
-"""Figures 3a, 3b and 4 out of finished runs, and what all figures share: colours, style, how they are saved."""
+"""Draws figures 3a, 3b and 4 from finished runs, and holds what all figures share: colours, style, saving."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from paper.runs import Run, by_label
 if TYPE_CHECKING:
     from paper.memory_points import MemoryPoint
 
-# Okabe and Ito's colours, told apart by colour-blind readers and in print.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, also in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = "osD^vPX*"
 STYLE: dict[Any, Any] = {
@@ -32,9 +32,9 @@ STYLE: dict[Any, Any] = {
 
 @matplotlib.rc_context(STYLE)
 def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
-    """Figure 3a: measured peak memory against score, a point for every backbone and method.
+    """Draw figure 3a: measured peak memory against score, a point for every backbone and method.
 
-    Bars are standard deviations over runs, whose own points are small, or with one run its 95% interval over problems.
+    Bars are standard deviations over runs (small points); for a single run, its 95% interval over problems.
     """
     groups = {
         label: [run for run in group if run.metrics and benchmark in run.scores]
@@ -75,7 +75,7 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
 
 @matplotlib.rc_context(STYLE)
 def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[int] = (24, 48, 80)) -> Figure:
-    """Figure 3b: predicted peak memory by method, over context at one row and over batch at one context.
+    """Draw figure 3b: predicted peak memory by method, over context at one row and over batch at one context.
 
     Args:
         model: what the points were predicted for.
@@ -121,7 +121,7 @@ def memory_figure(points: Sequence["MemoryPoint"], model: str, cards: Sequence[i
 
 @matplotlib.rc_context(STYLE)
 def memory_bars(sizes: Mapping[str, Mapping[str, float]], card: float | None = None) -> Figure:
-    """The memory axis of figure 3a: predicted peak memory, a panel for each backbone and a bar for each method.
+    """Draw the memory axis of figure 3a: predicted peaks, a panel for each backbone, a bar for each method.
 
     Args:
         sizes: GB (10^9 bytes) by backbone and method.
@@ -138,7 +138,7 @@ def memory_bars(sizes: Mapping[str, Mapping[str, float]], card: float | None = N
         fitting = [card is None or methods[name] <= card for name in names]
         colours = [COLOURS[0] if fits else COLOURS[1] for fits in fitting]
         bars = axis.barh(names, [methods[name] for name in names], color=colours)
-        # On a white ground, so that the line of the card does not run through a number.
+        # A white background keeps the card's line from running through a number.
         axis.bar_label(bars, fmt="%.1f", padding=5, fontsize=8, bbox={"color": "white", "pad": 0.5}, zorder=3)
         axis.set_title(backbone, fontsize=10)
         axis.grid(axis="y", visible=False)
@@ -153,7 +153,7 @@ def memory_bars(sizes: Mapping[str, Mapping[str, float]], card: float | None = N
 
 @matplotlib.rc_context(STYLE)
 def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
-    """Figure 4: tokens of correct and of incorrect completions, every sample of every run, by backbone and method."""
+    """Draw figure 4: tokens of correct and of incorrect completions of all runs, by backbone and method."""
     groups = {
         label: [sample for run in group for sample in run.samples(benchmark)]
         for label, group in by_label(run for run in runs if benchmark in run.scores).items()
@@ -194,7 +194,7 @@ def length_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """`<name>.png` and `<name>.svg`."""
+    """Write `<name>.png` and `<name>.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure.savefig(folder / f"{name}.png", dpi=160)
@@ -202,7 +202,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def blank(panels: int, width: float | None = None) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side."""
-    # Without pyplot: nothing global, and no window system is looked for.
+    """Make a figure with panels side by side."""
+    # Without pyplot there is no global state and no search for a window system.
     figure = Figure(figsize=(width or (10.5 if panels == 2 else 6.4), 4.2), layout="constrained")
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])

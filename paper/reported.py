@@ -1,4 +1,4 @@
-"""The paper's tables as data (`assets/paper.yaml`): how to repeat each, and what it states and reports."""
+"""Reads the paper's tables as data (`reported.yaml`): how to reproduce each, and what it states and reports."""
 
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -19,7 +19,7 @@ class Reported:
 
     Attributes:
         deviation: standard deviation, or half of a symmetric interval.
-        interval: where the paper prints both ends.
+        interval: if the paper prints both ends.
     """
 
     value: float
@@ -28,7 +28,7 @@ class Reported:
 
     @property
     def band(self) -> tuple[float, float] | None:
-        """From where to where a number is inside the noise; None where the paper prints none."""
+        """Return the range of numbers inside the noise; None if the paper prints no noise."""
         if self.interval is not None:
             return self.interval
         return None if self.deviation is None else (self.value - self.deviation, self.value + self.deviation)
@@ -49,17 +49,17 @@ class PaperTable:
     Attributes:
         place: section of the paper.
         kind: what it is made of: fits over budgets, scores of benchmarks, or settings and memory.
-        commands: that repeat it, by size; a size is missing where the package brings no data for it.
-        here: what stands for what at other sizes than the paper's.
+        commands: that reproduce it, by size; a size is missing if the package has no data for it.
+        here: the replacements at other sizes than the paper's.
         benchmarks: its columns, for scores.
-        answers_of: at laptop size, the table from whose completions its data is made.
+        answers_of: at small size, the table from whose completions its data is made.
         runs_of: another table whose runs it is made from.
         settings: options that the paper states, by row; those under `all` hold for every row.
         sweep: values that every row is run with.
         decoding: options of the evaluation that the paper states.
         rows: rows of the data that the paper states.
         reported: the paper's numbers.
-        protocols: rows that were measured in another way than the table's own runs, and in which.
+        protocols: rows that were measured in another way than the table's runs, and how.
         noise: what the reported noise is.
         gpu: the card that the paper names (a preset of conf/hardware).
     """
@@ -85,14 +85,14 @@ class PaperTable:
 
     @property
     def runs(self) -> int:
-        """The table whose folder holds the runs."""
+        """Return the number of the table whose folder holds the runs."""
         return self.runs_of or self.number
 
     def filled(self, size: str, **places: object) -> tuple[str, ...] | None:
-        """The commands of one size with their placeholders filled; None where there are none of that size.
+        """Return the commands of one size with their placeholders filled; None if there are none.
 
         Args:
-            places: folders by placeholder; one that is not given stands as its own name.
+            places: folders by placeholder; one that is not given is replaced by its own name.
         """
         templates = self.commands.get(size)
         if templates is None:
@@ -119,12 +119,12 @@ class MemoryFigure:
 
 
 def paper_tables() -> dict[int, PaperTable]:
-    """All tables by number."""
+    """Return all tables by number."""
     return {number: _table(number, values) for number, values in _content().items() if isinstance(number, int)}
 
 
 def memory_figure_3a() -> MemoryFigure:
-    """What the memory axis of figure 3a shows."""
+    """Return what the memory axis of figure 3a shows."""
     values = _content()["memory"]["figure_3a"]
     models = {
         f"{model}, {kind}": [f"model={model}", f"model.quantization={kind}"]
@@ -135,14 +135,14 @@ def memory_figure_3a() -> MemoryFigure:
 
 
 def memory_figure_3b() -> MemoryFigure:
-    """What figure 3b shows."""
+    """Return what figure 3b shows."""
     values = _content()["memory"]["figure_3b"]
     models = {values["model"]: [f"model={values['model']}", *values["options"]]}
     return MemoryFigure(values["methods"], models, [tuple(shape) for shape in values["shapes"]])
 
 
 def _content() -> Any:
-    return OmegaConf.to_container(OmegaConf.load(str(files("ladder_cli.assets") / "paper.yaml")))
+    return OmegaConf.to_container(OmegaConf.load(str(files("paper") / "reported.yaml")))
 
 
 def _table(number: int, values: dict[str, Any]) -> PaperTable:
@@ -164,7 +164,7 @@ def _cells(row: dict[str, Any]) -> dict[str, Reported]:
 
 
 def _reported(cell: Any) -> Reported:
-    """A number, [value, deviation] or [value, low, high]."""
+    """Read a number, [value, deviation] or [value, low, high]."""
     if not isinstance(cell, list):
         return Reported(float(cell))
     if len(cell) == 2:

@@ -1,4 +1,4 @@
-"""From a table's commands to a folder that holds its runs, its tables and its figures, with an index."""
+"""Reproduces tables: runs their commands and writes a folder with runs, tables, figures and an index."""
 
 import json
 import shlex
@@ -12,7 +12,7 @@ from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import write_text
 from paper.index import index
-from paper.jobs import Lane, Task, run_lanes
+from paper.jobs import Slot, Task, run_jobs
 from paper.plots import length_figure, memory_score_figure, save
 from paper.reported import PAPER, REAL, SCALING, SCORES, SMALL, PaperTable, paper_tables
 from paper.runs import Run, read_runs
@@ -22,7 +22,7 @@ from paper.tables import build_tables
 
 _MODULES = {"ladder-train": "ladder_cli.train", "ladder-eval": "ladder_cli.evaluate"}
 _CANDIDATES = "candidates.jsonl"
-# Benchmarks of the package itself, whose completions can be made into data for the critic at laptop size.
+# Benchmarks of the package itself, whose completions can be made into data for the critic at small size.
 _OWN_BENCHMARK = "arithmetic"
 _AT_4 = ("ladder-4", "xladder-4")
 
@@ -66,9 +66,9 @@ class Reproduction:
         self.folder, self.scale, self.tables = folder, scale, paper_tables()
 
     def commands(self, number: int) -> tuple[str, ...] | None:
-        """What repeats a table; None where there is no such thing at this size.
+        """Return the commands that reproduce a table; None if there are none at this size.
 
-        A table that is made from another's runs has that one's commands.
+        A table that is made from the runs of another one has the commands of that one.
         """
         return self.tables[self.tables[number].runs].filled(
             self.scale.name,
@@ -80,14 +80,14 @@ class Reproduction:
         )
 
     def runs_folder(self, table: PaperTable) -> Path:
-        """Where the runs of a table go."""
+        """Return the folder for the runs of a table."""
         return self.folder / f"table-{table.runs}" / "runs"
 
-    def lanes(self, numbers: list[int]) -> list[list[int]]:
-        """Tables that run beside one another; within a lane one after the other.
+    def jobs(self, numbers: list[int]) -> list[list[int]]:
+        """Divide tables into jobs that run in parallel; the tables of a job run one after the other.
 
-        At the paper's size and on a real model there is one lane. At laptop size a table that is made from another's
-        answers comes after that one, and both run beside all else.
+        At the paper's size and on a real model there is one job. At small size, a table that is made from another's
+        answers comes after it in a second job.
         """
         small = self.scale.name == SMALL
         pairs = [(table.answers_of, table.number) for table in self.tables.values() if small and table.answers_of]
@@ -102,21 +102,21 @@ class Reproduction:
             scripts: folder of the project's scripts.
 
         Returns:
-            The commands that did not succeed. What comes after them is tried all the same, on the runs that are there.
+            The commands that failed. Later ones run nevertheless, on the runs that exist.
 
         Raises:
             Interrupted: if a command was.
         """
-        # What is made from another table's runs waits for that table.
+        # A table that is made from another table's runs has no runs of its own.
         numbers = [number for number in numbers if self.tables[number].runs_of not in numbers]
 
         def table(number: int) -> Task:
-            return lambda lane: self._run_table(number, scripts, lane)
+            return lambda slot: self._run_table(number, scripts, slot)
 
-        first, *others = [[table(number) for number in lane] for lane in self.lanes(numbers)]
-        return run_lanes([[*first, *([self._predict] if memory else [])], *others])
+        first, *others = [[table(number) for number in job] for job in self.jobs(numbers)]
+        return run_jobs([[*first, *([self._predict] if memory else [])], *others])
 
-    def _run_table(self, number: int, scripts: Path, lane: Lane) -> list[str]:
+    def _run_table(self, number: int, scripts: Path, slot: Slot) -> list[str]:
         failed = []
         for command in self.commands(number) or ():
             if _CANDIDATES in command:
@@ -126,11 +126,11 @@ class Reproduction:
                 words = [sys.executable, str(scripts / Path(words[1]).name), *words[2:]]
             else:
                 words = [sys.executable, "-m", _MODULES[words[0]], *words[1:]]
-            if not lane.run(command, words, self.folder / f"table-{number}" / "log.txt"):
+            if not slot.run(command, words, self.folder / f"table-{number}" / "log.txt"):
                 failed.append(command)
         return failed
 
-    def _predict(self, lane: Lane) -> list[str]:
+    def _predict(self, slot: Slot) -> list[str]:
         self.memory()
         return []
 
@@ -158,15 +158,15 @@ class Reproduction:
         return built
 
     def memory(self) -> None:
-        """The memory of figures 3a and 3b, predicted; points that were predicted before are kept."""
-        # Only here is torch needed.
+        """Predict the memory of figures 3a and 3b; points that were predicted before are read from disk."""
+        # Only this needs torch.
         from paper.memory import write_figures
 
         write_figures(self.folder / "memory")
         self._write_index()
 
     def laws(self) -> list[str]:
-        """Table 1 checked against itself: a figure and its sentences."""
+        """Check table 1 against itself; write a figure and return its sentences."""
         from paper.laws import laws_figure, stated_laws, study
 
         paper = self.tables[1]
@@ -179,7 +179,7 @@ class Reproduction:
         return lines
 
     def claims(self, others: list[Path] | None = None) -> Table:
-        """Every claim of the paper, as far as the runs and predictions in this folder judge it.
+        """Judge every claim of the paper by the runs and predictions in this folder.
 
         Args:
             others: folders of runs to judge by, in place of this folder's own.
@@ -212,7 +212,7 @@ class Reproduction:
         write_text(self.folder / "README.md", index(self.folder, self.scale.name, self.tables, commands))
 
     def _write_candidates(self, table: PaperTable) -> None:
-        """What the runs of another table answered, as candidates for the critic's data."""
+        """Write the answers of another table's runs as candidates for the critic's data."""
         questions = {problem.id: problem.question for problem in load_problems(benchmark_config(_OWN_BENCHMARK), None)}
         folder = self.runs_folder(self.tables[table.answers_of or table.number])
         rows = [
@@ -225,7 +225,7 @@ class Reproduction:
 
 
 def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
-    """The figures that belong to a table, by file name."""
+    """Draw the figures that belong to a table; yield them by file name."""
     if table.kind == SCALING:
         candidates = [("figure-2", scaling_figure(runs))]
     elif table.kind == SCORES:
@@ -240,19 +240,19 @@ def _figures(table: PaperTable, runs: list[Run]) -> Iterator[tuple]:
 
 
 def paper_zetas(paper: PaperTable) -> dict[str, float]:
-    """FLOPs per token by the paper's formula of every row of table 1, from published shapes and our side networks."""
+    """Return FLOPs per token by the paper's formula for every row of table 1, from published shapes."""
     from paper.commands import cells_of
-    from paper.sizes import sizes_of
+    from paper.costs import sizes_of
 
     sizes = {cell.label: sizes_of(cell.configs[0]) for cell in cells_of(paper.filled(PAPER) or ())}
     return {label: float(sizes[label].flops["paper"]) for label in paper.reported}
 
 
 def _parameters_of_4() -> dict[str, dict[str, int]]:
-    """Trained parameters of the two @4 variants on 1.5B, by reading of how their projections are counted."""
+    """Return the trained parameters of both @4 variants on 1.5B, for each way to count their projections."""
     from ladder_cli.config.compose import composed
     from ladder_cli.config.schema import TrainConfig
-    from paper.sizes import sizes_of
+    from paper.costs import sizes_of
 
     def count(*options: str) -> int:
         return sizes_of(composed("train", TrainConfig, ["model=qwen2.5-math-1.5b", *options])).trained

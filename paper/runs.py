@@ -1,4 +1,4 @@
-"""Finished runs read back from their directories, for tables and figures."""
+"""Reads finished runs from their directories, for tables and figures."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Run:
     Attributes:
         path: of the run directory.
         model, method: names of the presets; the method of a bare backbone is `backbone`.
-        rows: training rows, as many as there were where more were asked for; None where the data set was used whole.
+        rows: training rows, at most as many as there were; None if the data set was used whole.
         config: as it ran.
         metrics: of `metrics.json`.
         scores: of `eval/summary.json`, by benchmark; empty before the run is evaluated.
@@ -35,21 +35,21 @@ class Run:
 
     @property
     def label(self) -> str:
-        """Backbone and method."""
+        """Return backbone and method as one text."""
         return f"{self.model} {self.method}"
 
     @property
     def flops_per_row(self) -> dict[str, float]:
-        """FLOPs of training on one row once, by each way of counting (`plan.flops`)."""
+        """Return the FLOPs of training on one row once, by each way of counting (`plan.flops`)."""
         # A run may end before or after `train.epochs`: by `train.max_steps`, or by early stopping. Old runs recorded
-        # no more than what was asked for.
+        # only what was asked for.
         epochs = float(self.metrics.get("epochs", self.config["train"]["epochs"]))
         rows = self.metrics.get("rows", {}).get("train", self.rows or 1)
         tokens = self.metrics["tokens_seen"] / (rows * epochs)
         return {count: flops * tokens for count, flops in self.metrics["flops_per_token"].items()}
 
     def samples(self, benchmark: str) -> list[dict[str, Any]]:
-        """The graded completions of one benchmark."""
+        """Read the graded completions of one benchmark."""
         return read_jsonl(self.evaluation / benchmark / SAMPLES)
 
 
@@ -57,7 +57,7 @@ BACKBONE = "backbone"
 
 
 def read_runs(folders: Iterable[Path | str]) -> list[Run]:
-    """The finished runs in some folders and below, in the order of their names; unfinished ones are left out.
+    """Read the finished runs in and below some folders, ordered by name; skip unfinished ones.
 
     A folder `backbone-<model>` with a summary counts as an evaluation of the bare backbone.
 
@@ -77,7 +77,7 @@ def read_runs(folders: Iterable[Path | str]) -> list[Run]:
 
 
 def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs of the same backbone and method, backbones alone first."""
+    """Group runs by backbone and method; bare backbones come first."""
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.model, run.method != BACKBONE)):
         groups.setdefault(run.label, []).append(run)
@@ -101,7 +101,7 @@ def _read(run: RunDir) -> Run:
 
 
 def _rows(asked: int | None, metrics: dict[str, Any]) -> int | None:
-    """The rows that a run with `train_samples` trained on; an old run recorded what it asked for alone."""
+    """Return the rows that a run with `train_samples` trained on; old runs recorded only what they asked for."""
     return None if asked is None else int(metrics.get("rows", {}).get("train", asked))
 
 

@@ -1,4 +1,4 @@
-"""Scaling laws of fine-tuning: L(D) = A / D^lambda + E in data, L(C) = B / C^lambda + E in compute (section 4.2).
+"""Fits scaling laws of fine-tuning: L(D) = A / D^lambda + E in data, L(C) = B / C^lambda + E in compute (section 4.2).
 
 A law is fitted from many starts, either by non-linear least squares of the loss or by Huber loss of its logarithm
 (Hoffmann et al., 2022). Intervals are percentiles of a parametric bootstrap in which the noise itself is uncertain,
@@ -32,22 +32,22 @@ class PowerLaw:
     floor: float
 
     def __call__(self, budget: ArrayLike) -> NDArray[np.float64]:
-        """The loss at each budget."""
+        """Return the loss at each budget."""
         return self.amplitude * np.asarray(budget, dtype=float) ** -self.exponent + self.floor
 
     def in_compute(self, flops_per_unit: float) -> "PowerLaw":
-        """The same law over FLOPs C = zeta D, where zeta is the cost of one unit of data: B = A zeta^lambda."""
+        """Return the same law over FLOPs C = zeta D, where zeta is the cost of one unit of data: B = A zeta^lambda."""
         return PowerLaw(self.amplitude * flops_per_unit**self.exponent, self.exponent, self.floor)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted law and how sure it is.
+    """A fitted law and its uncertainty.
 
     Attributes:
         draws: bootstrapped laws.
         budgets: the smallest and the largest that were measured.
-        warnings: what the points cannot say, a sentence each.
+        warnings: what the points do not determine, a sentence each.
     """
 
     law: PowerLaw
@@ -56,21 +56,21 @@ class Fit:
     warnings: tuple[str, ...]
 
     def interval(self, parameter: str) -> tuple[float, float]:
-        """95% interval of one of PARAMETERS."""
+        """Return the 95% interval of one of PARAMETERS."""
         return _interval([getattr(law, parameter) for law in self.draws])
 
     @property
     def identified(self) -> bool:
-        """Whether the points pin down the exponent, to a factor of three."""
+        """Return whether the points determine the exponent to a factor of three."""
         low, high = self.interval("exponent")
         return high <= 3 * low
 
     def predict(self, budget: float) -> tuple[float, tuple[float, float]]:
-        """The expected loss at a budget, measured or not, and its 95% interval."""
+        """Predict the loss at a budget, measured or not, with its 95% interval."""
         return float(self.law(budget)), _interval([float(law(budget)) for law in self.draws])
 
     def in_compute(self, flops_per_unit: float) -> "Fit":
-        """The same fit over FLOPs."""
+        """Return the same fit over FLOPs."""
         low, high = self.budgets
         return Fit(
             self.law.in_compute(flops_per_unit),
@@ -86,8 +86,8 @@ class Meeting:
 
     Attributes:
         budgets: all of them within the range that was searched; none, one or two.
-        interval: 95%, of the first one, where at least half of the draws meet at all; else None.
-        share: draws that have any.
+        interval: 95%, of the first one, if at least half of the draws meet; else None.
+        share: of the draws that have any.
     """
 
     budgets: tuple[float, ...]
@@ -135,13 +135,11 @@ def fit(
 
 
 def meeting(first: Fit, second: Fit, reach: float = 1000.0) -> Meeting:
-    """The budgets at which two methods meet, searched from 1/`reach` of the smallest measured to `reach` times the
-    largest.
-    """
+    """Find the budgets where two methods meet, from 1/`reach` of the smallest measured to `reach` times the largest."""
     low = min(first.budgets[0], second.budgets[0]) / reach
     high = max(first.budgets[1], second.budgets[1]) * reach
     found = crossings(first.law, second.law, low, high)
-    # Two fits of one seed drew the same noise; turned against each other their draws are independent.
+    # Two fits of one seed draw the same noise. Reversing one order makes the draws independent.
     pairs = list(zip(first.draws, second.draws[::-1], strict=False))
     met = [roots for a, b in pairs if (roots := crossings(a, b, low, high))]
     share = len(met) / len(pairs) if pairs else 0.0
@@ -152,7 +150,7 @@ def meeting(first: Fit, second: Fit, reach: float = 1000.0) -> Meeting:
 
 
 def crossings(first: PowerLaw, second: PowerLaw, low: float, high: float) -> tuple[float, ...]:
-    """The budgets in [low, high] at which both laws give the same loss; two curves of this form meet at most twice."""
+    """Find the budgets in [low, high] at which both laws give the same loss, which are at most two."""
     grid = np.geomspace(low, high, 400)
     gap = first(grid) - second(grid)
 
@@ -165,7 +163,7 @@ def crossings(first: PowerLaw, second: PowerLaw, low: float, high: float) -> tup
 
 
 def _fit(x: NDArray, y: NDArray, objective: Objective, near: PowerLaw | None = None) -> PowerLaw:
-    """The best law from several starts: those of a grid over the exponent, and `near`."""
+    """Fit from several starts, those of a grid over the exponent and `near`; return the best law."""
     # Budgets over their geometric mean, so that amplitude and exponent are nearly independent.
     centre = np.exp(np.log(x).mean())
     log_x = np.log(x / centre)
@@ -203,7 +201,7 @@ def _fit(x: NDArray, y: NDArray, objective: Objective, near: PowerLaw | None = N
 
 
 def _grid_starts(log_x: NDArray, y: NDArray) -> list[tuple[float, float, float]]:
-    """For every exponent of a grid the best amplitude and floor, which are linear; then the best few of these."""
+    """Solve for amplitude and floor, which are linear, at every exponent of a grid; return the best few."""
     exponents = np.geomspace(0.01, _LARGEST_EXPONENT * 0.9, 60)
     power = np.exp(-exponents[:, None] * log_x[None, :])
     spread = power - power.mean(axis=1, keepdims=True)
@@ -215,7 +213,7 @@ def _grid_starts(log_x: NDArray, y: NDArray) -> list[tuple[float, float, float]]
 
 
 def _warnings(fitted: Fit, distinct: int, smallest: float) -> tuple[str, ...]:
-    """What the points cannot identify; `smallest` is the smallest loss."""
+    """Say what the points cannot identify; `smallest` is the smallest loss."""
     warnings = []
     if distinct < 5:
         warnings.append(f"{distinct} budgets for three parameters: the intervals lean on the law being right.")

@@ -1,4 +1,4 @@
-"""Figure 2: losses and fitted laws over data and compute."""
+"""Draws figure 2: losses and fitted laws over data and compute."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -17,7 +17,7 @@ from paper.tables import flops_per_row, scaling_fits
 
 @matplotlib.rc_context(STYLE)
 def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
-    """Figure 2: validation loss over training rows and over FLOPs, points and fitted laws with 95% bands.
+    """Draw figure 2: validation loss over training rows and over FLOPs, points and fitted laws with 95% bands.
 
     A law whose exponent the points do not identify is dashed, has no band and ends at the last point. Rings stand where
     two identified laws of one backbone meet.
@@ -64,12 +64,12 @@ def scaling_figure(runs: Sequence[Run], draws: int = 400) -> Figure | None:
 
 
 def _pairs(laws: Mapping[str, PowerLaw]) -> list[tuple[str, str]]:
-    """Those of one backbone."""
+    """Yield the pairs of one backbone."""
     return [(one, other) for one, other in combinations(laws, 2) if one.split()[0] == other.split()[0]]
 
 
 def _mark_meetings(axis: Axes, laws: Mapping[str, PowerLaw]) -> None:
-    """A ring and the budget where two laws of one backbone meet, within the axis."""
+    """Mark where two laws of one backbone meet within the axis, with a ring and the budget."""
     low, high = axis.get_xlim()
     for one, other in _pairs(laws):
         for budget in crossings(laws[one], laws[other], low, high):

@@ -1,4 +1,4 @@
-"""A table of text, and its forms: terminal, Markdown, LaTeX, CSV."""
+"""Tables of text, and their forms: terminal, Markdown, LaTeX, CSV."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ class Table:
                 raise ValueError(f"a row of {len(row)} cells under {len(self.headings)} headings: {row}")
 
     def terminal(self) -> RichTable:
-        """For a rich console."""
+        """Return the table for a rich console."""
         printed = RichTable(title=self.title, box=None, padding=(0, 1), header_style="bold", title_justify="left")
         for number, heading in enumerate(self.headings):
             printed.add_column(heading, justify="right" if number else "left", overflow="fold")
@@ -40,7 +40,7 @@ class Table:
         return printed
 
     def markdown(self) -> str:
-        """A GitHub table, with its notes."""
+        """Return a GitHub table with its notes."""
         lines = [
             f"| {' | '.join(self.headings)} |",
             f"|---|{'---:|' * (len(self.headings) - 1)}",
@@ -49,7 +49,7 @@ class Table:
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
     def latex(self) -> str:
-        """A `tabular` of booktabs, with title and notes as comments."""
+        """Return a `tabular` of booktabs, with title and notes as comments."""
         lines = [
             f"% {self.title}",
             *(f"% {note}" for note in self.notes),
@@ -64,13 +64,13 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Headings and rows alone."""
+        """Return headings and rows as CSV."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.headings, *self.rows])
         return text.getvalue()
 
     def write(self, folder: Path, name: str) -> None:
-        """`<name>.md`, `<name>.tex` and `<name>.csv`."""
+        """Write `<name>.md`, `<name>.tex` and `<name>.csv`."""
         write_text(folder / f"{name}.md", f"# {self.title}\n\n{self.markdown()}")
         write_text(folder / f"{name}.tex", self.latex())
         write_text(folder / f"{name}.csv", self.csv())

@@ -1,26 +1,27 @@
-"""The paper's tables out of finished runs, each followed by the paper's own numbers and how far ours are from them."""
+"""Builds the paper's tables from finished runs, each followed by the paper's numbers and our distance from them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
-from paper.comparison import beside_the_paper
-from paper.reported import HUBER, SCALING, SETTINGS, PaperTable
+from paper.reported import HUBER, ORIGINAL, SCALING, SETTINGS, PaperTable
 from paper.runs import Run, by_label
 from paper.scaling_law import Fit, Objective, fit, meeting
 from paper.table import Table
 
 UNKNOWN = ""
-_SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # what a label task is usually told by
+Numbers = Mapping[str, Mapping[str, float]]  # by row and column, as in `PaperTable.reported`
+_SLACK = 1e-9  # so that a number at the very end of a printed interval is inside it
+_SCORE = {"critic": "pass_at_1", "cola": "matthews", "qqp": "f1"}  # the metric that is usually reported of a label task
 _OPEN = "not identified"  # A follows the exponent: without that it is known to no order of magnitude
 
 
 def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[Table]:
-    """The table; for scaling laws a second one, where the methods meet; then ours beside the paper's.
+    """Build the table; for scaling laws a second one, of where methods meet; then ours beside the paper's.
 
     Args:
-        runs: of the table; methods, seeds and budgets are told apart by what their configs say.
+        runs: of the table; methods, seeds and budgets are read from their configs.
         draws: of the bootstrap of scaling laws.
     """
     title = f"Table {paper.number}: {paper.title}"
@@ -48,7 +49,7 @@ def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[T
 
 
 def scaling_fits(runs: Iterable[Run], draws: int = 400, objective: Objective = "least_squares") -> dict[str, Fit]:
-    """A law in training rows for every backbone and method with runs of at least three budgets."""
+    """Fit a law in training rows for every backbone and method with runs of at least three budgets."""
     fits = {}
     for label, group in by_label(runs).items():
         points = [(float(run.rows), run.metrics["eval_loss"]) for run in group if run.rows and run.metrics]
@@ -58,7 +59,7 @@ def scaling_fits(runs: Iterable[Run], draws: int = 400, objective: Objective = "
 
 
 def flops_per_row(runs: Iterable[Run], label: str, count: str = "actual") -> float:
-    """zeta: mean FLOPs of training on one row."""
+    """Return zeta, the mean FLOPs of training on one row."""
     return mean(run.flops_per_row[count] for run in runs if run.label == label and run.metrics)
 
 
@@ -100,7 +101,7 @@ def _laws(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
 
 
 def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
-    """Where two methods on one backbone reach the same loss, in rows and in FLOPs."""
+    """Build the table of where two methods on one backbone reach the same loss, in rows and in FLOPs."""
     models = {run.label: run.model for run in runs}
     rows: list[tuple[str, ...]] = []
     for first, second in combinations(fits, 2):
@@ -120,14 +121,14 @@ def _meetings(title: str, runs: list[Run], fits: dict[str, Fit]) -> Table:
 
 
 def _budget(value: float) -> str:
-    """Rows in full, FLOPs as a power."""
+    """Format a budget: rows in full, FLOPs as a power."""
     return f"{value:,.0f}" if value < 1e7 else f"{value:.3g}"
 
 
 def _scores(title: str, paper: PaperTable, runs: list[Run]) -> Table:
-    """Mean and spread over runs, a row for every backbone and method."""
+    """Build the table of mean and spread over runs, a row for every backbone and method."""
     benchmarks = [name for name in paper.benchmarks if any(name in run.scores for run in runs)]
-    # At laptop size other benchmarks stand in for the paper's.
+    # At small size other benchmarks stand in for the paper's.
     benchmarks += sorted({name for run in runs for name in run.scores} - set(benchmarks))
     benchmarks = benchmarks or list(paper.benchmarks)
     headings = ("", "runs", *(cell for name in benchmarks for cell in _score_headings(name)))
@@ -182,20 +183,20 @@ def _score_headings(benchmark: str) -> tuple[str, ...]:
 
 
 def _unit(benchmark: str) -> tuple[str, float, int]:
-    """What a benchmark is told by, what it is multiplied with, and its digits after the point."""
+    """Return the metric that is reported of a benchmark, its factor, and its digits after the point."""
     metric = _SCORE.get(benchmark, "pass_at_1")
     return (metric, 100, 1) if metric == "pass_at_1" else (metric, 1, 3)
 
 
 def _values(benchmark: str, runs: list[Run]) -> list[float]:
-    """The score of each run, as the table prints it."""
+    """Return the score of each run in the unit of the table."""
     metric, scale, _ = _unit(benchmark)
-    figures = [run.scores[benchmark] for run in runs if benchmark in run.scores]
-    return [scale * figure[metric] for figure in figures if figure[metric] is not None]
+    metrics = [run.scores[benchmark] for run in runs if benchmark in run.scores]
+    return [scale * each[metric] for each in metrics if each[metric] is not None]
 
 
 def _score_cells(benchmark: str, runs: list[Run]) -> tuple[str, ...]:
-    figures: list[dict[str, Any]] = [run.scores[benchmark] for run in runs if benchmark in run.scores]
+    metrics: list[dict[str, Any]] = [run.scores[benchmark] for run in runs if benchmark in run.scores]
     values = _values(benchmark, runs)
     if not values:
         return (UNKNOWN,) * len(_score_headings(benchmark))
@@ -204,13 +205,13 @@ def _score_cells(benchmark: str, runs: list[Run]) -> tuple[str, ...]:
     interval = {"pass_at_1": "ci95", "matthews": "matthews_ci95"}.get(metric)
     if len(values) > 1:
         score += f" ± {stdev(values):.{digits}f}"
-    elif interval is not None and figures[0].get(interval) is not None:
-        low, high = figures[0][interval]
+    elif interval is not None and metrics[0].get(interval) is not None:
+        low, high = metrics[0][interval]
         score += f" ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
     if benchmark in _SCORE:
         return (score,)
     lengths = [
-        _mean_or_dash(figure[name] for figure in figures) for name in ("mean_tokens_correct", "mean_tokens_incorrect")
+        _mean_or_dash(each[name] for each in metrics) for name in ("mean_tokens_correct", "mean_tokens_incorrect")
     ]
     return score, " / ".join(lengths)
 
@@ -223,3 +224,50 @@ def _mean_or_dash(values: Iterable[float | None]) -> str:
 def _with_interval(value: float, interval: tuple[float, float], form: str = ".3g") -> str:
     low, high = interval
     return f"{value:{form}}" if low != low else f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def beside_the_paper(paper: PaperTable, ours: Numbers) -> list[Table]:
+    """Compare our numbers with the paper's, a line for each cell that both have, and list the paper's other rows.
+
+    A line gives the difference, and whether it is inside the noise that the paper prints.
+
+    Args:
+        ours: in the paper's own units.
+    """
+    tables = []
+    lines = [
+        _line(paper, label, column, ours[label][column.removesuffix(ORIGINAL)])
+        for label, row in paper.reported.items()
+        for column in row
+        if column.removesuffix(ORIGINAL) in ours.get(label, {})
+    ]
+    if lines:
+        inside, judged = (sum(line[-1] in words for line in lines) for words in (("yes",), ("yes", "no")))
+        notes = [
+            f"{inside} of {judged} cells with printed noise are inside it; noise: {paper.noise or 'none is printed'}."
+        ]
+        headings = ("", "number", "ours", "paper", "ours - paper", "inside the noise")
+        tables.append(Table(f"Table {paper.number}: ours beside the paper's", headings, lines, notes))
+    rest = [label for label, row in paper.reported.items() if not set(row) & set(ours.get(label, {}))]
+    if rest:
+        columns = list(dict.fromkeys(column for label in rest for column in paper.reported[label]))
+        rows = []
+        for label in rest:
+            cells = (str(paper.reported[label].get(column, "-")) for column in columns)
+            rows.append((label, *cells, paper.protocols.get(label, "")))
+        notes = ["Nothing of ours has this backbone and method here: there is nothing to compare."]
+        title = f"Table {paper.number}: what the paper reports of rows that were not run here"
+        tables.append(Table(title, ("", *columns, "protocol"), rows, notes))
+    return tables
+
+
+def _line(paper: PaperTable, label: str, column: str, ours: float) -> tuple[str, ...]:
+    theirs = paper.reported[label][column]
+    band = theirs.band
+    if label in paper.protocols:
+        verdict = f"another protocol: {paper.protocols[label]}"
+    elif band is None:
+        verdict = "no noise printed"
+    else:
+        verdict = "yes" if band[0] - _SLACK <= ours <= band[1] + _SLACK else "no"
+    return label, column, f"{ours:.4g}", str(theirs), f"{ours - theirs.value:+.3g}", verdict

@@ -1,7 +1,7 @@
-"""Can a printed mean and deviation come from that many runs over that many problems? By enumeration.
+"""Decides by enumeration whether a printed mean and deviation can come from so many runs over so many problems.
 
 A run solves a whole number of problems. Over few problems (AIME has 30) few pairs of a mean and a standard deviation
-can occur, so a printed pair says something about how many runs it is over.
+can occur, so a printed pair restricts the number of runs behind it.
 """
 
 import math
@@ -9,11 +9,11 @@ from functools import cache
 
 
 def possible(problems: int, runs: int, mean: float, deviation: float, ddof: int = 1, digits: int = 1) -> bool:
-    """Whether `runs` runs over `problems` problems can have this mean and standard deviation, both in percent.
+    """Return whether `runs` runs over `problems` problems can have this mean and deviation, both in percent.
 
     Args:
         ddof: 1 for the sample deviation (n - 1), 0 for the population's.
-        digits: after the point, that both are rounded to.
+        digits: after the point, to which both are rounded.
     """
     half = 0.5 * 10**-digits + 1e-9
     for solved in range(problems * runs + 1):
@@ -28,7 +28,7 @@ def possible(problems: int, runs: int, mean: float, deviation: float, ddof: int 
 
 @cache
 def _sums_of_squares(problems: int, runs: int, solved: int) -> frozenset[int]:
-    """Sums of squares of `runs` numbers from 0 to `problems` that add up to `solved`."""
+    """Return the sums of squares of all `runs` numbers from 0 to `problems` that add up to `solved`."""
     if runs == 0:
         return frozenset([0] if solved == 0 else [])
     found: set[int] = set()

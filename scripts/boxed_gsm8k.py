@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import _repository  # noqa: F401  (paper/)
+
 from ladder_cli.errors import UserError
 from paper.boxed_rows import write_boxed_rows
 

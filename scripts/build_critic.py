@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _repository  # noqa: F401  (paper/)
+
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.sources import read_file, read_jsonl, text_column
 from ladder_cli.errors import UserError

@@ -2,7 +2,7 @@
 
     python scripts/reproduce.py 2                            print the commands of table 2
     python scripts/reproduce.py 2 --run                      run them, then build its table and figures
-    python scripts/reproduce.py all --scale small --run      everything at laptop size on the embedded model
+    python scripts/reproduce.py all --scale small --run      everything at small size on the embedded model
     python scripts/reproduce.py 1 --scale real --model-path DIR --data-dir DIR --run     on a real model: 1, 3, 6
     python scripts/reproduce.py memory --run                 figures 3a and 3b, predicted; needs no GPU and no weights
     python scripts/reproduce.py laws                         the paper's table 1 checked against itself
@@ -17,6 +17,8 @@ runs what is missing.
 import argparse
 import sys
 from pathlib import Path
+
+import _repository  # noqa: F401  (paper/)
 
 from ladder_cli.console import make_console
 from ladder_cli.errors import Interrupted, UserError

@@ -1,10 +1,11 @@
-"""Do the 95% intervals of the scaling-law fits hold what they say? Draws losses from a known law and counts.
+"""Tests the coverage of the 95% intervals of scaling-law fits: draws losses from a known law and counts.
 
 python scripts/scaling_coverage.py [--simulations 200] [--seeds 3] [--noise 0.001]
 """
 
 import argparse
 
+import _repository  # noqa: F401  (paper/)
 import numpy as np
 
 from paper.scaling_law import PARAMETERS, PowerLaw, fit

@@ -1,4 +1,4 @@
-"""What every method trains, keeps for the backward pass and needs at its peak, at published shapes. Needs no weights.
+"""Prints what every method trains, saves for backward and needs at its peak, at published shapes. Needs no weights.
 
 python scripts/shapes.py            the tables of docs/shapes.md and docs/memory.md
 """
@@ -8,7 +8,7 @@ import time
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.bench.backward_memory import predicted_activation_bytes
+from ladder_cli.bench.counts import predicted_activation_bytes
 from ladder_cli.config.compose import choices, composed
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.methods.registry import method_for
@@ -75,7 +75,7 @@ def parameters(preset: str, model: str) -> int:
 
 
 def kept(model: str, overrides: list[str]) -> int:
-    """Bytes kept for the backward pass."""
+    """Return the bytes saved for the backward pass."""
     config = config_of(f"model={model}", *overrides)
     return predicted_activation_bytes(lambda: method_for(config.method).shape(meta_trunk(config.model)), ROWS, TOKENS)
 
@@ -101,8 +101,8 @@ def print_peaks() -> None:
 
 
 def print_lean(model: str) -> None:
-    """What is kept for the backward pass, and the peak of a step, as one setting after the other is made."""
-    print(f"\n| {model}, {ROWS} x {TOKENS} tokens, nf4 | kept for backward, GiB | peak, GiB |\n|---|---:|---:|")
+    """Print bytes saved for backward and the peak of a step, as one setting after the other is added."""
+    print(f"\n| {model}, {ROWS} x {TOKENS} tokens, nf4 | saved for backward, GiB | peak, GiB |\n|---|---:|---:|")
     overrides: list[str] = []
     for name, setting in LEAN.items():
         changed = {override.partition("=")[0] for override in setting}

@@ -19,8 +19,7 @@ import bitsandbytes
 import torch
 from torch import nn
 
-from ladder_cli.bench.backward_memory import saved_activation_bytes
-from ladder_cli.bench.flop_count import FlopCount
+from ladder_cli.bench.counts import FlopCount, saved_activation_bytes
 from ladder_cli.config.choices import Optimizer, Quantization
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import ModelConfig

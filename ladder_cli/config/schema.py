@@ -97,7 +97,7 @@ class ModelConfig:
                 raise UserError(f"model={self.name} has no home on the hub: give its folder as model.path=DIR.")
             return self.hub_id
         scheme, _, builtin = self.path.partition("builtin:")
-        folder = Path(__file__).parent / "assets" / builtin if builtin and not scheme else Path(self.path)
+        folder = Path(__file__).parents[1] / "assets" / builtin if builtin and not scheme else Path(self.path)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"model.path={self.path} is not a model folder (no config.json in it): give a folder "

@@ -13,11 +13,11 @@ from ladder_cli.evaluate.summary import Answers, score_matrix, summarise
 from ladder_cli.run.directory import EVALUATION, SAMPLES, SETTINGS, RunDir, match_folders, pattern_name, read_json
 
 MCNEMAR, STUDENT = "McNemar, exact", "t over runs and problems"
-# What decides how an answer is asked for and judged: sides that differ in it do not measure the same.
+# Settings of asking and judging: sides that differ in one of them do not measure the same.
 _MEASURED = ("kind", "strategy", "max_new_tokens", "temperature", "top_p", "stop", "labels", "rule", "grader.")
-# What two models of their own kind may differ in without a word.
+# Settings that may differ between two models without a note.
 _OWN = ("weights", "seed", "repeat", "completions")
-# What follows from the tokenizer where the sides have different ones.
+# Settings that follow from the tokenizer, if the sides have different ones.
 _OF_TOKENIZER = ("tokenizer", "end_tokens", "pad_token")
 _Repeats = list[dict[str, Sample]]
 _Settings = dict[str, Any]
@@ -28,8 +28,8 @@ class Side:
     """Runs of one method: benchmark -> run -> repeats -> samples by problem id.
 
     Attributes:
-        settings: benchmark -> run -> its settings.json, empty where it has none.
-        skipped: folders that the pattern matches and that are none of its runs.
+        settings: benchmark -> run -> its settings.json, empty if it has none.
+        skipped: folders that match the pattern and are no runs.
     """
 
     name: str
@@ -43,14 +43,14 @@ class Compared:
     """One benchmark.
 
     Attributes:
-        first, second: the figures of each side over the paired problems, as in `summary.json`.
+        first, second: the metrics of each side over the paired problems, as in `summary.json`.
         difference: of the mean scores, first minus second, with its 95% interval `low` to `high`.
-        only_first, only_second: problems that one side alone has right, where both are a single run; else None.
+        only_first, only_second: how many problems only that side solves, if both are a single run; else None.
         p_value: of no difference, by `test`; `p_holm` is corrected for the number of benchmarks.
-        unpaired: problems that not every run has answered, and that are left out.
+        unpaired: how many problems are left out because some run has not answered them.
         notes: settings in which the sides differ.
         lengths: tokens of each side's correct and incorrect completions.
-        greedy: whether each side's completions are known to be.
+        greedy: for each side, whether its completions are known to be greedy.
     """
 
     benchmark: str
@@ -71,9 +71,9 @@ class Compared:
 
 
 def read_side(pattern: str) -> Side:
-    """What has been evaluated of a run directory, a folder of `output_dir=`, or a glob of several.
+    """Read the samples of a run directory, a folder of `output_dir=`, or a glob of several.
 
-    Where a glob matches run directories, it means those; folders of evaluations and comparisons beside them, and runs
+    If a glob matches run directories, only those are read; folders of evaluations and comparisons beside them, and runs
     that were set aside, are skipped.
 
     Raises:
@@ -121,7 +121,7 @@ def _same_experiment(pattern: str, runs: list[str]) -> None:
 
 
 def _read_folder(folder: Path) -> dict[str, _Repeats]:
-    """Benchmark -> repeats; the folder of graded completions has one file for all benchmarks."""
+    """Read benchmark -> repeats. A folder of graded completions has one file for all benchmarks."""
     by_benchmark: dict[str, _Repeats] = {}
     for sample in read_samples(folder / SAMPLES).values():
         by_benchmark.setdefault(sample.benchmark or "-", [{}])[0][sample.id] = sample
@@ -132,13 +132,13 @@ def _read_folder(folder: Path) -> dict[str, _Repeats]:
 
 
 def compare(first: Side, second: Side, allow_settings_mismatch: bool = False) -> list[Compared]:
-    """Every benchmark that both sides have answered.
+    """Compare the sides on every benchmark that both have answered.
 
     Args:
-        allow_settings_mismatch: compare sides that were decoded or graded differently, too; `notes` name in what.
+        allow_settings_mismatch: also compare sides that were decoded or graded differently; `notes` say how.
 
     Raises:
-        UserError: if there is none, a run stands on both sides, or the sides were not measured alike: other questions
+        UserError: if there is none, if a run is on both sides, or if the sides were not measured alike: other questions
             or gold answers, or (unless that is allowed) other decoding or another grader.
     """
     shared = [benchmark for benchmark in first.samples if benchmark in second.samples]
@@ -189,11 +189,11 @@ def _compare(benchmark: str, first: Side, second: Side, allow_settings_mismatch:
         test, p_value = MCNEMAR, mcnemar(*only)
     settings = [side.settings[benchmark].values() for side in (first, second)]
     sampled = [any(run.get("temperature") for run in each) for each in settings]
-    figures = [summarise(answers, not each) for answers, each in zip(sides, sampled, strict=True)]
+    metrics = [summarise(answers, not each) for answers, each in zip(sides, sampled, strict=True)]
     return Compared(
         benchmark=benchmark,
-        first=figures[0],
-        second=figures[1],
+        first=metrics[0],
+        second=metrics[1],
         difference=result.value,
         low=result.low,
         high=result.high,
@@ -205,13 +205,13 @@ def _compare(benchmark: str, first: Side, second: Side, allow_settings_mismatch:
         unpaired=len(set.union(*answered)) - len(paired),
         notes=notes,
         lengths=[_lengths(answers) for answers in sides],
-        # Of graded completions, of a label task and of no settings at all nothing is known.
+        # Nothing is known of graded completions, of label tasks, or without settings.
         greedy=[all(run.get("temperature") == 0 for run in each) for each in settings],
     )
 
 
 def _same_problem(benchmark: str, name: str, first: Side, second: Side) -> bool:
-    """Whether a problem is known to be the same one in all runs of both sides; False where that is not recorded.
+    """Return whether a problem is known to be the same in all runs of both sides; False if that is not recorded.
 
     Raises:
         UserError: if its question, gold answer, unit or error differs.
@@ -235,13 +235,13 @@ def _same_problem(benchmark: str, name: str, first: Side, second: Side) -> bool:
     if digests != {None} and None not in digests:
         return True
     if None not in prompts and len(prompts) > 1 and len(rendered) == 1 and None not in rendered:
-        # One rendering of two prompts: it is the questions that differ.
+        # The rendering is the same and the prompts differ, so the questions differ.
         raise UserError(f"compare: the questions of {benchmark} differ ('{name}'): {again}")
     return prompts != {None} and len(prompts) == 1
 
 
 def _differences(benchmark: str, first: Side, second: Side, allowed: bool) -> list[str]:
-    """What the sides were made under and differ in, for the reader.
+    """Return notes on the settings in which the sides differ.
 
     Raises:
         UserError: if the runs of one side differ among themselves, or what is measured differs and is not `allowed`.
@@ -275,7 +275,7 @@ def _differences(benchmark: str, first: Side, second: Side, allowed: bool) -> li
 
 
 def _apart(one: _Settings, two: _Settings) -> list[str]:
-    """The keys that differ and matter; none where a side has no settings at all."""
+    """Return the keys that differ and matter; none if a side has no settings at all."""
     if not one or not two:
         return []
     keys = [key for key in [*one, *(key for key in two if key not in one)] if key not in _OWN]

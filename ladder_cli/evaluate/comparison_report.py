@@ -1,4 +1,4 @@
-"""A comparison in the terminal, as Markdown, CSV, JSON, and as a figure."""
+"""Reports a comparison: in the terminal, as Markdown, CSV and JSON, and as a plot."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ def report_comparison(config: EvaluateConfig, console: Console) -> None:
 
 
 def read_sides(config: EvaluateConfig) -> tuple[Side, Side]:
-    """The two sides of `compare`, under names that tell them apart.
+    """Read the two sides of `compare`, under different names.
 
     Raises:
         UserError: if a side has no samples.
@@ -64,7 +64,7 @@ def read_sides(config: EvaluateConfig) -> tuple[Side, Side]:
 
 
 def comparison_folder(config: EvaluateConfig, first: Side, second: Side) -> Path:
-    """Where the files of a comparison go."""
+    """Return the folder for the files of a comparison."""
     named = "-".join(side.name.replace("/", "_").replace(" ", "_") for side in (first, second))
     return Path(config.output_dir) if config.output_dir is not None else OUTPUTS / f"compare-{named}"
 
@@ -99,8 +99,8 @@ def _notes(first: Side, second: Side, compared: list[Compared]) -> list[str]:
         if side.skipped:
             notes.append(f"{side.name}: left out, as no run of it or set aside: {', '.join(side.skipped)}.")
     for each in compared:
-        for side, figures, greedy in zip((first, second), (each.first, each.second), each.greedy, strict=True):
-            notes.append(f"{side.name} on {each.benchmark}: {interval(figures['ci95'])}, {spread(figures, greedy)}.")
+        for side, metrics, greedy in zip((first, second), (each.first, each.second), each.greedy, strict=True):
+            notes.append(f"{side.name} on {each.benchmark}: {interval(metrics['ci95'])}, {spread(metrics, greedy)}.")
         if each.unpaired:
             notes.append(f"{each.benchmark}: {each.unpaired} problem(s) not answered by every run are left out.")
         notes += [f"{each.benchmark}: the two were not made alike: {note}." for note in each.notes]

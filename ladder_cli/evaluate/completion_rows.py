@@ -23,8 +23,7 @@ from typing import Any
 
 from ladder_cli.config.choices import BenchmarkKind, GoldReading
 from ladder_cli.data.benchmarks import benchmark_config
-from ladder_cli.data.gold import EXPRESSION, PHYSICAL, GoldRule
-from ladder_cli.data.gold_column import gold_column, row_names
+from ladder_cli.data.gold import EXPRESSION, PHYSICAL, GoldRule, gold_column, row_names
 from ladder_cli.data.sources import Row, read_file
 from ladder_cli.errors import UserError
 from ladder_cli.generate.engine import LENGTH, STOP, Completion, Prompt

@@ -1,8 +1,8 @@
-"""Grading in worker processes that can be killed.
+"""Grades answers in worker processes that can be killed.
 
-Each verification runs in a worker with a memory limit, while the parent keeps the deadline: a timeout by SIGALRM would
-fail outside the main thread. A worker that overstays is replaced, and only the answer it was at is lost, with a verdict
-that says so; the answer of one that dies is graded again.
+Each verification runs in a worker with a memory limit. The parent keeps the deadline, because a timeout by SIGALRM
+fails outside the main thread. A worker that misses its deadline is replaced, and only its current answer gets the
+verdict `timeout`. The answer of a worker that dies is graded again.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from ladder_cli.evaluate.second_opinion import PACKAGES, math_verify_says
 DEFAULT_WORKERS = 2
 DEFAULT_SECONDS = 5.0
 MEMORY_LIMIT_BYTES = 2 * 2**30
-# To be raised when the modules that `verdict.py` names come to judge anything differently.
+# Raise it when the modules that `verdict.py` names judge anything differently.
 RULES_VERSION = 3
 _START_SECONDS = 120.0
 _STARTS = 5  # times that a worker may die before its first answer
-# Deaths of workers at one answer before its verdict is a crash: by SIGKILL, which somebody else must have sent, and by
-# any other end, which may have been the answer.
+# So many workers may die at one answer before its verdict is a crash: by SIGKILL, which another process must have sent,
+# and in any other way, which the answer may have caused.
 _KILLS, _DEATHS = 10, 2
 
 
@@ -42,7 +42,7 @@ class Task:
     Attributes:
         key: the caller's name for it.
         truncated: the completion was cut off at the token limit.
-        rule: how the gold is to be read.
+        rule: how the gold is read.
     """
 
     key: Any
@@ -57,9 +57,9 @@ class Grade:
     """The verdict on one completion.
 
     Attributes:
-        answer: the string that was compared, as the completion has it.
+        answer: the string that was compared, as it is in the completion.
         reading: how it was found, what was left out and why, and how it was compared.
-        math_verify: what Math-Verify by itself says of the completion; None where it was not asked.
+        math_verify: Math-Verify's own verdict on the completion; None if it was not asked.
     """
 
     key: Any
@@ -70,7 +70,7 @@ class Grade:
 
 
 def grader_identity(seconds: float) -> dict[str, Any]:
-    """What graded, for the record: verdicts of different graders are never mixed."""
+    """Return what identifies the grader: verdicts of different graders are never mixed."""
     return {
         **{package.replace("-", "_"): version(package) for package in ("mpmath", *PACKAGES)},
         "rules": RULES_VERSION,
@@ -86,7 +86,7 @@ class Grader:
     def __init__(
         self, workers: int = DEFAULT_WORKERS, seconds: float = DEFAULT_SECONDS, second_opinion: bool = False
     ) -> None:
-        """`seconds`: deadline of one verification; `second_opinion`: Math-Verify by itself is asked too, within it."""
+        """`seconds`: deadline of one verification; `second_opinion`: ask Math-Verify too, within the deadline."""
         self._count, self._seconds, self._second_opinion = workers, seconds, second_opinion
         self._workers: list[_Worker] = []
 
@@ -99,7 +99,7 @@ class Grader:
         self._workers = []
 
     def grade(self, tasks: Iterable[Task]) -> Iterator[Grade]:
-        """Grades in the order in which they are ready."""
+        """Yield grades in the order in which they are ready."""
         waiting = iter(tasks)
         running: dict[Connection, tuple[_Worker, Task]] = {}
         idle = list(self._workers)
@@ -173,20 +173,20 @@ class _Worker:
     """One spawned process and the pipe to it.
 
     Attributes:
-        judged: the verdict on the present task, where the second opinion is still to come.
+        judged: the verdict on the current task, while its second opinion is still missing.
     """
 
     judged: Judged | None = None
 
     def __init__(self) -> None:
-        # A server that has imported the grader, and no thread of this process's, forks a worker in milliseconds.
+        # A server that has imported the grader, and has no thread of this process, forks a worker in milliseconds.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["math_verify", __name__])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
-        # The first one waits for the server's imports, which take seconds that no answer should be charged for.
+        # The first worker waits for the server's imports. They take seconds, which must not count for an answer.
         if not self.connection.poll(_START_SECONDS):
             self.kill()
             raise RuntimeError("a grading worker did not start")
@@ -200,19 +200,19 @@ class _Worker:
     def submit(self, task: Task, seconds: float, second_opinion: bool) -> None:
         self.deadline = time.monotonic() + seconds
         self.judged = None
-        # It may have died in between; result() will say so.
+        # The worker may have died meanwhile; result() returns None then.
         with contextlib.suppress(OSError):
             self.connection.send((task.gold, task.completion, task.rule, task.truncated, seconds, second_opinion))
 
     def result(self) -> Judged | str | None:
-        """The verdict, then Math-Verify's where it was asked for; None if the process died."""
+        """Return the verdict, then Math-Verify's if it was asked for; None if the process died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             return None
 
     def was_killed(self) -> bool:
-        """Of a process that has died: whether by SIGKILL."""
+        """Return whether the process, which has died, was ended by SIGKILL."""
         self._process.join()
         return self._process.exitcode == -signal.SIGKILL
 
@@ -223,10 +223,10 @@ class _Worker:
 
 
 def _serve(connection: Connection) -> None:
-    """The worker's life: import, say so, answer until the pipe closes."""
+    """Run a worker: import, report that it is ready, answer until the pipe closes."""
     import logging
 
-    # Ctrl-C is the parent's to handle; it kills its workers.
+    # The parent handles Ctrl-C and kills its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
     import math_verify  # noqa: F401  (the slow import belongs before the memory limit and the first deadline)
@@ -245,7 +245,7 @@ def _serve(connection: Connection) -> None:
             # The allocator may be in any state: end, and let the parent start a fresh process.
             return
         except Exception:
-            # Whatever it is that this string does to the reader, the next one shall not pay for it.
+            # An answer on which the reader fails must not affect the next one.
             result = Judged(CRASH, None)
         with contextlib.suppress(OSError):
             connection.send(result)
@@ -262,7 +262,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _end_by_itself(seconds: float) -> None:
-    """Let the system end this process soon after its deadline, should the parent have been killed and not say so."""
+    """Let the kernel end this process soon after its deadline, in case the parent was killed."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = ceil(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

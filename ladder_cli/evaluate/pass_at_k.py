@@ -1,4 +1,4 @@
-"""Pass@k from several completions of each problem."""
+"""Estimates Pass@k from several completions of each problem."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ladder_cli.evaluate.summary import summarise
 
 
 def pass_at_k(completions: int, correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of `k` completions is right: 1 - C(n - c, k) / C(n, k).
+    """Estimate without bias the chance that one of `k` completions is right: 1 - C(n - c, k) / C(n, k).
 
     Source: Chen et al. 2021 (arXiv 2107.03374), equation 1. With k = 1 it is the share of right completions.
 
@@ -22,12 +22,12 @@ def pass_at_k(completions: int, correct: int, k: int) -> float:
     """
     if not (1 <= k <= completions and 0 <= correct <= completions):
         raise ValueError(f"pass@{k} of {correct} right among {completions} completions is not defined")
-    # Integers as large as they get: no cancellation, and no overflow for hundreds of completions.
+    # Python's integers neither cancel nor overflow, even for hundreds of completions.
     return 1.0 - math.comb(completions - correct, k) / math.comb(completions, k)
 
 
 def summarise_problems(name: str, problems: Sequence[Sequence[Sample]]) -> dict[str, Any]:
-    """The figures of graded completions, one or several of each problem.
+    """Compute the metrics of graded completions, one or several of each problem.
 
     Args:
         name: of what was graded.
@@ -38,14 +38,14 @@ def summarise_problems(name: str, problems: Sequence[Sequence[Sample]]) -> dict[
         the share of right ones, with a bootstrap interval over problems; and there are `n_completions` and
         `pass_at_k`, `{"1": ..., "2": ...}`, up to the fewest completions that a problem has.
     """
-    figures = summarise({name: [[sample for samples in problems for sample in samples]]})
+    metrics = summarise({name: [[sample for samples in problems for sample in samples]]})
     if all(len(samples) == 1 for samples in problems):
-        return figures
+        return metrics
     counts = [(len(samples), sum(sample.verdict == CORRECT for sample in samples)) for samples in problems]
     fewest = min(completions for completions, _ in counts)
     by_k = {str(k): float(np.mean([pass_at_k(n, c, k) for n, c in counts])) for k in range(1, fewest + 1)}
     shares = np.array([[c / n for n, c in counts]])
-    return figures | {
+    return metrics | {
         "pass_at_1": by_k["1"],
         "scores": {name: by_k["1"]},
         "n_problems": len(problems),
@@ -58,7 +58,7 @@ def summarise_problems(name: str, problems: Sequence[Sequence[Sample]]) -> dict[
 
 
 def problem_lines(problems: Sequence[Sequence[Sample]]) -> list[dict[str, Any]]:
-    """Of each problem: how many completions, how many of them right, and its pass@k for every k that they allow."""
+    """Return a line for each problem: its completions, the right ones, and its pass@k for every possible k."""
     lines = []
     for samples in problems:
         n, c = len(samples), sum(sample.verdict == CORRECT for sample in samples)

@@ -1,4 +1,4 @@
-"""The figure of a comparison: scores with their intervals, and how long right and wrong completions are."""
+"""Plots a comparison: scores with their intervals, and the lengths of correct and incorrect completions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from ladder_cli.evaluate.comparison import Compared
 
-# Okabe and Ito's blue and vermilion, which colour-blind readers tell apart.
+# Okabe and Ito's blue and vermilion, which colour-blind readers can distinguish.
 _COLOURS = ("#0072B2", "#D55E00")
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -47,16 +47,16 @@ def draw_comparison(path: Path, names: tuple[str, str], compared: "list[Compared
 
 def _draw_scores(axes: "Axes", names: tuple[str, str], compared: "list[Compared]") -> None:
     for side, (name, colour) in enumerate(zip(names, _COLOURS, strict=True)):
-        figures = [(each.first, each.second)[side] for each in compared]
-        middle = [100 * each["pass_at_1"] for each in figures]
+        metrics = [(each.first, each.second)[side] for each in compared]
+        middle = [100 * each["pass_at_1"] for each in metrics]
         rows = [row + (-0.14, 0.14)[side] for row in range(len(compared))]
-        ends = [[100 * end for end in each["ci95"]] for each in figures]
+        ends = [[100 * end for end in each["ci95"]] for each in metrics]
         reach = [
             [max(0.0, m - low) for m, (low, _) in zip(middle, ends, strict=True)],
             [max(0.0, high - m) for m, (_, high) in zip(middle, ends, strict=True)],
         ]
         axes.errorbar(middle, rows, xerr=reach, fmt="o", color=colour, markersize=4.5, capsize=2.5, label=name)
-    # A score of zero is a whole dot, too.
+    # A dot at zero must be whole too.
     axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
     axes.set_xlabel("Pass@1, per cent")
     axes.set_title("Score with 95% interval")

@@ -1,9 +1,8 @@
-"""What Math-Verify by itself says of a completion, beside our own verdict.
+"""Asks Math-Verify for its own verdict on a completion, beside ours.
 
-Math-Verify is what papers report ("Math-Verify Pass@1"), so its figure is printed too, and every completion on which
-the two disagree can be looked up. It reads the completion in its own way, which takes the last formula for an answer,
-reads some strings in part, and calls 1e-7 and 2e-7 equal: so its word is an opinion here, and ours the verdict
-(docs/decisions/0011-one-reading.md).
+Papers report "Math-Verify Pass@1", so its score is printed too, and every completion on which the two disagree can be
+looked up. Math-Verify takes the last formula for an answer, reads some strings only in part, and calls 1e-7 and 2e-7
+equal. So its verdict is an opinion here, and ours decides (docs/decisions/0011-one-reading.md).
 """
 
 from typing import Any
@@ -14,10 +13,10 @@ PACKAGES = ("math-verify", "latex2sympy2-extended", "sympy", "antlr4-python3-run
 
 
 def math_verify_says(gold: str, completion: str) -> str:
-    """Math-Verify's verdict, in this process and without any deadline.
+    """Return Math-Verify's verdict, computed in this process and without a deadline.
 
-    The gold answer stands in a box, since 108 of MATH-500's golds fail against themselves without one; the
-    completion's boxes come before its other formulas.
+    The gold answer is put into a box: without one, 108 of MATH-500's golds do not equal themselves. In the completion,
+    boxes come before other formulas.
     """
     from math_verify import verify
 

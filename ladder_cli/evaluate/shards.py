@@ -1,4 +1,4 @@
-"""One file of samples in the end, however many processes made them.
+"""Merges the samples of several processes into one file.
 
 Process 0 appends to `samples.jsonl` itself, process n to `samples-n.jsonl` beside it.
 """
@@ -12,12 +12,12 @@ from ladder_cli.run.files import write_text
 
 
 def own_path(path: Path) -> Path:
-    """The file that this process appends to, where `path` is the one of all samples."""
+    """Return the file that this process appends to; `path` is the file of all samples."""
     return path if process_index() == 0 else path.with_name(f"{path.stem}-{process_index()}{path.suffix}")
 
 
 def merged(path: Path) -> dict[str, Sample]:
-    """All samples by problem id, with those of other processes moved into `path`; for process 0 alone.
+    """Move the samples of other processes into `path` and return all by problem id. Only process 0 may call it.
 
     A kill at any moment leaves each sample in at least one of the files, and in `path` at most once.
     """
@@ -31,7 +31,7 @@ def merged(path: Path) -> dict[str, Sample]:
 
 
 def write_in_order(path: Path, samples: dict[str, Sample], names: Sequence[str]) -> None:
-    """Write the file anew in the order of the benchmark, whoever finished what first; other problems come after."""
+    """Rewrite the file in the order of the benchmark; samples of other problems come last."""
     wanted = [samples[name] for name in names]
     others = [sample for name, sample in samples.items() if name not in set(names)]
     text = as_lines([*wanted, *others])

@@ -1,4 +1,4 @@
-"""Intervals and tests for what was measured. Scores are 0 or 1 (or a mean of repeats), `[runs, problems]`."""
+"""Intervals and tests of scores. Scores are 0 or 1 (or a mean of repeats), `[runs, problems]`."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ CONFIDENCE = 0.95
 _Z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 _RESAMPLES = 10_000
 _CHUNK = 500  # resamples drawn at a time
-_SEED = 0  # the same samples always have the same interval
+_SEED = 0  # equal samples always have equal intervals
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% Wilson score interval of a proportion (Wilson, 1927).
+    """Compute the 95% Wilson score interval of a proportion (Wilson, 1927).
 
     Raises:
-        ValueError: without trials.
+        ValueError: if there are no trials.
     """
     if trials < 1:
         raise ValueError("a proportion of no trials has no interval")
@@ -28,7 +28,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def wald_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% Wald interval of a proportion, clipped to [0, 1]: the one of most papers, too narrow near 0 and 1."""
+    """Compute the 95% Wald interval, clipped to [0, 1]. Most papers give it; near 0 and 1 it is too narrow."""
     share = successes / trials
     half = _Z * math.sqrt(share * (1 - share) / trials)
     return max(0.0, share - half), min(1.0, share + half)
@@ -39,7 +39,7 @@ class Difference:
     """A mean, or a difference of means, with its 95% interval.
 
     Attributes:
-        p_value: of no difference, two-sided.
+        p_value: two-sided, of the hypothesis of no difference.
     """
 
     value: float
@@ -49,13 +49,13 @@ class Difference:
 
 
 def score_interval(scores: Array) -> tuple[float, float]:
-    """95% interval of the mean score of several runs on the same problems, for new problems and new runs alike.
+    """Compute the 95% interval of the mean score of several runs on the same problems, for new problems and new runs.
 
-    Hierarchical bootstrap: runs and problems are drawn with replacement, independently of each other. Left alone, it
-    counts the noise of single answers three times (Owen, 2007) and takes five runs for more than they are; so its
-    spread is brought to the one that the components of variance give (two-way analysis of variance), and widened by
-    Student's t at Satterthwaite's degrees of freedom. In simulation (tests/evaluate/test_statistics.py) it covers 93
-    to 97%. Where nothing varies at all, it is Wilson's interval over problems.
+    Hierarchical bootstrap: runs and problems are drawn with replacement, independently of each other. A plain one
+    counts the noise of single answers three times (Owen, 2007) and is too narrow for five runs. So its spread is scaled
+    to the one that the components of variance give (two-way analysis of variance), and widened by Student's t at
+    Satterthwaite's degrees of freedom. In simulation (tests/evaluate/test_statistics.py) it covers 93 to 97%. If
+    nothing varies, it is Wilson's interval over problems.
 
     Args:
         scores: `[runs, problems]`.
@@ -68,13 +68,13 @@ def score_interval(scores: Array) -> tuple[float, float]:
 
 
 def mean_difference(first: Array, second: Array) -> Difference:
-    """Mean score of `first` minus that of `second`, over the same problems, as in `score_interval`.
+    """Compare the mean score of `first` with that of `second` over the same problems, as in `score_interval`.
 
-    The problems are drawn for both sides together (a paired bootstrap), the runs for each side apart. The p-value is
-    that of Student's t with the same spread and degrees of freedom as the interval.
+    Problems are drawn for both sides together (a paired bootstrap), runs for each side separately. The p-value is that
+    of Student's t with the spread and degrees of freedom of the interval.
 
     Args:
-        first, second: `[runs, problems]`; one run on a side brings no variance between runs.
+        first, second: `[runs, problems]`; a side with one run has no variance between runs.
     """
     problems = first.shape[1]
     value = float(first.mean() - second.mean())
@@ -89,7 +89,7 @@ def mean_difference(first: Array, second: Array) -> Difference:
                 parts += [(1 / side.size, between, runs - 1), (-1 / side.size, noise, (runs - 1) * (problems - 1))]
     variance = sum(weight * square for weight, square, _ in parts)
     if variance <= 0:
-        # No problem tells anything apart; yet as many problems as Wilson's interval allows for none seen may do so.
+        # No problem differs between the sides. As many may differ as Wilson's interval allows where none was seen.
         _, reach = wilson_interval(0, problems)
         p_value = 1.0 if value == 0 else 0.5 ** (problems - 1)
         return Difference(value, max(-1.0, value - reach), min(1.0, value + reach), p_value)
@@ -103,7 +103,7 @@ def mean_difference(first: Array, second: Array) -> Difference:
 
 
 def _mean_squares(scores: Array) -> tuple[float, float]:
-    """Between runs, and of what neither run nor problem explains (two-way analysis of variance, one per cell)."""
+    """Return the mean squares between runs and of the residual (two-way analysis of variance, one per cell)."""
     runs, problems = scores.shape
     by_run, by_problem, mean = scores.mean(1), scores.mean(0), scores.mean()
     between = problems * float(((by_run - mean) ** 2).sum()) / (runs - 1)
@@ -123,19 +123,19 @@ def _resampled(first: Array, second: Array) -> Array:
 
 
 def _weights(random: np.random.Generator, count: int, resamples: int) -> Array:
-    """How often each of `count` is drawn in a resample, as a share `[resamples, count]`."""
+    """Draw resamples of `count` items: the share of each item in each resample, `[resamples, count]`."""
     return random.multinomial(count, np.full(count, 1 / count), resamples) / count
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p-value of McNemar's test, from the problems that one of two systems alone has right."""
+    """Compute the exact two-sided p-value of McNemar's test from the problems that only one of two systems solves."""
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """P-values corrected for their number (Holm, 1979), in the order given."""
+    """Correct p-values for their number (Holm, 1979); the order stays."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -145,7 +145,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def matthews_correlation(counts: Array) -> Array:
-    """Matthews' correlation of binary confusion matrices, -1 to 1; 0 where a row or column of one is empty.
+    """Compute Matthews' correlation of binary confusion matrices, -1 to 1; 0 if a row or column is empty.
 
     Args:
         counts: `[..., 4]`, true positives, false negatives, false positives and true negatives.
@@ -156,10 +156,10 @@ def matthews_correlation(counts: Array) -> Array:
 
 
 def matthews_interval(cells: Array) -> tuple[float, float]:
-    """95% bootstrap interval of Matthews' correlation (its mean over runs), runs and problems drawn anew.
+    """Compute the 95% bootstrap interval of Matthews' correlation (mean over runs), over runs and problems.
 
     Args:
-        cells: `[runs, problems, 4]`, a one for the cell of the confusion matrix that each answer falls in.
+        cells: `[runs, problems, 4]`, one-hot: the cell of the confusion matrix of each answer.
     """
     random = np.random.default_rng(_SEED)
     runs, problems, _ = cells.shape

@@ -1,4 +1,4 @@
-"""From graded samples to the figures of one benchmark: of one run, of several, or of one that is repeated."""
+"""Computes the metrics of a benchmark from graded samples: of one run, of several, or of one with repeats."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Answers = dict[str, list[list[Sample]]]
 
 
 def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
-    """The figures of one benchmark.
+    """Compute the metrics of one benchmark.
 
     Returns:
         `pass_at_1`, the mean of `scores`; `std`, their sample standard deviation (n - 1), null for a single one;
@@ -77,7 +77,7 @@ def _math_verify(samples: list[Sample]) -> dict[str, Any] | None:
 
 
 def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
-    """The figures of a label task: those of `summarise`, where Pass@1 is the accuracy, and what label tasks add.
+    """The metrics of a label task: those of `summarise`, where Pass@1 is the accuracy, and what label tasks add.
 
     Returns:
         also `wald95`, Wald's interval beside Wilson's (null for several runs); `matthews` (Matthews' correlation,
@@ -89,7 +89,7 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
         gold, given = sample.gold == positive, sample.answer == positive
         return [gold and given, gold and not given, given and not gold, not (gold or given)]
 
-    figures = summarise(answers)
+    metrics = summarise(answers)
     cells = np.array([[cell(s) for s in repeat] for repeats in answers.values() for repeat in repeats], dtype=float)
     by_run = matthews_correlation(cells.sum(1))
     tp, fn, fp, _ = cells.sum(1).T
@@ -97,7 +97,7 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
     golds = Counter(sample.gold for sample in next(iter(answers.values()))[0])
     single = len(cells) == 1
     return {
-        **figures,
+        **metrics,
         "wald95": list(wald_interval(round(cells[0, :, [0, 3]].sum()), cells.shape[1])) if single else None,
         "matthews": float(by_run.mean()),
         "matthews_std": None if single else float(by_run.std(ddof=1)),
@@ -108,12 +108,12 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
 
 
 def score_matrix(answers: Answers) -> Array:
-    """Scores `[runs, problems]`; of a single run that was repeated, `[repeats, problems]`."""
+    """Return scores `[runs, problems]`; for a single run with repeats, `[repeats, problems]`."""
     return np.array(list(_units(answers).values()))
 
 
 def _units(answers: Answers) -> dict[str, list[float]]:
-    """What scores are taken over: runs (each the mean of its repeats), or the repeats of a single run."""
+    """Return scores by run (the mean of its repeats), or by repeat if there is a single run."""
     right = {
         name: [[float(sample.verdict == CORRECT) for sample in repeat] for repeat in repeats]
         for name, repeats in answers.items()

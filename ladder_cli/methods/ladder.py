@@ -12,8 +12,7 @@ from ladder_cli.config.methods import LADDER_CHOICES, LadderMethodConfig
 from ladder_cli.methods.base import Cost, Method
 from ladder_cli.methods.proof import prove
 from ladder_cli.nn.combine import reads_final
-from ladder_cli.nn.connection_map import draw
-from ladder_cli.nn.connections import Connections, connect
+from ladder_cli.nn.connections import Connections, connect, draw
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.loss import DEFAULT_CHUNK
 from ladder_cli.nn.runtime import Runtime

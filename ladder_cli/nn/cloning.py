@@ -1,7 +1,7 @@
-"""First weights of a side network of full width: copies of the backbone layers that would have run next.
+"""Initialises a side network of full width with copies of the backbone layers that would have run next.
 
-A side network that branches off below the backbone's last layers starts as those layers, and an untrained ladder is
-the backbone again. Where the backbone is quantised, the copies are of its dequantised weights.
+A side network that branches off below the backbone's last layers starts as those layers, so an untrained ladder equals
+its backbone. If the backbone is quantised, the copies hold its dequantised weights.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Which backbone layer feeds which side layer (paper section 3), as explicit data.
+"""Which backbone layer feeds which side layer (paper section 3): as explicit data, and drawn for the terminal.
 
 Layers count from 1 on both sides, as in the paper; backbone "layer 0" is the embedding output and always feeds the
 start of the side network, so it never appears here.
@@ -6,15 +6,17 @@ start of the side network, so it never appears here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ladder_cli.config.choices import Pattern, parse_choice
 from ladder_cli.errors import UserError
 
+# `draw` shows longer runs of layers that feed nothing as one line.
+_SHORT_RUN = 3
+
 
 @dataclass(frozen=True)
 class Connections:
-    """A validated set of pairs (backbone layer i -> side layer j), in rising order of j.
+    """A validated set of pairs (backbone layer i -> side layer j), in ascending order of j.
 
     Raises:
         UserError: if a layer is out of range, a side layer is fed twice, or the taps run backwards.
@@ -45,11 +47,11 @@ class Connections:
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """The tapped backbone layers, each once, rising."""
+        """Return the tapped backbone layers, each once, ascending."""
         return tuple(sorted({i for i, _ in self.pairs}))
 
     def source_of(self, side_layer: int) -> int | None:
-        """The backbone layer that feeds `side_layer`, or None."""
+        """Return the backbone layer that feeds `side_layer`, or None."""
         return next((i for i, j in self.pairs if j == side_layer), None)
 
 
@@ -132,11 +134,12 @@ _PATTERNS: dict[Pattern, Callable[[int, int | None, int | None], Connections]] =
 
 
 def copied_layers(connections: Connections) -> list[int]:
-    """For each side layer the backbone layer that it copies (`init=cloned`): the one that follows its tap, and without
-    a tap the one after the last copy.
+    """Return for each side layer the backbone layer that it copies (`init=cloned`).
+
+    That is the layer after its tap; without a tap, the layer after the last copy.
 
     Raises:
-        UserError: if the backbone ends before.
+        UserError: if the backbone has no such layer.
     """
     layers, layer = [], 0
     for j in range(1, connections.side_layers + 1):
@@ -151,6 +154,38 @@ def copied_layers(connections: Connections) -> list[int]:
     return layers
 
 
-def summary(connections: Connections) -> dict[str, Any]:
-    """The connections as plain values, for files."""
-    return {"side_layers": connections.side_layers, "pairs": [list(pair) for pair in connections.pairs]}
+def draw(connections: Connections, reads_final: bool = True) -> list[str]:
+    """Draw the connections as lines of text, in the order of computation: backbone left, side network right.
+
+    Args:
+        connections: which layer feeds which.
+        reads_final: whether the backbone's last state is read; if not, its layers after the last tap are idle.
+    """
+    lines = ["backbone        side network", _row("h0", "s0", fed=True)]
+    sources = {j: i for i, j in connections.pairs}
+    backbone_layer = 0
+    for j in range(1, connections.side_layers + 1):
+        source = sources.get(j)
+        if source is not None:
+            lines += _alone(backbone_layer + 1, source - 1)
+            backbone_layer = max(backbone_layer, source)
+        lines.append(_row(str(source) if source is not None else "", str(j), fed=source is not None))
+    if reads_final:
+        lines += _alone(backbone_layer + 1, connections.backbone_layers)
+        lines.append(f"{'h_L':>6} ●───────● U(s)  -> head")
+    else:
+        lines.append(f"{'':>16} s     -> head")
+    return lines
+
+
+def _row(left: str, right: str, fed: bool) -> str:
+    if fed:
+        return f"{left:>6} ●───────▶ {right}"
+    return f"{left:>6} {'│' if left else ' '}         {right}"
+
+
+def _alone(first: int, last: int) -> list[str]:
+    """Draw backbone layers that feed nothing."""
+    if last - first + 1 > _SHORT_RUN:
+        return [f"{f'{first}-{last}':>6} │"]
+    return [f"{layer:>6} │" for layer in range(first, last + 1)]

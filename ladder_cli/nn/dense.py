@@ -1,7 +1,7 @@
-"""The side network of a mixture of experts: a dense feed-forward layer where the backbone has experts and a router.
+"""Dense feed-forward layers for the side network of a backbone with experts and a router.
 
-A side network is narrow; a router over narrow experts would be a second thing to train, with losses of its own. The
-dense layer has the experts' own activation, and as many inner units as one token meets in the experts chosen for it.
+A router over narrow experts would be a second thing to train, with a loss of its own. The dense layer has the experts'
+activation, and as many inner units as a token uses in the experts that are chosen for it.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from ladder_cli.errors import UserError
 
 
 def holds_experts(module: nn.Module) -> bool:
-    """Whether a module stacks the matrices of several experts in one parameter `[experts, ...]`."""
+    """Return whether a module stacks the matrices of several experts in one parameter `[experts, ...]`."""
     return any(parameter.dim() == 3 for parameter in module.parameters())
 
 
 class DenseFeedForward(nn.Module):
-    """down(gate(W_gate x, W_up x)), as one expert computes it."""
+    """Computes down(gate(W_gate x, W_up x)), as one expert does."""
 
     def __init__(
         self, width: int, inner: int, bias: bool, gate: Callable[[Tensor, Tensor], Tensor], returns_scores: bool
     ) -> None:
-        """`gate`: of `[..., inner]` twice; `returns_scores`: the layer unpacks a pair, whose second part it ignores."""
+        """`gate`: a function of two `[..., inner]`; `returns_scores`: return a pair, whose second part is ignored."""
         super().__init__()
         self.gate_proj = nn.Linear(width, inner, bias=bias)
         self.up_proj = nn.Linear(width, inner, bias=bias)
@@ -33,7 +33,7 @@ class DenseFeedForward(nn.Module):
         self.returns_scores = returns_scores
 
     def forward(self, hidden: Tensor) -> Any:
-        """`[..., d_s]` to `[..., d_s]`."""
+        """Map `[..., d_s]` to `[..., d_s]`."""
         result = self.down_proj(self._gate(self.gate_proj(hidden), self.up_proj(hidden)))
         return (result, None) if self.returns_scores else result
 
@@ -44,10 +44,10 @@ def dense_in_place_of(block: nn.Module, kind: str, experts_per_token: int) -> No
     Args:
         block: a side layer of the backbone's own class, with at least one expert of the side's sizes.
         kind: the architecture's name, for messages.
-        experts_per_token: how many experts a token meets in the backbone.
+        experts_per_token: how many experts of the backbone a token uses.
 
     Raises:
-        UserError: if the experts are not of a known form.
+        UserError: if the experts have no known form.
     """
     experts: Any = next((module for module in block.modules() if _is_experts(module)), None)
     mlp: Any = getattr(block, "mlp", None)
@@ -73,7 +73,7 @@ def _gated(activation: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor],
 
 
 def _clamped(alpha: float, limit: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The SwiGLU of gpt-oss: both sides clamped, and the linear one shifted by one."""
+    """Return the SwiGLU of gpt-oss: both inputs are clamped, and the linear one is shifted by one."""
 
     def gated(gate: Tensor, up: Tensor) -> Tensor:
         gate = gate.clamp(max=limit)

@@ -1,4 +1,4 @@
-"""The matrices of a decoder layer by what they do, whatever an architecture calls them and however they are stored.
+"""Finds the matrices of a decoder layer by their role, whatever their names, and reads them however they are stored.
 
 q, k, v   read the residual stream, write heads
 o         reads heads, writes the residual stream
@@ -29,7 +29,7 @@ _LINEAR = (nn.Linear, Conv1D)
 
 @dataclass(frozen=True)
 class Matrix:
-    """One linear map inside a layer: its place, its role, and the module."""
+    """One linear map in a layer: its name, its role, and the module."""
 
     name: str
     role: str
@@ -37,17 +37,17 @@ class Matrix:
 
 
 def matrices(layer: nn.Module, kind: str) -> list[Matrix]:
-    """The linear maps of a decoder layer.
+    """Return the linear maps of a decoder layer.
 
     Args:
         kind: the architecture's name, for messages.
 
     Raises:
-        UserError: if a map is of no known role.
+        UserError: if a map has no known role.
     """
     found = []
     for name, module in linear_maps(layer).items():
-        # Whole parts of the name: a fused `qkv_proj` is no `v_proj`.
+        # Only whole parts of the name match: a fused `qkv_proj` is no `v_proj`.
         role = next((role for suffix, role in _ROLES.items() if f".{name}".endswith(f".{suffix}")), None)
         if role is None:
             raise UserError(
@@ -59,16 +59,16 @@ def matrices(layer: nn.Module, kind: str) -> list[Matrix]:
 
 
 def linear_maps(layer: nn.Module) -> dict[str, nn.Module]:
-    """The linear maps of a decoder layer by their names in it."""
+    """Return the linear maps of a decoder layer by name."""
     return {name: module for name, module in layer.named_modules() if isinstance(module, _LINEAR)}
 
 
 @torch.no_grad()
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight as `[out, in]` float32, dequantised where it is quantised.
+    """Return the weight as `[out, in]` in float32, dequantised if it is quantised.
 
     Raises:
-        UserError: if bitsandbytes has packed it for the CPU, which cannot be undone here.
+        UserError: if bitsandbytes has packed it for the CPU, which cannot be reversed here.
     """
     if is_packed(module):
         raise UserError(
@@ -86,12 +86,12 @@ def weight_of(module: nn.Module) -> Tensor:
 
 
 def set_weight(module: nn.Module, weight: Tensor) -> None:
-    """Overwrite a (not quantised) weight by `[out, in]`."""
+    """Overwrite a weight, which must not be quantised, with `[out, in]`."""
     with torch.no_grad():
         module.get_parameter("weight").copy_(weight.T if isinstance(module, Conv1D) else weight)
 
 
 def is_packed(module: nn.Module) -> bool:
-    """Whether a 4-bit weight was rearranged for CPU inference."""
+    """Return whether a 4-bit weight was packed for inference on the CPU."""
     state = getattr(getattr(module, "weight", None), "quant_state", None)
     return isinstance(module, bitsandbytes.nn.Linear4bit) and bool(getattr(state, "packing_format_for_cpu", False))

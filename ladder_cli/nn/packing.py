@@ -1,4 +1,4 @@
-"""Whether a model keeps several documents in one row apart, found out by trying."""
+"""Tests by trying whether a model keeps several documents in one row apart."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ _DOCUMENT = 6
 def check_packing(model: nn.Module) -> None:
     """Refuse packing for a model whose attention leaks from one document of a row into the next.
 
-    The loss of a document is measured behind two different ones; position ids that start again are all the model is
-    told.
+    The loss of a document is measured behind each of two different documents. The model can separate them only by
+    position ids that start again.
 
     Raises:
         UserError: if the two losses differ.
@@ -32,11 +32,11 @@ def check_packing(model: nn.Module) -> None:
     for neighbour in (document, document + _DOCUMENT):
         ids = torch.cat([neighbour, document])[None]
         batch = {"input_ids": ids, "position_ids": positions, "labels": labels}
-        # Two rows, since some attention kernels keep documents apart in a single row only.
+        # There are two rows, because some attention kernels keep documents apart only in a batch of one.
         losses.append(model(**{name: value.repeat(2, 1) for name, value in batch.items()}).loss.float())
     model.train(was_training)
-    # A masked neighbour has weight zero exactly, so that even in bfloat16 the two agree. Only int8 products
-    # choose their outlier columns by all tokens of a call.
+    # A masked neighbour has a weight of exactly zero, so the two agree even in bfloat16. Only int8 products depend on
+    # all tokens of a call, by their outlier columns.
     int8 = any(isinstance(module, bitsandbytes.nn.Linear8bitLt) for module in model.modules())
     if not torch.allclose(losses[0], losses[1], rtol=1e-2 if int8 else 1e-5):
         config: Any = model.config

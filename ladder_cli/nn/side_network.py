@@ -25,7 +25,7 @@ from ladder_cli.nn.gates import make_gate
 from ladder_cli.nn.ladder_config import LadderConfig
 from ladder_cli.nn.projections import DownProjections, uniform_
 from ladder_cli.nn.runtime import Runtime
-from ladder_cli.nn.saved_taps import EightBits, Keeping, MadeAgain, ThriftyProjection
+from ladder_cli.nn.saved_taps import CompactProjection, EightBits, Recomputed, TapSaving
 from ladder_cli.nn.side_block import build_block, side_config
 from ladder_cli.trunk.base import Taps
 from ladder_cli.trunk.parts import Anatomy
@@ -165,12 +165,12 @@ class SideNetwork(nn.Module):
         if torch.is_grad_enabled() and not isinstance(projection, nn.Identity):
             keeping = self._keeping(taps, source)
             if keeping is not None:
-                projection = ThriftyProjection(projection, keeping)
+                projection = CompactProjection(projection, keeping)
         return in_type(dtype, projection, self.down.normed(taps.rungs[source]))
 
-    def _keeping(self, taps: Taps, source: int) -> Keeping | None:
+    def _keeping(self, taps: Taps, source: int) -> TapSaving | None:
         """How the backward pass gets a tap; None leaves it to autograd, which keeps it whole."""
         embed = taps.embed
         if source == 0 and embed is not None:
-            return MadeAgain(lambda: self.down.normed(embed()))
+            return Recomputed(lambda: self.down.normed(embed()))
         return EightBits() if self.runtime.int8_taps else None

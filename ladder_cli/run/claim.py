@@ -1,8 +1,8 @@
-"""The right to write into a folder, held by one process at a time. Imports no torch.
+"""Locks a folder, so that one process at a time writes into it. Imports no torch.
 
-The lock is the kernel's, on an open file: it goes with its process, however that ends, and a lock file that was left
-behind means nothing. It is a POSIX record lock, which network file systems keep across machines and forked children
-(data loader workers) do not inherit.
+The lock is the kernel's, on an open file. It ends with its process, however that ends, so a lock file that was left
+behind locks nothing. It is a POSIX record lock: network file systems honour it across machines, and forked children
+(data loader workers) do not inherit it.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from ladder_cli.errors import UserError
 
 LOCK_FILE = ".lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN)
-# The file system knows no locks; the user is on his own there, as docs/robustness.md says.
+# The file system has no locks: unsupported, see docs/robustness.md.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the only right to write into `folder`, which is made if need be.
+    """Lock `folder` for this process; make the folder if it does not exist.
 
     Args:
-        wait: until another process lets it go, instead of raising.
+        wait: wait for another process to release it, instead of raising.
 
     Raises:
-        UserError: if another process holds it; the message names that process. Or if it cannot be a folder.
+        UserError: if another process holds the lock (the message names it), or if the folder cannot be made.
     """
     descriptor = _lock(folder, wait)
     try:
@@ -40,7 +40,7 @@ def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def _leave(folder: Path, descriptor: int) -> None:
-    """Take the lock file away, and with it a folder into which nothing was written."""
+    """Delete the lock file, and the folder too if nothing else is in it."""
     with contextlib.suppress(OSError):
         if (folder / LOCK_FILE).stat().st_ino == os.fstat(descriptor).st_ino:
             (folder / LOCK_FILE).unlink()
@@ -60,7 +60,7 @@ def _lock(folder: Path, wait: bool) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # The folder may have been set aside, lock file and all, between opening and locking.
+            # The folder may have been renamed, with its lock file, between opening and locking.
             if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -1,11 +1,11 @@
-"""Tokens and passwords: refused as option values, and taken out of whatever is printed or written. Imports no torch."""
+"""Finds tokens and passwords: refused as option values, hidden in all that is printed or written. Imports no torch."""
 
 import os
 import re
 
 HIDDEN = "***"
-# user:password@ in an address, and the shapes of the hub's, GitHub's, OpenAI's, AWS's and wandb's tokens. A wandb key
-# of the old kind looks like a commit; it is known where it stands in WANDB_API_KEY.
+# user:password@ in an address, and the tokens of the hub, GitHub, OpenAI, AWS and wandb. An old wandb key looks like a
+# commit; it is recognised only by its value in WANDB_API_KEY.
 _ADDRESS = re.compile(r"(?<=://)[^/\s@]+@")
 _TOKENS = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}"
@@ -17,14 +17,14 @@ _SHORTEST = 8
 
 
 def redacted(text: str) -> str:
-    """`text` without credentials: those in addresses, those of a known shape, and the values of secret variables."""
+    """Hide credentials in a text: those in addresses, those of a known shape, the values of secret variables."""
     for value in _secret_values():
         text = text.replace(value, HIDDEN)
     return _TOKENS.sub(HIDDEN, _ADDRESS.sub(HIDDEN + "@", text))
 
 
 def holds_secret(text: str) -> bool:
-    """Whether an option's value holds a credential."""
+    """Return whether an option's value holds a credential."""
     return redacted(text) != text
 
 

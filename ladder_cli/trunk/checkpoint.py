@@ -1,6 +1,7 @@
-"""Reading a checkpoint's weights so that every one of them is where it belongs: nothing random, nothing left over.
+"""Loads a checkpoint and checks that every weight is where it belongs: nothing random, nothing left over.
 
-Transformers fills what a checkpoint lacks with random numbers, and goes on. Here what does not fit is refused by name.
+Transformers initialises weights that a checkpoint lacks at random and continues. Here a load that does not fit is
+refused, and the message names the weights.
 """
 
 import logging
@@ -18,18 +19,18 @@ from ladder_cli.config.ranks import is_main_process
 from ladder_cli.errors import UserError
 
 _LOG = logging.getLogger("ladder_cli")
-# What wrappers put before a model's names: torch.compile, DataParallel, PEFT, a model inside a model.
+# Prefixes that wrappers add to names: torch.compile, DataParallel, PEFT, a model inside a model.
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.", "model.")
-# Values that older versions stored and that a model makes itself: frequencies of rotary positions, causal masks.
+# Buffers that older versions stored and that a model computes itself: rotary frequencies, causal masks.
 _MADE_BY_THE_MODEL = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias)$")
-# Of models for text and images, what is no part of the language model.
+# In models for text and images: the parts outside the language model.
 _OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """What Transformers reports of a load; names as it would have them."""
+    """What Transformers reports of a load, by the names in the model."""
 
     missing: set[str]
     unexpected: set[str]
@@ -47,17 +48,17 @@ class _Findings:
 
 
 def load_weights(location: str, config: PreTrainedConfig | None = None, **options: Any) -> PreTrainedModel:
-    """A causal language model whose weights are all those of the checkpoint.
+    """Load a causal language model; all its weights are those of the checkpoint.
 
     Args:
         location: folder or hub repository.
-        config: the architecture, where it is not the one that the checkpoint names: the text part of a larger model.
+        config: the architecture, if not the one that the checkpoint names: the text part of a larger model.
         options: for `from_pretrained`.
 
     Raises:
         UserError: if a weight is missing, left over, of another shape, or not finite. Names with a known wrapper before
             them (`torch.compile`, `DataParallel`, PEFT) are read without it, which is logged.
-        OSError, ValueError, ...: what `from_pretrained` raises where there is nothing to read.
+        OSError, ValueError, ...: raised by `from_pretrained` if there is nothing to read.
     """
     text_part = {r"^(model\.)?language_model\.(model\.)?": "model."} if config is not None else {}
     model, findings = _load(location, config, text_part, options)
@@ -83,7 +84,7 @@ def load_weights(location: str, config: PreTrainedConfig | None = None, **option
 def _load(
     location: str, config: PreTrainedConfig | None, renamed: dict[str, str], options: dict[str, Any]
 ) -> tuple[PreTrainedModel, _Findings]:
-    """Load and see what fits; shapes that do not are reported with the rest and not one by one."""
+    """Load and collect what does not fit; wrong shapes are reported together and not one by one."""
     if config is not None:
         options = options | {"config": config}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -101,7 +102,7 @@ def _load(
 
 
 def _quantised_mismatches(model: nn.Module) -> Iterable[tuple[str, Any, Any]]:
-    """Quantised matrices whose shape is not their layer's, as (name, stored, own): Transformers compares none."""
+    """Yield quantised matrices of a wrong shape as (name, stored, own): Transformers does not compare them."""
     for name, module in model.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit | bitsandbytes.nn.Linear8bitLt):
             weight: Any = module.weight
@@ -111,7 +112,7 @@ def _quantised_mismatches(model: nn.Module) -> Iterable[tuple[str, Any, Any]]:
 
 
 def _common_wrapper(findings: _Findings) -> str:
-    """What stands before names that would otherwise be those of missing weights; empty if nothing does."""
+    """Return the prefix without which unexpected names are those of missing weights; empty if there is none."""
     found = set()
     for name in findings.unexpected:
         wrapper, rest = "", name
@@ -121,12 +122,12 @@ def _common_wrapper(findings: _Findings) -> str:
                 found.add(wrapper)
                 break
     if not found and any(without_compile(name) in findings.missing for name in findings.unexpected):
-        return "_orig_mod."  # parts that were compiled one by one
+        return "_orig_mod."  # parts were compiled one by one
     return found.pop() if len(found) == 1 else ""
 
 
 def without_compile(name: str) -> str:
-    """A weight's name without what `torch.compile` put into it."""
+    """Return a weight's name without the part that `torch.compile` adds."""
     return name.replace("_orig_mod.", "")
 
 
@@ -135,7 +136,7 @@ def _pattern(wrapper: str) -> str:
 
 
 def refuse_not_finite(model: nn.Module, location: str) -> None:
-    """Refuse weights with a value that is no finite number; of quantised ones their scales are looked at.
+    """Refuse weights with a value that is not finite; for quantised weights the scales are checked.
 
     Raises:
         UserError: naming the first.
@@ -144,7 +145,7 @@ def refuse_not_finite(model: nn.Module, location: str) -> None:
         for values in (parameter, *_scales(parameter)):
             if values.is_meta or not values.is_floating_point():
                 continue
-            # A sum is quick and needs no second copy; only where it overflows is every value looked at.
+            # A sum is fast and needs no copy; every value is checked only if the sum is not finite.
             if not torch.isfinite(values.sum(dtype=torch.float32)) and not torch.isfinite(values).all():
                 raise UserError(f"the weights in '{location}' hold values that are not finite, in {name}.")
 

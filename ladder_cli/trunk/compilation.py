@@ -1,4 +1,4 @@
-"""Decoder layers through `torch.compile`: what is compiled for one serves all of its kind, at any batch and length."""
+"""Compiles decoder layers by `torch.compile`: one compilation serves all layers of a kind, any batch and length."""
 
 import torch
 import torch._dynamo.config
@@ -7,16 +7,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ladder_cli.errors import UserError
 
-# Of one layer's code: backbone or side network, with gradients or without, in training or evaluation, with a mask or
-# without, one row or several. Beyond this number torch would quietly go on uncompiled.
+# Compilations of one layer's code: backbone or side network, with or without gradients, training or evaluation, with or
+# without a mask, one row or several. Beyond this number torch silently continues uncompiled.
 _VARIANTS = 32
 
 
 def compile_layers(model: nn.Module, device: torch.device) -> None:
-    """Compile the layers of the backbone and of a side network, in place; it happens at the first batches.
+    """Compile the layers of the backbone and of a side network in place; the work happens at the first batches.
 
-    Layer by layer and not the model as a whole, so that layers of a kind share the work, and the hooks that tap them
-    stay outside. What is computed differs from the uncompiled model's by rounding.
+    Layers are compiled one by one, so that layers of a kind share the work and the hooks that tap them stay outside.
+    Results differ from the uncompiled model's by rounding.
 
     Args:
         model: with Transformers' decoder layers in it, frozen or trained.

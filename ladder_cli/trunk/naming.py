@@ -1,4 +1,4 @@
-"""Is a folder the model whose name it goes by? Asked of its content, before anything slow is imported."""
+"""Checks by content whether a folder is the model that it is named after, before anything slow is imported."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,8 @@ from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.weights_identity import CONFIG_FILE, same_tensors, weights_files
 
-# What two models of one name share, by the keys of their config.json. A fine-tuned one may well have another
-# vocabulary, another range of positions and another type.
+# Keys of config.json in which two models of one name agree. A fine-tuned model may have another vocabulary, another
+# range of positions and another type.
 _SIZES = (
     *("model_type", "hidden_size", "n_embd", "intermediate_size", "ffn_dim", "n_inner", "num_hidden_layers", "n_layer"),
     *("num_attention_heads", "n_head", "num_key_value_heads", "head_dim"),
@@ -18,13 +18,13 @@ _SIZES = (
 
 
 def named_by_content(model: ModelConfig, given: list[str]) -> ModelConfig:
-    """The model under a name that is true: its preset's, or where the preset describes another model its folder's.
+    """Return the model under a true name: its preset's, or its folder's if the preset describes another model.
 
     Args:
-        given: options of the command line (`unread.given_options`). A `model.name` among them is the user's word.
+        given: options of the command line (`unread.given_options`). `model.name` among them settles the name.
 
     Raises:
-        UserError: if a folder was given that is not of the shape which the chosen preset describes.
+        UserError: if the folder has another shape than the chosen preset describes.
     """
     if model.path is None or "model.name" in given:
         return model
@@ -42,7 +42,7 @@ def named_by_content(model: ModelConfig, given: list[str]) -> ModelConfig:
     try:
         home = Path(preset.location)
     except UserError:
-        # The preset said no more than where the model lies, and now it lies elsewhere.
+        # The preset gives only a location, and the model is elsewhere now.
         return replace(model, name=_folder_name(folder))
     if _differences(_config(home), _config(folder)) or not _same_tensors(home, folder):
         return replace(model, name=_folder_name(folder))
@@ -50,7 +50,7 @@ def named_by_content(model: ModelConfig, given: list[str]) -> ModelConfig:
 
 
 def _same_tensors(home: Path, folder: Path) -> bool:
-    """Whether two folders hold the same weights; a folder whose weights cannot be read is refused when it is loaded."""
+    """Return whether two folders hold the same weights. Unreadable weights are refused later, by the load."""
     try:
         return same_tensors(weights_files(str(home)), weights_files(str(folder)))
     except UserError:

@@ -1,7 +1,7 @@
-"""Naming the parts of a decoder-only Transformers model that a method needs.
+"""Finds the parts of a decoder-only Transformers model that a method needs.
 
-Nothing of a model's own code is copied: the backbone runs through its own `forward`, and what a ladder needs is found
-by the attribute names that Transformers uses.
+No code of a model is copied: the backbone runs through its own `forward`, and its parts are found by the attribute
+names that Transformers uses.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,10 +21,10 @@ _LAYER_NAMES = ("layers", "h")
 _FINAL_NORM_NAMES = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 # Parts between the last layer and the logits that `Anatomy.head_logits` does not know how to apply.
 _UNSUPPORTED_READOUT = ("mup_width_scale", "lm_head_multiplier", "output_multiplier_scale")
-# What decoder layers call the key-value cache that they are handed.
+# The names of a decoder layer's argument for the key-value cache.
 _CACHE_NAMES = ("past_key_values", "layer_past")
-# Kinds of attention whose masks and caches the side network shares with the backbone; there are others (linear,
-# chunked, convolutions), which keep a state of another form.
+# The side network shares masks and caches of these kinds of attention with the backbone. Others (linear, chunked,
+# convolutions) have a state of another form.
 FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
 
 
@@ -46,7 +46,7 @@ class Anatomy:
         logit_factor: logits are multiplied by this (Cohere).
         logit_divisor: logits are divided by this (Granite).
         cache_name: the argument by which a layer is handed the key-value cache.
-        initialise: gives a module of the backbone's own classes its first weights.
+        initialise: sets the first weights of a module of the backbone's classes.
     """
 
     config: PreTrainedConfig
@@ -71,7 +71,7 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """Where the layers live."""
+        """The device of the layers."""
         return next(self.layers.parameters()).device
 
     @property
@@ -80,13 +80,13 @@ class Anatomy:
         return next(self.embeddings.parameters()).dtype
 
     def autocast(self) -> AbstractContextManager:
-        """Trained parts keep float32 weights and compute in the backbone's type."""
+        """Return a context in which trained parts, with float32 weights, compute in the backbone's type."""
         if self.dtype in (torch.float32, torch.float64):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def head_logits(self, features: Tensor) -> Tensor:
-        """Logits `[..., vocabulary]` of what the decoder hands out as its last hidden state."""
+        """Compute logits `[..., vocabulary]` from the decoder's last hidden state `[..., d]`."""
         logits = self.head(features)
         if self.logit_factor is not None:
             logits = logits * self.logit_factor
@@ -97,7 +97,7 @@ class Anatomy:
         return logits
 
     def features(self, hidden: Tensor, normed: bool = False) -> Tensor:
-        """What the head reads, of the last layer's output `[..., d]` (or of one that is `normed` already)."""
+        """Compute the input of the head from the last layer's output `[..., d]`, `normed` or not yet."""
         if not normed and self.final_norm is not None:
             hidden = self.final_norm(hidden)
         return hidden if self.project_out is None else self.project_out(hidden)
@@ -160,20 +160,20 @@ def _anatomy_of(model: PreTrainedModel, kind: str) -> Anatomy:
 
 @contextmanager
 def refused_by_name(model: Any, what: str) -> Iterator[None]:
-    """Turn whatever an unknown architecture's own code raises into one line that names the architecture.
+    """Turn any error in an unknown architecture's code into one line that names the architecture.
 
     Args:
         model: a Transformers model (or anything with its `config`).
         what: what could not be done.
 
     Raises:
-        UserError: in place of any other exception but the end of the memory.
+        UserError: instead of any exception other than out of memory.
     """
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # configs and layers of several hundred architectures; all of it means "not this one"
+    except Exception as error:  # several hundred architectures fail in many ways; each means "not this one"
         reason = " ".join(str(error).split())[:160]
         if isinstance(error, RuntimeError) and "memory" in reason.lower():
             raise
@@ -186,8 +186,8 @@ def refused_by_name(model: Any, what: str) -> Iterator[None]:
 def keep_differentiable(module: nn.Module) -> None:
     """Let gradients pass through the 4-bit layers of `module`.
 
-    On CPUs with avx512_bf16 bitsandbytes packs the weight in place at the first evaluation, for a product that has no
-    gradient: training after it would silently go wrong.
+    On CPUs with avx512_bf16 bitsandbytes packs the weight in place at the first evaluation, for a product without a
+    gradient. Training after that would be silently wrong.
     """
     for part in module.modules():
         if isinstance(part, bitsandbytes.nn.Linear4bit):

@@ -1,8 +1,8 @@
-"""The identity of a backbone's weights, by content: a digest over every tensor, whatever file or folder it lies in.
+"""Identifies a backbone's weights by content: a digest over every tensor, in whatever file or folder it lies.
 
-It is taken tensor by tensor (name, type, shape, bytes), so that the same weights cut into other shards, or saved
-under another folder, have the same identity. What makes a model of the tensors, its architecture, enters as well.
-Digests of files are kept in the user's cache, so that a second look reads no weights. Imports no torch at its head.
+The digest is taken tensor by tensor (name, type, shape, bytes), so the same weights in other shards or in another
+folder have the same identity. The architecture enters the digest too. Digests of files are cached in the user's cache
+folder, so that a second call reads no weights. Importing this module imports no torch.
 """
 
 import contextlib
@@ -23,28 +23,28 @@ CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _LARGEST_HEADER = 100 * 2**20  # bytes; what the safetensors library allows
-# A file that was written this short a time ago may be written again without its times changing.
+# A file that is younger than this may be written again without a change of its times.
 _SETTLED_SECONDS = 2.0
 _THREADS = min(4, os.cpu_count() or 1)
 
 
 def weights_identity(location: str, revision: str | None = None) -> str:
-    """The identity of the weights that `from_pretrained(location, revision)` loads: 16 hexadecimal digits.
+    """Return the identity of the weights that `from_pretrained(location, revision)` loads: 16 hexadecimal digits.
 
     Args:
-        location: a model folder, or a repository on the hub. Of a repository, files that the cache lacks are
-            downloaded, the same ones that loading the model would take.
+        location: a model folder, or a repository on the hub. Files of a repository that the
+            cache lacks are downloaded; loading the model would download the same ones.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        UserError: if the folder has no safetensors weights, or a file of it is missing or damaged; `NotReachable` if
-            they are on the hub and it does not answer.
+        UserError: if the folder has no safetensors weights, or one of its files is missing or damaged; `NotReachable`
+            if they are on the hub and it does not answer.
     """
     return _identity(weights_files(location, revision))
 
 
 def local_weights_identity(location: str, revision: str | None = None) -> str | None:
-    """`weights_identity` if the weights are on this machine, else None; nothing is downloaded.
+    """Return `weights_identity` if the weights are on this machine, else None; download nothing.
 
     Raises:
         UserError: as `weights_identity`, for weights on this machine.
@@ -57,10 +57,10 @@ def local_weights_identity(location: str, revision: str | None = None) -> str | 
 
 
 def weights_files(location: str, revision: str | None = None, download: bool = True) -> list[Path]:
-    """`config.json` and the weight files of a model, in the order of its index.
+    """Return the paths of `config.json` and of the weight files, in the order of the index.
 
     Args:
-        download: fetch what is missing from the hub; otherwise the cache alone is looked at.
+        download: fetch missing files from the hub; otherwise only the cache is searched.
 
     Raises:
         UserError: if a folder or repository has no safetensors weights; `NotReachable` if the hub does not answer.
@@ -92,7 +92,7 @@ def weights_files(location: str, revision: str | None = None, download: bool = T
 
 
 def shards_of(index: Path) -> list[str]:
-    """The file names in an index, each once, in its order.
+    """Return the file names in an index, each once, in its order.
 
     Raises:
         UserError: if the index cannot be read, or a name leads out of the folder.
@@ -108,7 +108,7 @@ def shards_of(index: Path) -> list[str]:
 
 
 def tensor_digests(path: Path) -> dict[str, str]:
-    """Of each tensor in a safetensors file `type shape SHA-256`, by name; from the user's cache where that has it.
+    """Return `type shape SHA-256` of each tensor in a safetensors file, by name, from the cache if it is there.
 
     Raises:
         UserError: if the file is no safetensors file, or is cut off.
@@ -120,7 +120,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
         if cached["key"] == key and all(isinstance(digest, str) for digest in cached["tensors"].values()):
             return dict(cached["tensors"])
     digests = dict(_read_digests(path))
-    # A cache that cannot be written costs time, never a run; a file too young may still change unnoticed.
+    # A cache that cannot be written costs time, never a run. A file that is too young may still change unnoticed.
     if _key(path) == key and time.time() - path.stat().st_mtime > _SETTLED_SECONDS:
         with contextlib.suppress(OSError):
             write_text(kept, json.dumps({"key": key, "tensors": digests}))
@@ -128,7 +128,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
 
 
 def same_tensors(one: list[Path], other: list[Path]) -> bool:
-    """Whether two models (as `weights_files` gives them) have the same tensors."""
+    """Return whether two models, as lists of `weights_files`, have the same tensors."""
     return _tensors(one) == _tensors(other)
 
 
@@ -144,8 +144,9 @@ def _tensors(files: list[Path]) -> list[str]:
 
 
 def _architecture(config: Path) -> Any:
-    """What a config.json says of the computation, with the defaults of Transformers for what it leaves out: the same
-    model saved by another version has other keys in its file.
+    """Return what a config.json says of the computation, with Transformers' defaults for what it leaves out.
+
+    Another version of Transformers saves the same model with other keys.
     """
     from transformers import AutoConfig
 
@@ -159,7 +160,7 @@ def _architecture(config: Path) -> Any:
     try:
         return identity(AutoConfig.from_pretrained(config.parent, trust_remote_code=False))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError):
-        # Code of its own, or unknown here: the file as it stands.
+        # A model with its own code, or unknown here: take the file as it is.
         return [model_type, values]
 
 
@@ -175,7 +176,7 @@ def _read_digests(path: Path) -> Iterator[tuple[str, str]]:
 
             def of(span: tuple[str, dict[str, Any], int, int]) -> tuple[str, str]:
                 name, entry, start, end = span
-                # Of its own, so that the mapping can be closed.
+                # A view of its own, so that the mapping can be closed.
                 with view[header_end + start : header_end + end] as tensor:
                     return name, f"{entry['dtype']} {list(entry['shape'])} {hashlib.sha256(tensor).hexdigest()}"
 
@@ -189,7 +190,7 @@ def _read_digests(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _header(path: Path, content: mmap.mmap) -> tuple[int, dict[str, Any]]:
-    """Where the header of a safetensors file ends, and what it says of each tensor."""
+    """Return where the header of a safetensors file ends, and its entry for each tensor."""
     size = int.from_bytes(content[:8], "little")
     if not 0 < size <= min(_LARGEST_HEADER, len(content) - 8):
         raise UserError(f"{path} is damaged or no safetensors file (its header has no size that could be).")
@@ -199,7 +200,7 @@ def _header(path: Path, content: mmap.mmap) -> tuple[int, dict[str, Any]]:
 
 
 def _from_hub(repository: str, name: str, revision: str | None, download: bool) -> Path | None:
-    """A file of a repository, from the cache if it is there; None if the repository has no such file."""
+    """Return a file of a repository, from the cache if it is there; None if the repository has no such file."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -230,7 +231,7 @@ def _out_of_reach(repository: str, name: str, error: Exception) -> NotReachable:
 
 
 def _key(path: Path) -> list[Any]:
-    """What changes when a file does, short of reading it."""
+    """Return what changes when a file changes, without reading it."""
     resolved = path.resolve()
     status = resolved.stat()
     return [str(resolved), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -9,7 +9,7 @@ from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
-from ladder_cli.data.gold_column import gold_column, row_names
+from ladder_cli.data.gold import gold_column, row_names
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.completion_rows import CUT_OFF, ENDED, read_completions
 from ladder_cli.evaluate.completions import completions_folder, grade_completions

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ladder_cli.bench.backward_memory import saved_activation_bytes
+from ladder_cli.bench.counts import saved_activation_bytes
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.trunk.loading import parameter_count

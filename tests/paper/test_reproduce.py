@@ -174,9 +174,9 @@ def test_a_report_writes_tables_figures_and_an_index(tmp_path):
     assert index.count("Not at this size") == 2
 
 
-def test_at_laptop_size_a_table_waits_for_the_answers_that_it_is_made_from(tmp_path):
-    assert Reproduction(tmp_path, Scale(SMALL)).lanes([1, 2, 3, 4, 7]) == [[1, 3, 7], [2, 4]]
-    assert Reproduction(tmp_path).lanes([1, 2, 3, 4]) == [[1, 2, 3, 4], []]
+def test_at_small_size_a_table_waits_for_the_answers_that_it_is_made_from(tmp_path):
+    assert Reproduction(tmp_path, Scale(SMALL)).jobs([1, 2, 3, 4, 7]) == [[1, 3, 7], [2, 4]]
+    assert Reproduction(tmp_path).jobs([1, 2, 3, 4]) == [[1, 2, 3, 4], []]
 
 
 def test_the_index_names_the_runs_that_are_missing(tmp_path):

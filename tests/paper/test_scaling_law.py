@@ -104,7 +104,7 @@ def test_points_that_cannot_tell_three_parameters_apart_are_said_to():
 
 
 def test_losses_that_fall_faster_and_faster_are_said_to_follow_no_such_law_perhaps():
-    # Of validation losses at laptop size, before the model has learned the task.
+    # Of validation losses at small size, before the model has learned the task.
     early = fit([125, 250, 500, 1000, 2000], [1.034, 0.979, 0.920, 0.858, 0.695], draws=60)
     assert any("may not follow" in warning for warning in early.warnings)
     assert not any("may not follow" in warning for warning in fit(BUDGETS, LAW(BUDGETS), draws=2).warnings)

@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.bench.backward_memory import saved_activation_bytes
+from ladder_cli.bench.counts import saved_activation_bytes
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.registry import method_for

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ladder_cli.bench.backward_memory import saved_activation_bytes
+from ladder_cli.bench.counts import saved_activation_bytes
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
@@ -13,7 +13,7 @@ from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.projections import DownProjections
-from ladder_cli.nn.saved_taps import EightBits, ThriftyProjection
+from ladder_cli.nn.saved_taps import CompactProjection, EightBits
 from ladder_cli.nn.side_network import in_type
 from ladder_cli.trunk.compact import QuantizedHead, chunk_feed_forward, keep_embeddings_on_cpu, make_lean, quantize_head
 from ladder_cli.trunk.live import LiveTrunk
@@ -73,7 +73,7 @@ def test_the_gradient_of_an_eight_bit_tap_is_near_the_exact_one_even_beside_huge
     (exact(tap) * wanted).sum().backward()
     first = next(exact.parameters())
     expected, first.grad = first.grad.clone(), None
-    result = in_type(torch.float32, ThriftyProjection(exact, EightBits()), tap)
+    result = in_type(torch.float32, CompactProjection(exact, EightBits()), tap)
     torch.testing.assert_close(result, exact(tap))
     (result * wanted).sum().backward()
     error = (first.grad - expected).norm(dim=0) / expected.norm(dim=0)

@@ -1,4 +1,4 @@
-"""Reading numbers, names, brackets and braces. Imports no torch."""
+"""Reads numbers, names, brackets and braces. Imports no torch."""
 
 import re
 
@@ -10,10 +10,10 @@ DEEPEST = 60
 
 
 class Atoms(TokenReader):
-    """Numbers, names, brackets and braces; what stands inside of them is read by `expression.py`."""
+    """Reads numbers, names, brackets and braces; `expression.py` reads their contents."""
 
     def argument(self) -> Node:
-        r"""What `^`, `\frac` or `\sqrt` takes: a group, or one token."""
+        r"""Read an argument of `^`, `\frac` or `\sqrt`: a group, or one token."""
         token = self.next()
         if token == "{":
             return self.group()
@@ -31,7 +31,7 @@ class Atoms(TokenReader):
         return self.atom()
 
     def group(self) -> Node:
-        """What stands in braces."""
+        """Read a group in braces."""
         self.need("{")
         bars, self.bars = self.bars, 0
         node = self.over(self.items("}"), "}")
@@ -40,7 +40,7 @@ class Atoms(TokenReader):
         return node
 
     def over(self, top: Node, closing: str) -> Node:
-        r"""`{a \over b}` and `{a \choose b}`."""
+        r"""Read `{a \over b}` and `{a \choose b}`."""
         operator = self.take("\\over", "\\choose")
         if not operator:
             return top
@@ -48,7 +48,7 @@ class Atoms(TokenReader):
         return ("/", top, bottom) if operator == "\\over" else ("function", "binomial", (top, bottom))
 
     def atom(self) -> Node:
-        """A number, name, bracket or command."""
+        """Read a number, name, bracket or command."""
         token = self.next()
         if not token:
             raise Unreadable("ends too early")
@@ -97,11 +97,11 @@ class Atoms(TokenReader):
         raise Unreadable(f"{token!r} stands for nothing known here")
 
     def absolute(self, inner: Node) -> Node:
-        """Between bars."""
+        """Read an expression between bars."""
         return ("function", "abs", (inner,))
 
     def numeral(self, token: str) -> Node:
-        """A number, or digits with a base."""
+        """Read a number, or digits with a base."""
         self.at += 1
         if self.next() == "." and self.next(1) not in (".",):
             # `5.` before an operator, as in -1./3.
@@ -112,7 +112,7 @@ class Atoms(TokenReader):
         return number(token)
 
     def base(self) -> int:
-        """The base of a number, from its subscript."""
+        """Read the base of a number from its subscript."""
         self.need("_")
         if self.take("{"):
             digits = self.next()
@@ -126,7 +126,7 @@ class Atoms(TokenReader):
         return int(digits)
 
     def letter(self, token: str) -> Node:
-        """A name of one letter with its subscript."""
+        """Read a name of one letter with its subscript."""
         self.at += 1
         name = token
         if self.next() == "_":
@@ -138,7 +138,7 @@ class Atoms(TokenReader):
         return self.named(name)
 
     def named(self, name: str) -> Node:
-        """A symbol, or an unknown function of what stands in parentheses after it."""
+        """Return a symbol, or an unknown function of the arguments in parentheses after it."""
         primes = ""
         while self.next() == "'":
             primes += "'"
@@ -159,7 +159,7 @@ class Atoms(TokenReader):
         return ("apply", name, node[1] if node[0] == "list" else (node,))
 
     def bracket(self, opening: str) -> Node:
-        """What stands in round or square brackets: a tuple, an interval, or one expression."""
+        """Read round or square brackets: a tuple, an interval, or one expression."""
         self.at += 1
         bars, self.bars = self.bars, 0
         node = self.items(")", "]")
@@ -174,7 +174,7 @@ class Atoms(TokenReader):
         return node
 
     def braces(self) -> Node:
-        """A set."""
+        """Read a set."""
         self.need("\\{")
         builder = self.builder()
         if builder:
@@ -189,7 +189,7 @@ class Atoms(TokenReader):
         return ("set", node[1] if node[0] == "list" else (node,))
 
     def builder(self) -> int:
-        r"""How many tokens begin `\{x | ...\}` or `\{x \in \mathbb{R} | ...\}` here; 0 for another set."""
+        r"""Count the tokens that begin `\{x | ...\}` or `\{x \in \mathbb{R} | ...\}` here; 0 for another set."""
         if not (self.next().isalpha() and len(self.next()) == 1):
             return 0
         if self.next(1) in ("|", ":"):
@@ -200,37 +200,37 @@ class Atoms(TokenReader):
         return 0
 
     def items(self, *closing: str) -> Node:
-        """Parts between commas and the like."""
+        """Read parts between commas and the like."""
         raise NotImplementedError
 
     def relation(self) -> Node:
-        """Terms with signs of relation between them."""
+        """Read terms with signs of relation between them."""
         raise NotImplementedError
 
     def sum(self) -> Node:
-        """Terms with plus and minus between them."""
+        """Read terms with plus and minus between them."""
         raise NotImplementedError
 
     def product(self) -> Node:
-        """Factors with signs of multiplication between them."""
+        """Read factors with signs of multiplication between them."""
         raise NotImplementedError
 
     def power(self) -> Node:
-        """An atom with its exponent and marks."""
+        """Read an atom with its exponent and marks."""
         raise NotImplementedError
 
     def starts_factor(self) -> bool:
-        """Does a factor begin here?"""
+        """Return whether a factor begins here."""
         raise NotImplementedError
 
     def postfix(self, node: Node) -> Node:
-        """With the marks that follow it."""
+        """Read the marks that follow an expression."""
         raise NotImplementedError
 
     def matrix(self) -> Node:
-        """An environment of rows."""
+        """Read an environment of rows."""
         raise NotImplementedError
 
     def command(self, name: str) -> Node:
-        """A command with what it takes."""
+        """Read a command with its arguments."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
-r"""Are two expressions the same answer? Exact where both are exact. Imports no torch.
+r"""Decides whether two expressions are the same answer: exactly, if both are exact. Imports no torch.
 
-The kinds are told apart here and compared part by part; `values.py` compares what has one value, `points.py`
+This file dispatches by kind and compares part by part; `values.py` compares what has one value, `points.py`
 expressions in symbols, `equations.py` and `real_sets.py` what relations say, `ratios.py` ratios and times, `units.py`
 quantities.
 """
@@ -32,7 +32,7 @@ _SETS = ("cup", "cap", "setminus", "numbers")
 
 
 def same(gold: Node, answer: Node, tolerance: Tolerance = EXACT) -> bool:
-    """Is the answer the gold?"""
+    """Return whether the answer equals the gold."""
     if gold == answer:
         return True
     for one in expanded(gold):
@@ -43,7 +43,7 @@ def same(gold: Node, answer: Node, tolerance: Tolerance = EXACT) -> bool:
 
 
 def expanded(node: Node) -> Iterator[Node]:
-    r"""The expression, and what it says with `\pm` written out as two parts."""
+    r"""Yield the expression, then with `\pm` written out as two parts."""
     parts = _written_out(node)
     yield parts
 
@@ -113,12 +113,12 @@ def _same_groups(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
 
 
 def _parts(node: Node) -> list[Node]:
-    """The parts of an answer that lists several."""
+    """Return the parts of an answer that lists several."""
     return list(node[1]) if node[0] in ("list", "set", "groups") else [node]
 
 
 def matched(left: list[Node], right: list[Node], equal: Callable[[Node, Node], bool]) -> bool:
-    """Can each on the left be paired with its own on the right? (A perfect matching, so that order does not matter.)"""
+    """Return whether left and right can be paired one to one (a perfect matching, so that order does not matter)."""
     if len(left) != len(right) or len(left) > 200:
         return False
     pairs: dict[int, int] = {}
@@ -198,7 +198,7 @@ def _same_equations(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
 
 
 def _same_chain(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
-    """The same terms in the same order, or all the other way round."""
+    """Return whether the terms are the same in the same order, or all in reverse."""
     terms, operators = answer[1], answer[2]
     turned = tuple(reversed(terms)), tuple(FLIPPED.get(operator, operator) for operator in reversed(operators))
     for other_terms, other_operators in ((terms, operators), turned):
@@ -273,7 +273,7 @@ def _ordered(gold: Any, answer: Any, tolerance: Tolerance) -> bool:
 
 
 def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
-    """A tuple or interval against what is written otherwise."""
+    """Compare a tuple or interval with another spelling of it."""
     pair, other = (gold, answer) if gold[0] == "tuple" else (answer, gold)
     flipped = pair is answer
     if other[0] in ("relation",):
@@ -304,7 +304,7 @@ def _tuple_and_other(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
 
 
 def _matrix(node: Node, other: Node) -> Node:
-    """`[[1, 2], [3, 4]]` as a matrix, against one."""
+    """Read `[[1, 2], [3, 4]]` as a matrix if the other side is one."""
     rows = node[3] if node[0] == "tuple" and node[1] == "[" and other[0] == "matrix" else ()
     if rows and all(row[0] == "tuple" and row[1] == "[" for row in rows):
         return ("matrix", tuple(row[3] for row in rows))

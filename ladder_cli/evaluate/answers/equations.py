@@ -1,4 +1,4 @@
-"""What an equation or a chain of them says: its name, its last value, when two say the same. Imports no torch."""
+"""Compares equations and chains of them: their names, their last values, when two say the same. Imports no torch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ _INEQUALITIES = ("<", ">", "<=", ">=")
 
 
 def unnamed(node: Node) -> Node:
-    """What a chain of equations ends in, if it begins with a name, with numbers, or with a sum that is worked out."""
+    """Return the end of a chain of equations that begins with a name, numbers, or a sum that is worked out."""
     if node[0] == "list":
         return ("list", tuple(unnamed(part) for part in node[1]))
     if node[0] != "relation":
@@ -32,7 +32,7 @@ def unnamed(node: Node) -> Node:
 
 
 def answers_of(node: Node) -> Iterator[Node]:
-    """What an answer that is a relation may mean where the gold is none."""
+    """Return what an answer that is a relation may mean if the gold is none."""
     terms, operators = node[1], node[2]
     if operators[-1] == "in" and len(operators) == 1:
         if not _is_negated_name(terms[0]):
@@ -59,12 +59,12 @@ def answers_of(node: Node) -> Iterator[Node]:
 
 
 def _is_negated_name(node: Node) -> bool:
-    """-x: nobody is asked for that, so what it equals is no answer."""
+    """Return whether it is -x: nobody is asked for that, so what it equals is no answer."""
     return node[0] == "-" and is_name(node[1])
 
 
 def _near(one: Node, other: Node) -> bool:
-    """Is one an approximation of the other?"""
+    """Return whether one is an approximation of the other."""
     try:
         with mp.workdps(20):
             left, right = evaluate(one, {}), evaluate(other, {})
@@ -74,7 +74,7 @@ def _near(one: Node, other: Node) -> bool:
 
 
 def shortened(node: Node) -> Node:
-    """A chain `z = 1 + 1 = 2` as `z = 2`; approximations at the end are left out."""
+    """Shorten a chain `z = 1 + 1 = 2` to `z = 2`; drop approximations at the end."""
     terms, operators = list(node[1]), list(node[2])
     while len(operators) > 1 and operators[-1] == "~":
         terms.pop()
@@ -86,7 +86,7 @@ def shortened(node: Node) -> Node:
 
 
 def same_names(one: Node, other: Node) -> bool:
-    """Is it the same name, as it is written or with its factors in another order?"""
+    """Return whether two names are the same, as written or with their factors in another order."""
     if one == other:
         return True
     if one[0] == other[0] == "tuple":
@@ -95,13 +95,13 @@ def same_names(one: Node, other: Node) -> bool:
 
 
 def same_names_of_values(one: Node, other: Node) -> bool:
-    """Y and f(x) are both what a function takes as its values."""
+    """Return whether two names, such as y and f(x), both stand for the values of a function."""
     names = [symbols(one), symbols(other)]
     return {"y"} in names and any(item[0] == "apply" and item[2] == (("symbol", "x"),) for item in walk((one, other)))
 
 
 def renamed(one: Node, other: Node, right: Node) -> Node | None:
-    """The right side of f(t) = .. in terms of x, where the gold speaks of f(x), or y = .. where it speaks of f(x)."""
+    """Rewrite the right side of f(t) = .. in x if the gold has f(x); the same for y = .. and f(x)."""
     if one[0] == other[0] == "apply" and one[1] == other[1] and len(one[2]) == len(other[2]):
         if all(part[0] == "symbol" for part in (*one[2], *other[2])):
             return _substituted(right, dict(zip((part[1] for part in other[2]), one[2], strict=True)))
@@ -121,12 +121,12 @@ def _substituted(node: Any, values: dict[str, Node]) -> Any:
 
 
 def is_bounds(node: Node) -> bool:
-    """Are there only signs of inequality in it?"""
+    """Return whether all its relations are inequalities."""
     return bool(node[2]) and all(operator in _INEQUALITIES for operator in node[2])
 
 
 def same_inequality(gold: Node, answer: Node) -> bool:
-    """Is one a multiple of the other, its sign turned where the factor is negative?"""
+    """Return whether one is a multiple of the other, with its sign reversed if the factor is negative."""
     if len(gold[2]) != 1 or len(answer[2]) != 1:
         return False
     (left, right), (other_left, other_right) = gold[1], answer[1]

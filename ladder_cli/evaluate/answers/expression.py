@@ -1,7 +1,7 @@
-r"""Reading a normal form as mathematics: the whole of it, or not at all. Imports no torch.
+r"""Reads a normal form as mathematics: the whole of it, or not at all. Imports no torch.
 
 A recursive descent over the tokens of the string. Every token is used, or `Unreadable` is raised; nothing is skipped.
-`nodes.py` says what comes of it.
+`nodes.py` lists the results.
 """
 
 import re
@@ -23,10 +23,10 @@ _NO_UNIT = re.compile(
 
 
 def read(text: str) -> Node:
-    """The expression that a normal form stands for.
+    """Read the expression of a normal form.
 
     Raises:
-        Unreadable: if any part of it stands for nothing known.
+        Unreadable: if any part of it is unknown.
     """
     if len(text) > LONGEST:
         raise Unreadable(f"longer than {LONGEST} characters")
@@ -44,7 +44,7 @@ def read(text: str) -> Node:
 
 
 class _Parser(Functions):
-    """Lists, relations and arithmetic around what `functions.py` and `atoms.py` read."""
+    """Reads lists, relations and arithmetic around what `functions.py` and `atoms.py` read."""
 
     def answer(self) -> Node:
         if not self.found:
@@ -55,7 +55,7 @@ class _Parser(Functions):
         return node
 
     def items(self, *closing: str) -> Node:
-        """Parts between commas, semicolons, "and", "or"; one part stands for itself."""
+        """Read parts between commas, semicolons, "and", "or"; a single part stands for itself."""
         groups: list[list[Node]] = [[]]
         joints: list[str] = []
         while True:
@@ -161,7 +161,7 @@ class _Parser(Functions):
         return terms[0] if len(terms) == 1 else ("+", tuple(terms))
 
     def with_unit(self, node: Node) -> Node:
-        """A unit in words after the value."""
+        """Read a unit in words after the value."""
         unit: list[str] = []
         while self.next().startswith("\\text{") and self.next() not in ("\\text{and}", "\\text{or}"):
             words = self.next()[6:-1]
@@ -198,7 +198,7 @@ class _Parser(Functions):
         return node
 
     def factors(self) -> Node:
-        """Factors that stand side by side."""
+        """Read factors side by side."""
         if self.next() == "-":
             self.at += 1
             return ("-", self.factors())
@@ -259,7 +259,7 @@ class _Parser(Functions):
         return node
 
     def minutes(self, node: Node) -> Node:
-        r"""The minutes of an angle: `18^\circ 30'`."""
+        r"""Read the minutes of an angle: `18^\circ 30'`."""
         if re.fullmatch(r"\d+(\.\d+)?", self.next()) and self.next(1) in ("'",):
             part = number(self.next())
             self.at += 2
@@ -306,10 +306,10 @@ _COLLECTIONS = frozenset(
 
 
 def _check(node: Any, inside: bool) -> None:
-    """Collections have no place inside arithmetic: `t(0, 4]` is no product.
+    """Refuse collections inside arithmetic: `t(0, 4]` is no product.
 
     Raises:
-        Unreadable: if one has.
+        Unreadable: if there is one.
     """
     if not isinstance(node, tuple) or not node:
         return
@@ -328,7 +328,7 @@ def _times(left: Node, right: Node) -> Node:
 
 
 def _mixed(node: Node, following: Node | None) -> Node | None:
-    r"""`3\frac{1}{5}` is a mixed number."""
+    r"""Read `3\frac{1}{5}` as a mixed number."""
     if following is None or node[0] != "number" or node[1].denominator != 1 or node[2] is not None:
         return None
     if following[0] in ("percent", "degree"):

@@ -1,4 +1,4 @@
-"""Reading commands with what they take: roots, functions, sums, matrices. Imports no torch."""
+"""Reads commands with their arguments: roots, functions, sums, matrices. Imports no torch."""
 
 import re
 from fractions import Fraction
@@ -10,10 +10,10 @@ from ladder_cli.evaluate.answers.tokens import ACCENTS, FUNCTIONS, GREEK, MATRIC
 
 
 class Functions(Atoms):
-    """Commands with what they take: roots, functions, sums, matrices, names in Greek."""
+    """Reads commands with their arguments: roots, functions, sums, matrices, Greek names."""
 
     def matrix(self) -> Node:
-        """An environment of rows."""
+        """Read an environment of rows."""
         name = re.sub(r"\\begin\s*\{|\}", "", self.next()).rstrip("*")
         if name not in MATRICES:
             raise Unreadable(f"environment {name}")
@@ -41,7 +41,7 @@ class Functions(Atoms):
         return ("matrix", tuple(map(tuple, rows)))
 
     def command(self, name: str) -> Node:
-        """A command with what it takes."""
+        """Read a command with its arguments."""
         if name == "frac":
             self.at += 1
             top = self.argument()
@@ -118,11 +118,11 @@ class Functions(Atoms):
         return self.named(f"\\{name}" + (self.subscript() if self.next() == "_" else ""))
 
     def argument_whole(self) -> Node:
-        """What stands in braces, all of it."""
+        """Read the whole of a group in braces."""
         return self.group()
 
     def root(self) -> Node:
-        """A root, with or without its order."""
+        """Read a root, with or without its order."""
         self.at += 1
         order: Node = number(2)
         if self.take("["):
@@ -132,7 +132,7 @@ class Functions(Atoms):
         return ("function", "root", (inner, order))
 
     def repeating(self) -> Node:
-        """A repeating decimal."""
+        """Read a repeating decimal."""
         self.at += 1
         head = self.braced_words()
         again = self.braced_words()
@@ -141,7 +141,7 @@ class Functions(Atoms):
         return ("number", value, None)
 
     def function(self, name: str) -> Node:
-        """A function with its exponent or base and its argument."""
+        """Read a function with its exponent or base and its argument."""
         self.at += 1
         exponent: Node | None = None
         base: Node | None = None
@@ -187,7 +187,7 @@ class Functions(Atoms):
         return node if exponent is None else ("^", node, exponent)
 
     def bare_argument(self) -> Node:
-        """The argument of a function without parentheses: factors up to the next function, bracket or operator."""
+        """Read an argument without parentheses: factors up to the next function, bracket or operator."""
         sign = self.take("-", "+")
         parts = [self.power()]
         while (
@@ -198,7 +198,7 @@ class Functions(Atoms):
         return ("-", node) if sign == "-" else node
 
     def series(self, name: str) -> Node:
-        """A sum or product over a range."""
+        """Read a sum or product over a range."""
         self.at += 1
         variable: Node | None = None
         first: Node = number(0)

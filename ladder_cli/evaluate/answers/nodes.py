@@ -1,4 +1,4 @@
-r"""Expressions as they have been read: nested tuples, the first item of which is the kind. Imports no torch.
+r"""Expressions: nested tuples whose first item is the kind. Imports no torch.
 
 | kind | items |
 | --- | --- |
@@ -37,13 +37,13 @@ class Unreadable(Exception):
 
 
 def number(value: int | str) -> Node:
-    """An exact number, or a decimal if it is written with a point."""
+    """Make an exact number, or a decimal if it is written with a point."""
     text = str(value)
     return ("number", Fraction(text), len(text.partition(".")[2]) if "." in text else None)
 
 
 def walk(node: Any) -> Any:
-    """Every expression in an expression, itself first."""
+    """Yield every expression in an expression, itself first."""
     if isinstance(node, tuple):
         if node and isinstance(node[0], str):
             yield node
@@ -52,7 +52,7 @@ def walk(node: Any) -> Any:
 
 
 def symbols(node: Node) -> set[str]:
-    """The names of the symbols and unknown functions in it."""
+    """Return the names of the symbols and unknown functions in an expression."""
     return {
         item[1] for item in walk(node) if item[0] in ("symbol", "apply") and len(item) > 1 and isinstance(item[1], str)
     }

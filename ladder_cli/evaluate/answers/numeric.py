@@ -1,6 +1,6 @@
-"""The value of an expression: exact where it is rational, to any number of digits otherwise. Imports no torch.
+"""Computes the value of an expression: exactly if it is rational, else to any number of digits. Imports no torch.
 
-Nothing here may run on: powers, factorials and sums beyond a size raise `Undefined` before they are computed.
+Nothing here may run long: powers, factorials and sums beyond a size raise `Undefined` before they are computed.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ Env = Mapping[str, Any]
 
 
 class Undefined(Exception):
-    """The expression has no value here: division by zero, a size beyond all use, something that is no number."""
+    """The expression has no value here: a division by zero, a number that is too large, something that is no number."""
 
 
 def exact(node: Node) -> Fraction | None:
-    """The exact value of an expression; None where it is not rational, or too large to write out."""
+    """Return the exact value of an expression; None if it is not rational, or too large to write out."""
     kind = node[0]
     if kind == "number":
         value = node[1]
@@ -66,7 +66,7 @@ def exact(node: Node) -> Fraction | None:
 
 
 def based(node: Node) -> Fraction | None:
-    """The value of a number in another base; None if it has a digit that the base lacks."""
+    """Return the value of a number in another base; None if it has a digit that the base lacks."""
     try:
         return Fraction(int(node[1], node[2]))
     except ValueError:
@@ -157,13 +157,13 @@ def _exact_log(value: Fraction, base: Fraction) -> Fraction | None:
 
 
 def evaluate(node: Node, env: Env) -> Any:
-    """The value of an expression, as mpmath's number at its present precision, or a matrix as a list of rows.
+    """Compute an expression as mpmath number at the current precision, or a matrix as list of rows.
 
     Args:
         env: values of the symbols.
 
     Raises:
-        Undefined: where it has none.
+        Undefined: if it has no value.
     """
     try:
         return _evaluate(node, env)
@@ -288,7 +288,7 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _odd_root(exponent: Any) -> int | None:
-    """The sign of a negative number to such a power as 1/3 (its denominator is odd); None for other exponents."""
+    """Return the sign of a negative number to a power such as 1/3, with an odd denominator; else None."""
     if exponent == mp.floor(exponent):
         return None
     for denominator in (3, 5, 7, 9):
@@ -385,7 +385,7 @@ def _series(node: Node, env: Env) -> Any:
 
 
 def _unknown(name: str, arguments: list[Any]) -> Any:
-    """A value for a function that nobody knows: the same for the same name and arguments, and no other."""
+    """Return a value for an unknown function: one for each name and arguments, and never the same for others."""
     spelled = [mp.nstr(mpc(_scalar(argument)), 25) for argument in arguments]
     digest = hashlib.sha256(f"{name}({','.join(spelled)})".encode()).digest()
     return mpf(int.from_bytes(digest[:20], "big")) / mpf(1 << 160) + mpf(1) / 3

@@ -1,8 +1,7 @@
-r"""Are two expressions equal at points that are drawn from the names of their symbols?
+r"""Decides whether two expressions are equal at points that are drawn from the names of their symbols.
 
-The points are the same at every run. Symbols are positive at them, so that `\sqrt{x^2}` is x; where a function is one
-thing here and another there (an absolute value, a rounding), many points of either sign are tried as well. Imports no
-torch.
+The points are the same in every run. Symbols are positive there, so that `\sqrt{x^2}` is x. If a function is piecewise
+(an absolute value, a rounding), many points of either sign are tried as well. Imports no torch.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ _COUNTERS = frozenset("nmkN")
 
 
 def identical(gold: Node, answer: Node) -> bool:
-    """Equal at every point that is tried."""
+    """Return whether two expressions are equal at every point that is tried."""
     names = symbols(gold) | symbols(answer)
     if not _equal_at_points(gold, answer, names, _NEAR):
         return _equal_at_whole_numbers(gold, answer, names)
@@ -43,14 +42,14 @@ def _rounds_off(node: Node) -> bool:
 
 
 def _kinked(*nodes: Node) -> bool:
-    """Is there a function that is one thing here and another there, so that few points near zero prove nothing?"""
+    """Return whether a function is piecewise, so that a few points near zero prove nothing."""
     return any(item[0] == "function" and item[1] in _KINKED for item in walk(nodes))
 
 
 def _equal_at_whole_numbers(gold: Node, answer: Node, names: set[str]) -> bool:
     r"""`(-1)^n` and `\cos n\pi`, `\lceil n/2 \rceil` and `\lfloor (n+1)/2 \rfloor`.
 
-    Where the gold only makes sense for whole numbers, those are tried.
+    If the gold makes sense only for whole numbers, those are tried.
     """
     counting = {
         item[2][1] for item in walk(gold) if item[0] == "^" and item[1] == ("-", number(1)) and item[2][0] == "symbol"
@@ -120,7 +119,7 @@ def _distance(left: Any, right: Any) -> tuple[Any, Any]:
 
 
 def points(names: set[str], where: str) -> Iterator[Any]:
-    """Values for the symbols: the same at every run, no two symbols alike.
+    """Return values for the symbols: the same in every run, and different for different symbols.
 
     Args:
         where: near zero and positive; of either sign up to 60; or whole numbers up to 60.
@@ -150,7 +149,7 @@ class _Lazy(Fraction):
 
 
 def proportional(one: Node, other: Node) -> float | None:
-    """The constant by which one expression is a multiple of the other; None if there is none."""
+    """Return the constant by which one expression is a multiple of the other; None if there is none."""
     ratios = []
     where, enough = (_WIDE, _MORE_POINTS) if _kinked(one, other) else (_NEAR, _POINTS)
     with mp.workdps(DIGITS):
@@ -171,7 +170,7 @@ def proportional(one: Node, other: Node) -> float | None:
 
 
 def same_zeros(one: Node, other: Node) -> bool:
-    """Equations that are linear in one variable have the same solutions if each is solved by the other's."""
+    """Return whether two equations, linear in one variable, have the same solutions: each solves the other."""
     names = symbols(one)
     if names != symbols(other) or not names:
         return False

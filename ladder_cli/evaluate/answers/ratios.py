@@ -1,4 +1,4 @@
-"""Ratios, and times of day, which are written alike. Imports no torch."""
+"""Compares ratios and times of day, which are written alike. Imports no torch."""
 
 from ladder_cli.evaluate.answers.nodes import Node, number
 from ladder_cli.evaluate.answers.numeric import exact
@@ -6,7 +6,7 @@ from ladder_cli.evaluate.answers.values import Tolerance, same_value
 
 
 def same_time(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
-    """Times of day, with or without a.m. and p.m.; where one side is no time, `4:30` is a ratio."""
+    """Compare times of day, with or without a.m. and p.m.; if one side is no time, `4:30` is a ratio."""
     left, right = _clock(gold), _clock(answer)
     if left is None or right is None:
         return same_ratio(gold, answer, tolerance)
@@ -37,7 +37,7 @@ def _clock(node: Node) -> tuple[int, int, str] | None:
 
 
 def same_ratio(gold: Node, answer: Node, tolerance: Tolerance) -> bool:
-    """Ratios are equal if their terms are proportional."""
+    """Return whether two ratios are equal: their terms are proportional."""
     if gold[0] == answer[0] == "clock":
         return gold[1:] == answer[1:]
     left, right = _terms_of_ratio(gold), _terms_of_ratio(answer)

@@ -1,4 +1,4 @@
-"""Sets of real numbers: intervals, unions, inequalities in one variable, as disjoint pieces. Imports no torch."""
+"""Compares sets of real numbers (intervals, unions, inequalities) as disjoint pieces. Imports no torch."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _Piece = tuple[Any, bool, Any, bool]
 
 
 def same_real_sets(gold: Node, answer: Node) -> bool:
-    """Do both stand for the same real numbers?"""
+    """Return whether both stand for the same real numbers."""
     with mp.workdps(DIGITS):
         left, right = real_set(gold), real_set(answer)
         if left is None or right is None or len(left) != len(right):
@@ -31,7 +31,7 @@ def _same_end(one: Any, other: Any) -> bool:
 
 
 def real_set(node: Node) -> list[_Piece] | None:
-    """The real numbers that an interval, a union, or inequalities in one variable stand for, as disjoint pieces.
+    """Return the real numbers of an interval, a union, or inequalities in one variable, as disjoint pieces.
 
     Returns:
         Pieces (from, is it open there, to, is it open there) from left to right; None for what is no such set.
@@ -86,7 +86,7 @@ def _bound(node: Node) -> Any:
 
 
 def _solutions(node: Node) -> list[_Piece]:
-    """Of inequalities between one variable, or its absolute value, and numbers."""
+    """Solve inequalities between one variable, or its absolute value, and numbers."""
     terms, operators = node[1], node[2]
     if operators in (("in",), ("notin",)):
         pieces = _solved(terms[0], _pieces(terms[1]))
@@ -103,7 +103,7 @@ def _solutions(node: Node) -> list[_Piece]:
 
 
 def _solved(term: Node, pieces: list[_Piece]) -> list[_Piece]:
-    """Where the variable of a linear term lies, if the term lies in these pieces: -x in [1, 2] is x in [-2, -1]."""
+    """Return where a linear term's variable lies if the term lies in these pieces: -x in [1, 2] is x in [-2, -1]."""
     if is_name(term):
         return pieces
     slope, shift = _line(term)
@@ -146,7 +146,7 @@ def _one_sided(left: Node, operator: str, right: Node, variable: Node) -> list[_
 
 
 def _line(node: Node) -> tuple[Any, Any]:
-    """Slope and shift of an expression that is linear in its one name."""
+    """Return slope and shift of an expression that is linear in its one name."""
     names = symbols(node)
     if is_name(node):
         return mpf(1), mpf(0)

@@ -1,4 +1,4 @@
-"""The tokens of a normal form, and what the words of LaTeX among them are. Imports no torch."""
+"""Splits a normal form into tokens, and says what LaTeX's words among them are. Imports no torch."""
 
 import re
 
@@ -50,7 +50,7 @@ BETWEEN = frozenset((
 
 
 def tokens(text: str) -> list[str]:
-    """The tokens of a normal form; blanks only separate."""
+    """Split a normal form into tokens; blanks only separate."""
     return [match.group() for match in _TOKEN.finditer(text)]
 
 
@@ -61,11 +61,11 @@ class TokenReader:
         self.found, self.at, self.bars, self.depth = found, 0, 0, 0
 
     def next(self, ahead: int = 0) -> str:
-        """The next token, or the one so many after it; empty at the end."""
+        """Return the next token, or the one so many after it; empty at the end."""
         return self.found[self.at + ahead] if self.at + ahead < len(self.found) else ""
 
     def take(self, *wanted: str) -> str:
-        """The next token if it is one of these, which is used up then; else nothing."""
+        """Use up and return the next token if it is one of these; else return nothing."""
         token = self.next()
         if token and token in wanted:
             self.at += 1
@@ -73,14 +73,14 @@ class TokenReader:
         return ""
 
     def need(self, *wanted: str) -> str:
-        """The next token, which must be one of these."""
+        """Use up the next token, which must be one of these."""
         token = self.take(*wanted)
         if not token:
             raise Unreadable(f"{' or '.join(wanted)} wanted, found {self.next()[:20] or 'the end'!r}")
         return token
 
     def braced_words(self) -> str:
-        """What stands in braces, as it is written."""
+        """Return a group in braces as it is written."""
         if not self.take("{"):
             token = self.next()
             self.at += 1
@@ -93,7 +93,7 @@ class TokenReader:
         return "".join(words)
 
     def subscript(self) -> str:
-        """The subscript as part of a name."""
+        """Read the subscript as part of a name."""
         self.need("_")
         if self.next() == "{":
             at = self.at

@@ -1,8 +1,8 @@
-r"""Units of measurement: which are the same, which are another. Imports no torch.
+r"""Compares units of measurement. Imports no torch.
 
-A unit that only one side writes is left out, for a question names it. Where both write one they must agree: known units
-of one kind are converted (5 cm is 50 mm, and not 5 mm), units of two kinds are never equal, and words that are no known
-units (students, tickets) are not compared.
+A unit that only one side writes is left out, since the question names it. If both sides write one, they must agree:
+known units of one kind are converted (5 cm is 50 mm, and not 5 mm), units of two kinds are never equal, and words that
+are no known units (students, tickets) are not compared.
 """
 
 import re
@@ -59,7 +59,7 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 def dimension(unit: str) -> tuple[tuple[tuple[str, int], ...], Fraction] | None:
-    """What a unit measures (kinds with their powers), and how much of it one is; None if it has an unknown word."""
+    """Return what a unit measures (kinds with powers) and its size; None if it has an unknown word."""
     text = unit.replace("\\text", "").replace("{", "").replace("}", "").replace("$", "").replace("\\", "")
     text = text.replace("%", " percent ")
     text = re.sub(r"\bper\b", "/", text.replace("cdot", " ").replace("^circ", "degree").replace("°", "degree"))
@@ -109,7 +109,7 @@ def _known(word: str) -> tuple[str, Fraction] | None:
 
 
 def _value_and_unit(node: Node) -> tuple[Node, str]:
-    """A degree sign and a percent sign are units beside a unit in words."""
+    """Split value and unit; degree and percent signs are units beside a unit in words."""
     if node[0] == "unit":
         return node[1], node[2]
     inner = node[1] if node[0] == "-" else node
@@ -119,7 +119,7 @@ def _value_and_unit(node: Node) -> tuple[Node, str]:
 
 
 def _from_radians(value: Node) -> Node:
-    """In degrees."""
+    """Convert to degrees."""
     return ("/", ("*", (value, ("number", Fraction(180), None))), ("constant", "pi"))
 
 

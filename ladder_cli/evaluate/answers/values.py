@@ -1,4 +1,4 @@
-"""Are two values equal, or as near as the tolerance says? Imports no torch.
+"""Decides whether two values are equal, or as near as the tolerance allows. Imports no torch.
 
 Fractions are compared as fractions; what is irrational is computed to 50 and to 110 digits. A decimal is equal to an
 exact value which rounds to it, or is cut off, at its last digit, if it gives at least five digits that count (of a
@@ -35,7 +35,7 @@ class Tolerance:
 
     @property
     def exact(self) -> bool:
-        """Is nothing but the gold itself right?"""
+        """Return whether only the gold itself is right."""
         return self.relative == 0.0 and self.absolute == 0.0
 
 
@@ -43,7 +43,7 @@ EXACT = Tolerance()
 
 
 def same_value(gold: Node, answer: Node, tolerance: Tolerance = EXACT) -> bool:
-    """Are two expressions equal, or as near as the tolerance says? Percent, degrees and bases are settled here."""
+    """Return whether two expressions are equal within the tolerance. Handles percent, degrees and bases."""
     if gold == answer:
         return True
     for kind in ("percent", "degree", "based"):
@@ -84,12 +84,12 @@ def _one_sided_mark(kind: str, marked: Node, other: Node, is_gold: bool, toleran
 
 
 def _inexact(node: Node) -> bool:
-    """Is there a decimal in it?"""
+    """Return whether it has a decimal."""
     return any(item[0] == "number" and len(item) == 3 and item[2] is not None for item in walk(node))
 
 
 def _decimal(node: Node) -> tuple[Fraction, int] | None:
-    """A decimal, with or without a sign or percent: its value and how many digits it gives after the point."""
+    """Return value and digits after the point of a decimal, with or without sign or percent."""
     if node[0] == "-":
         inner = _decimal(node[1])
         return None if inner is None else (-inner[0], inner[1])
@@ -99,7 +99,7 @@ def _decimal(node: Node) -> tuple[Fraction, int] | None:
 
 
 def _rounds(gold: Node, answer: Node, left: Fraction | None, right: Fraction | None) -> bool:
-    """A decimal against an exact value: is it that value, or that value rounded to six digits or more?"""
+    """Return whether a decimal is an exact value, or that value rounded to enough digits."""
     if left is not None and left == right:
         return True
     written, other = (_decimal(gold), answer) if _inexact(gold) else (_decimal(answer), gold)

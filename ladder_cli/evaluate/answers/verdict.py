@@ -1,8 +1,8 @@
-r"""How one completion is judged against one gold answer, by the rule of its benchmark. Imports no torch.
+r"""Judges one completion against one gold answer, by the rule of its benchmark. Imports no torch.
 
-`answer.py` finds the answer, `normal_form.py` brings it into one spelling, `expression.py` reads the whole of it,
-`equality.py` compares. What cannot be read whole, of the gold or of the answer, is compared as a string in its normal
-form; `unread` says what that is for a gold.
+`answer.py` finds the answer, `normal_form.py` gives it one spelling, `expression.py` reads it whole, `equality.py`
+compares. A gold or answer that cannot be read whole is compared as a string in its normal form; `unread` says why a
+gold cannot.
 
 `expression`  Equal expressions: numbers, sets, intervals, tuples, equations, inequalities, matrices, words, letters.
 `physical`    (Minerva) A gold with a decimal point, an exponent, or in NumPy's notation (`1.6`, `4.5e33`, `-1./3`,
@@ -23,7 +23,8 @@ from functools import lru_cache
 from typing import Any
 
 from ladder_cli.data.gold import PHYSICAL, GoldRule
-from ladder_cli.evaluate.answers.answer import BOX, LONGEST_READ, Answer, boxes, find_boxes, has_box, read_answer
+from ladder_cli.evaluate.answers.answer import BOX, LONGEST_READ, Answer, has_box, read_answer
+from ladder_cli.evaluate.answers.boxes import boxes, find_boxes
 from ladder_cli.evaluate.answers.equality import EXACT, Tolerance, is_name, same, unnamed
 from ladder_cli.evaluate.answers.expression import Node, Unreadable, read, walk
 from ladder_cli.evaluate.answers.normal_form import normal_form, squeezed
@@ -85,10 +86,10 @@ class _Gold:
 
 
 def judge(gold: str, completion: str, rule: GoldRule, truncated: bool = False) -> Judged:
-    """The verdict on one completion and the answer that was read from it, in this process, without any deadline.
+    """Judge one completion, in this process and without a deadline.
 
     Args:
-        truncated: the completion was cut off at the token limit: only a complete box is an answer then.
+        truncated: the completion was cut off at the token limit; then only a complete box is an answer.
     """
     meant = _gold(gold, rule)
     if not meant.text:
@@ -103,7 +104,7 @@ def judge(gold: str, completion: str, rule: GoldRule, truncated: bool = False) -
 
 
 def unread(gold: str, rule: GoldRule) -> str | None:
-    """Why a gold cannot be read whole, and is therefore compared as a string only; None if it can be.
+    """Say why a gold cannot be read whole, and is therefore compared as a string; None if it can be read.
 
     A letter of a choice and words count as read.
     """
@@ -116,7 +117,7 @@ def unread(gold: str, rule: GoldRule) -> str | None:
 
 
 def _shuffled(node: Any) -> Any:
-    """The same expression with sums and products turned round, so that only its value can show it equal."""
+    """Reverse sums and products, so that only the value can show that the expression is equal."""
     if not isinstance(node, tuple):
         return node
     if node and node[0] in ("+", "*") and not any(item[0] == "matrix" for item in walk(node)):
@@ -152,13 +153,13 @@ def _gold(gold: str, rule: GoldRule) -> _Gold:
 
 
 def _flat(text: str) -> str:
-    """The normal form with the content of its text commands in place."""
+    """Return the normal form with text commands replaced by their content."""
     flat = re.sub(r"\\text\{([^{}]*)\}", r"\1", normal_form(text)).strip()
     return re.sub(r"^(?i:option|choice|answer)\s*:?\s*(?=[(\[]?[A-J]\b)", "", flat)
 
 
 def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node], str | None]:
-    r"""What a string can mean: `1,234` a number or a list, `60 m/s` a speed. The likeliest first."""
+    r"""Return what a string can mean: `1,234` a number or a list, `60 m/s` a speed. The likeliest first."""
     found: list[Node] = []
     reason: str | None = None
     plain = _without_unit(text, rule.unit) if rule.unit else text
@@ -175,7 +176,7 @@ def _readings(text: str, rule: GoldRule, units: bool = False) -> tuple[list[Node
 
 
 def _without_unit(text: str, unit: str) -> str:
-    """The answer without the unit of the benchmark's row where it stands after a value."""
+    """Remove the unit of the benchmark's row after a value."""
     plain = unit.replace("$", "").strip()
     marks = "|".join({re.escape(plain), re.escape(plain.replace("\\mathrm", "").strip("{}"))} - {""})
     if not marks:
@@ -224,7 +225,7 @@ def _tolerance(gold: _Gold, rule: GoldRule) -> Tolerance:
 
 
 def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
-    """The verdict by the letter of a choice; None where no choice is meant."""
+    """Judge by the letter of a choice; None if no choice is meant."""
     flat, gold_flat = _flat(text), _flat(gold.text)
     letters, wanted_letters = _letters(flat), _letters(gold_flat)
     if letters and wanted_letters and len(letters) + len(wanted_letters) > 2:
@@ -254,12 +255,12 @@ def _same_choice(gold: _Gold, text: str, rule: GoldRule) -> bool | None:
 
 
 def _letters(flat: str) -> list[str]:
-    """The letters of choices that a text consists of, sorted; none if it holds anything else."""
+    """Return the letters of choices of which a text consists, sorted; none if it has anything else."""
     return sorted(re.findall("[A-J]", flat)) if _LETTERS.fullmatch(flat) else []
 
 
 def _once(gold: Node, answer: Node, tolerance: Tolerance, rule: GoldRule) -> bool:
-    r"""`\angle A = 90, \angle B = 90` may be answered by 90 alone."""
+    r"""Return whether 90 answers `\angle A = 90, \angle B = 90`."""
     if gold[0] != "list" or answer[0] in ("list", "relation") or not rule.unit:
         return False
     if not all(part[0] == "relation" and is_name(part[1][0]) for part in gold[1]):
@@ -276,7 +277,7 @@ def _natural(node: Any) -> Any:
 
 
 def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
-    """One decimal with a comma, as the gold or as an answer outside of a box, against one with a point."""
+    """Compare a decimal with a comma, as gold or as answer outside of a box, with one with a point."""
     written = gold.text if _DECIMAL_COMMA.fullmatch(gold.text) else answer.text or ""
     if _DECIMAL_COMMA.fullmatch(written) is None or (written is not gold.text and answer.found == BOX):
         return False
@@ -288,7 +289,7 @@ def _decimal_comma(gold: _Gold, answer: Answer, nodes: list[Node]) -> bool:
 
 
 def measured_number(gold: str) -> float | None:
-    """The value of a gold in decimal, scientific or NumPy notation; None for whole numbers and all else."""
+    """Return the value of a gold in decimal, scientific or NumPy notation; None for whole numbers and all else."""
     if not re.search(r"\.|\d[eE]|np", gold):
         return None
     try:
@@ -311,7 +312,7 @@ _FUNCTIONS |= {name: getattr(math, name) for name in ("tan", "sqrt", "exp", "log
 
 
 def _python_value(node: ast.AST) -> float:
-    """Arithmetic of numbers and `np.` functions; nothing else is evaluated.
+    """Evaluate arithmetic of numbers and `np.` functions, and nothing else.
 
     Raises:
         ValueError, KeyError, ArithmeticError: for anything else.

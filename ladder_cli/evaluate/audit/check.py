@@ -1,4 +1,4 @@
-"""Does the grader judge the benchmarks' golds, wrong answers made of them and other spellings of them as it should?
+"""Audits the grader on the benchmarks' golds, on wrong answers made of them, and on other spellings of them.
 
 For each benchmark: rows, questions that are asked twice, golds that fail against themselves, golds that cannot be read
 whole, perturbed answers that pass for right, and re-spelled answers that do not. With `output_dir`, `audit.json`.
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass
 class Audit:
-    """What was found in one benchmark.
+    """The findings in one benchmark.
 
     Attributes:
         repeated: questions that are asked more than once.
@@ -70,7 +70,7 @@ class Audit:
     refused: list[Finding] = field(default_factory=list)
 
     def count(self, sort: str) -> int:
-        """How many answers of a sort were tried."""
+        """Count the answers of a sort that were tried."""
         return sum(self.tried[sort].values())
 
 
@@ -109,7 +109,7 @@ def audit_problems(
 
 
 def _tasks(problems: list[Problem]) -> Iterator[Task]:
-    """A gold against itself, perturbed and re-spelled; keys are (problem, sort, kind, number)."""
+    """Yield a gold against itself, perturbed and re-spelled; keys are (problem, sort, kind, number)."""
     for problem in problems:
         gold, rule = problem.gold, problem.rule
         yield Task((problem.id, _ITSELF, "", 0), gold, f"The answer is \\boxed{{{gold}}}.", rule=rule)
@@ -131,7 +131,7 @@ def audit(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             judged correct. Re-spelled answers that are refused, and golds that are not read whole, are listed alone.
     """
     if config.output_dir is not None:
-        # An audit takes minutes; a folder that cannot be written is told of before.
+        # An audit takes minutes, so a folder that cannot be written is reported first.
         with claimed(Path(config.output_dir)):
             pass
     table = Table(box=None, padding=(0, 1), header_style="bold")

@@ -1,9 +1,9 @@
-r"""Do two LaTeX texts differ in value? A check of the audit's own, which shares nothing with the grader.
+r"""Decides whether two LaTeX texts differ in value. The audit's own check, which shares nothing with the grader.
 
 An expression is evaluated at three points, every symbol being a number drawn for its name; `i` is the imaginary unit
-and `e` Euler's number. Lists, tuples, intervals, unions, matrices and relations are compared piece by piece. What is
-not understood has no value, and then nothing is said. It errs on the side of `same`: the audit uses it to drop a
-perturbed answer that may be right after all.
+and `e` Euler's number. Lists, tuples, intervals, unions, matrices and relations are compared piece by piece. A text
+that is not understood has no value, and nothing is decided. The check errs on the side of `same`: the audit uses it to
+drop a perturbed answer that may be right after all.
 """
 
 import cmath
@@ -60,10 +60,10 @@ class _Unread(Exception):
 
 
 def differ(first: str, second: str, relative: float = _CLOSE, absolute: float = 0.0) -> bool | None:
-    """Whether the two certainly differ; None where one of them is not understood.
+    """Return whether the two certainly differ; None if one of them is not understood.
 
     Args:
-        relative, absolute: constants as near as that count as the same.
+        relative, absolute: constants that are this near count as equal.
     """
     try:
         return not _same(_read(first), _read(second), relative, absolute)
@@ -72,7 +72,7 @@ def differ(first: str, second: str, relative: float = _CLOSE, absolute: float = 
 
 
 def tokens(text: str) -> list[str]:
-    """The text's tokens without spacing."""
+    """Return the tokens of a text without spacing."""
     return [match.group() for match in _TOKEN.finditer(text) if match["skip"] is None]
 
 
@@ -104,7 +104,7 @@ def _piece(given: list[str]) -> "Shape | Values":
 
 
 def _matched(given: list[str]) -> bool:
-    """Is the first bracket closed by the last token?"""
+    """Return whether the last token closes the first bracket."""
     depth = 0
     for index, token in enumerate(given):
         depth += (token in _OPEN) - (token in _CLOSING)
@@ -114,7 +114,7 @@ def _matched(given: list[str]) -> bool:
 
 
 def _split(given: list[str], separators: tuple[str, ...]) -> list[list[str]]:
-    """At the separators outside all brackets and braces."""
+    """Split at the separators outside all brackets and braces."""
     parts: list[list[str]] = [[]]
     depth = 0
     for token in given:
@@ -161,7 +161,7 @@ def _same_in_any_order(first: Shape, second: Shape, relative: float, absolute: f
 
 
 def _same_equation(first: Shape, second: Shape, relative: float, absolute: float) -> bool:
-    """Sides equal, or exchanged, or all of it multiplied by a number."""
+    """Return whether the sides are equal, exchanged, or all multiplied by one number."""
     sides = [*first.pieces, *second.pieces]
     if any(isinstance(side, Shape) for side in sides):
         straight = zip(first.pieces, second.pieces, strict=True)
@@ -279,7 +279,7 @@ class _Evaluation:
         return complex(math.gamma(value.real + 1))
 
     def _group(self) -> complex:
-        """What a command or `^` applies to: a brace, or a single digit, letter or command."""
+        """Return what a command or `^` applies to: a brace, or a single digit, letter or command."""
         token = self._peek()
         if token == "{":
             self._take()

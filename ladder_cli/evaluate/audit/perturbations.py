@@ -1,7 +1,7 @@
-"""Answers that are wrong: a gold answer with one thing changed, as a model that errs would write it.
+"""Makes wrong answers: a gold answer with one change, as a model that errs would write it.
 
-Each is kept where `latex_value.differ`, which shares nothing with the grader, finds another value; a few kinds (another
-unit, another word, another kind of bracket) are other answers by what they are.
+An answer is used only if `latex_value.differ`, which shares nothing with the grader, finds another value. A few kinds
+(another unit, word or kind of bracket) are other answers by definition.
 """
 
 import re
@@ -26,7 +26,7 @@ _ADDED = "7919"
 
 
 def perturbed(gold: str, rule: GoldRule) -> Iterator[tuple[str, str]]:
-    """The kind of each change, and the answer after it; none has the value of the gold.
+    """Yield the kind of each change and the changed answer; none has the value of the gold.
 
     Args:
         gold: as it stands in the data.
@@ -52,12 +52,12 @@ def perturbed(gold: str, rule: GoldRule) -> Iterator[tuple[str, str]]:
 
 
 def without_dollars(gold: str) -> str:
-    """The gold out of its mathematics mode, without a point at its end; a dollar sign of money stays."""
+    """Remove mathematics mode and a final point from a gold; a dollar sign of money stays."""
     return re.sub(r"(?<!\\)\$", "", gold).strip().rstrip(".").strip()
 
 
 def parts(text: str, separators: str = ",") -> list[str]:
-    """The text at its separators outside brackets and braces, spacing kept; a comma between thousands is none."""
+    """Split a text at separators outside brackets and braces, with its spacing; a comma of thousands is none."""
     found, depth, start = [], 0, 0
     for index, sign in enumerate(text):
         escaped = text[index - 1 : index] == "\\"
@@ -78,7 +78,7 @@ def _thousands_at(text: str, index: int) -> bool:
 
 
 def terms(text: str) -> list[str]:
-    """A sum's terms with their signs, split at the outermost level; one if it is no sum."""
+    """Split a sum at the outermost level into terms with their signs; a text that is no sum is one term."""
     found, depth, start = [], 0, 0
     for index, sign in enumerate(text):
         depth += (sign in "([{") - (sign in ")]}")
@@ -96,7 +96,7 @@ def terms(text: str) -> list[str]:
 
 
 def bracketed(text: str) -> tuple[str, str, str] | None:
-    """Opening bracket, inside and closing bracket of a text that one pair encloses; sizes are part of brackets."""
+    """Split a text that one pair of brackets encloses into opening, inside and closing; sizes belong to brackets."""
     match = re.fullmatch(r"(\\left\s*)?(\(|\[|\\\{)(.*?)(\\right\s*)?(\)|\]|\\\})", text.strip(), re.DOTALL)
     if match is None or bool(match[1]) != bool(match[4]):
         return None
@@ -122,7 +122,7 @@ def _sign(gold: str) -> Iterator[str]:
 
 
 def _later_sign(gold: str) -> Iterator[str]:
-    """The last sign between two terms turned."""
+    """Reverse the last sign between two terms."""
     found = [at for at in range(1, len(gold)) if gold[at] in "+-" and gold[at - 1] not in "^_{e"]
     if found:
         at = found[-1]
@@ -130,7 +130,7 @@ def _later_sign(gold: str) -> Iterator[str]:
 
 
 def _each_part(gold: str) -> Iterator[tuple[str, str, str]]:
-    """Before, itself, after: the first and last part of a list or of what brackets enclose."""
+    """Yield (before, part, after) for the first and last part of a list or of a bracketed text."""
     around = bracketed(gold)
     opening, inside, closing = around or ("", gold, "")
     pieces = parts(inside)
@@ -148,7 +148,7 @@ def _numbers(gold: str) -> list[re.Match[str]]:
 
 
 def _digit(gold: str) -> Iterator[str]:
-    """The first digit of the first number, and the last of the last."""
+    """Change the first digit of the first number, and the last digit of the last."""
     found = _numbers(gold)
     for number, at in ((found[0], 0), (found[-1], -1)) if found else ():
         digits = [index for index in range(number.start(), number.end()) if gold[index].isdigit()]
@@ -158,7 +158,7 @@ def _digit(gold: str) -> Iterator[str]:
 
 
 def _neighbour(gold: str) -> Iterator[str]:
-    """A whole number off by one, and with a digit too many."""
+    """Change a whole number by one, and add a digit."""
     if re.fullmatch(r"-?\d+", gold):
         yield str(int(gold) + 1)
         yield str(int(gold) - 1)
@@ -166,7 +166,7 @@ def _neighbour(gold: str) -> Iterator[str]:
 
 
 def _point(gold: str) -> Iterator[str]:
-    """The decimal point moved."""
+    """Move the decimal point."""
     if re.fullmatch(r"-?\d*\.\d+", gold):
         yield str(float(gold) * 10)
         yield f"{float(gold) / 10:.12f}".rstrip("0")
@@ -247,7 +247,7 @@ def _variables(gold: str) -> list[str]:
 
 
 def _swapped_variable(gold: str) -> Iterator[str]:
-    """Two variables exchanged; the only one given another name, unless the answer itself defines it."""
+    """Exchange two variables; rename a single one, unless the answer itself defines it."""
     letters = _variables(gold)
     # f(x) = x + 1 is f(y) = y + 1, and the angle ABC the angle CBA.
     if re.match(r"\s*[a-zA-Z]\s*\(\s*[a-zA-Z]", gold) or "\\angle" in gold or "\\overline" in gold:
@@ -337,7 +337,7 @@ _BY_VALUE: dict[str, Callable[[str], Iterator[str]]] = {
 
 
 def _other_unit(gold: str) -> Iterator[str]:
-    """In the gold's own text: another word in the place of the unit, radians for degrees."""
+    """Replace the unit in the gold's text by another word, degrees by radians."""
     found = _UNIT.search(gold)
     if found and re.search(r"\d", gold[: found.start()]):
         other = "weeks" if found["name"] != "weeks" else "miles"
@@ -347,7 +347,7 @@ def _other_unit(gold: str) -> Iterator[str]:
 
 
 def _other_bracket(gold: str) -> Iterator[str]:
-    """An end of an interval open for closed. Only of what can be nothing but an interval."""
+    """Swap open and closed at one end, only of what can be nothing but an interval."""
     if not re.search(r"\\infty|\\cup|\\in(?![a-z])|^\s*(?:\\left)?\[|\]\s*$", gold):
         return
     for found in re.finditer(r"[(\[]|[)\]]", gold):
@@ -359,7 +359,7 @@ def _other_bracket(gold: str) -> Iterator[str]:
 
 
 def _other_word(gold: str) -> Iterator[str]:
-    """Another letter of a choice, another name; the gold being nothing else."""
+    """Replace the letter of a choice or a name, if the gold is nothing else."""
     found = re.fullmatch(r"\\(?:text|mbox|mathrm|textbf)\s*\{([^{}\d]+)\}", gold)
     if not found:
         return

@@ -1,4 +1,4 @@
-"""Completions that are right: a gold answer written in another way that is beyond doubt the same."""
+"""Makes right completions: a gold answer written in another way that is beyond doubt the same."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
 
 
 def respelled(gold: str, rule: GoldRule) -> Iterator[tuple[str, str]]:
-    """The kind of each spelling, and the completion that holds it.
+    """Yield the kind of each spelling and the completion that holds it.
 
     Args:
         gold: as it stands in the data.
@@ -56,7 +56,7 @@ _AROUND = {
 
 
 def _outside_words(change: Callable[[str], str]) -> Callable[[str], str]:
-    """Apply a change to the mathematics alone."""
+    """Apply a change only to the mathematics."""
 
     def changed(gold: str) -> str:
         kept, start = [], 0
@@ -152,7 +152,7 @@ def _numbers(gold: str) -> Iterator[str]:
 
 
 def _written_unit(gold: str) -> Iterator[str]:
-    """A gold that writes its unit, answered without, or with the unit in other letters."""
+    """Yield answers without the unit of the gold, or with the unit in other letters."""
     found = _TRAILING_UNIT.search(gold)
     if found and re.fullmatch(_NUMBER, gold[: found.start()]):
         value, power = gold[: found.start()], found["power"] or ""
@@ -184,7 +184,7 @@ def _words(gold: str) -> Iterator[str]:
 
 
 def _sums(gold: str) -> Iterator[str]:
-    """Terms of a sum in another order."""
+    """Yield the terms of a sum in another order."""
     if (
         "=" in gold
         or len(parts(gold)) > 1
@@ -215,7 +215,7 @@ def _subscripts(gold: str) -> Iterator[str]:
 
 
 def _order(gold: str) -> Iterator[str]:
-    """Answers that stand side by side, or in a set, in another order."""
+    """Yield the answers of a list or a set in another order."""
     around = bracketed(gold)
     if around is not None and not around[0].endswith("{"):
         return

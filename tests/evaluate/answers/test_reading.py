@@ -21,7 +21,7 @@ from ladder_cli.evaluate.answers.answer import (
 )
 from ladder_cli.evaluate.answers.verdict import boxes, judge
 
-DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
+DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 EXAMPLES = re.findall(
     r"^\| `(.+?)` \| `(.+?)` \| (\w+) \|$",
     DOCS.read_text().split("<!-- examples")[1].split("<!-- end")[0],
