@@ -5,7 +5,7 @@ import shutil
 from rich.console import Console
 from rich.table import Table
 
-from ladder_cli.config.ranks import is_main_process
+from ladder_cli.ranks import is_main_process
 
 _NARROWEST = 140
 

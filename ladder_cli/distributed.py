@@ -11,8 +11,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, distributed
 
-from ladder_cli.config.ranks import process_index, processes
 from ladder_cli.errors import UserError
+from ladder_cli.ranks import process_index, processes
 
 _OTHERWISE = "launch with torchrun, and let hardware.shard_backbone=true or model.quantization=nf4 make a backbone fit"
 # Training takes the first of them over before it comes here.

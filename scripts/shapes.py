@@ -13,7 +13,6 @@ from ladder_cli.config.compose import choices, composed
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import Step, predict_memory
-from ladder_cli.train.optimizer import optimizer_name
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, parameter_count
 
@@ -83,7 +82,7 @@ def kept(model: str, overrides: list[str]) -> int:
 def peak(model: str, overrides: list[str]) -> tuple[float, float]:
     """GiB at the peak of a step on a GPU, and processor seconds that the prediction took."""
     config = config_of(f"model={model}", "train.micro_batch_size=1", *overrides)
-    optimizer = optimizer_name(config.train.optimizer, torch.device("cuda"))
+    optimizer = config.train.optimizer.on("cuda")
     step = Step(ROWS, TOKENS, accumulation=2, optimizer=optimizer, loss_chunk=config.train.loss_chunk)
     started = time.process_time()
     total = predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total

@@ -9,10 +9,10 @@ from pathlib import Path
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
 from ladder_cli.config.compose import choices, given_options, parse
-from ladder_cli.config.ranks import check_launch
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.evaluate.modes import Mode, mode_of, refuse_unread
+from ladder_cli.ranks import check_launch
 from ladder_cli.run.directory import OUTPUTS, RunDir, match_folders, pattern_name, safe_name
 from ladder_cli.streams import quiet_libraries
 

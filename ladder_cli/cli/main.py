@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ladder_cli.config.compose import Composed, choices, default_data, groups, run_composed
 from ladder_cli.config.quoting import quoted_words
-from ladder_cli.config.ranks import check_launch, interrupt, is_main_process, processes
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import Interrupted, RunFailed, UserError
+from ladder_cli.ranks import check_launch, interrupt, is_main_process, processes
 from ladder_cli.run.credentials import holds_secret, redacted
 from ladder_cli.run.files import write_failure
 from ladder_cli.run.sweep import Place, Sweep, Task, refuse_shared_output, tell

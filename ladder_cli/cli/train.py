@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
 from ladder_cli.config.compose import given_options, output_folder
-from ladder_cli.config.ranks import check_launch, processes
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread
+from ladder_cli.ranks import check_launch, processes
 from ladder_cli.run.directory import RunDir, default_path
 from ladder_cli.streams import quiet_libraries
 

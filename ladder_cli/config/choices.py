@@ -91,6 +91,13 @@ class Optimizer(StrEnum):
     ADAMW_8BIT = "adamw_8bit"
     PAGED_ADAMW_8BIT = "paged_adamw_8bit"
 
+    def on(self, device_type: str) -> "Optimizer":
+        """What this is on a device of torch's type `cuda` or `cpu`: `auto` depends on it."""
+        return _AUTO_OPTIMIZER[device_type] if self is Optimizer.AUTO else self
+
+
+_AUTO_OPTIMIZER = {"cuda": Optimizer.ADAMW_8BIT, "cpu": Optimizer.ADAMW}
+
 
 class WandbMode(StrEnum):
     """Whether a run is tracked by Weights & Biases."""

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ladder_cli.config.methods import METHOD_KINDS
-from ladder_cli.config.options import choices_of, hints_of
+from ladder_cli.config.options import choices_of, flat, hints_of
 from ladder_cli.config.quoting import as_typed
-from ladder_cli.config.schema import MOVED, EvaluateConfig, ModelConfig, TrainConfig, option_names
+from ladder_cli.config.schema import MOVED, OUTPUTS, EvaluateConfig, ModelConfig, TrainConfig, option_names
 from ladder_cli.config.validation import suggest
 from ladder_cli.errors import UserError
-from ladder_cli.run.directory import OUTPUTS
-from ladder_cli.run.identity import flat
 
 CONFIG_MODULE = "ladder_cli.conf"
 _DATA_OF = "of-"  # names what a model is trained on by default, in the group `data`

@@ -109,3 +109,13 @@ def settle(values: Any, prefix: str) -> None:
             refuse_below(name, value, told.at_least)
         else:
             refuse_outside(name, value, told.at_least, told.at_most)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested containers as one mapping of dotted keys."""
+    if not isinstance(values, dict):
+        return {prefix.rstrip("."): values}
+    flattened: dict[str, Any] = {}
+    for key, value in values.items():
+        flattened |= flat(value, f"{prefix}{key}.")
+    return flattened

@@ -32,6 +32,7 @@ from ladder_cli.config.options import Role, incidental, option, place, settle, t
 from ladder_cli.config.validation import one_of
 from ladder_cli.errors import UserError
 
+OUTPUTS = Path("outputs")  # where results go that were given no other place
 # What a chat template that prints the date is told: prompts must not change with the clock.
 DEFAULT_DATE = "2026-01-01"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from ladder_cli.config.choices import Scheduler, WandbMode
 from ladder_cli.config.options import told_of
-from ladder_cli.config.ranks import processes
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
+from ladder_cli.ranks import processes
 
 # What a model suggests for a method (`method.reduction: ${model.side_reduction}`), and who refers to it.
 _REFERRED: Mapping[str, str] = MappingProxyType(

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.ranks import is_main_process, processes
 from ladder_cli.config.schema import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
@@ -24,6 +23,7 @@ from ladder_cli.evaluate.shards import merged, own_path, write_in_order
 from ladder_cli.evaluate.targets import Target
 from ladder_cli.generate.batching import render_prompt
 from ladder_cli.generate.engine import LENGTH, Completion, LabelScores, Prompt
+from ladder_cli.ranks import is_main_process, processes
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.directory import SAMPLES, SETTINGS
 

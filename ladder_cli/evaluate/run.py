@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.ranks import is_main_process
 from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
@@ -22,6 +21,7 @@ from ladder_cli.evaluate.results import Extent, write_result
 from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.summary import Answers, summarise, summarise_labels
 from ladder_cli.evaluate.targets import Experiment, Target, find_experiments, in_turns
+from ladder_cli.ranks import is_main_process
 from ladder_cli.run.directory import RESULT, SUMMARY, match_folders, repeat_folder
 from ladder_cli.trunk.loading import resolve_device
 

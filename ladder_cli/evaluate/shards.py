@@ -6,8 +6,8 @@ Process 0 appends to `samples.jsonl` itself, process n to `samples-n.jsonl` besi
 from collections.abc import Sequence
 from pathlib import Path
 
-from ladder_cli.config.ranks import process_index
 from ladder_cli.evaluate.samples import Sample, append_samples, as_lines, read_samples
+from ladder_cli.ranks import process_index
 from ladder_cli.run.files import write_text
 
 

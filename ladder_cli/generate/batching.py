@@ -3,11 +3,11 @@
 import random
 from collections.abc import Collection, Sequence
 
-from ladder_cli.config.ranks import process_index, processes
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.prepare import refuse_unknown_token
 from ladder_cli.errors import UserError
 from ladder_cli.generate.engine import Prompt
+from ladder_cli.ranks import process_index, processes
 
 
 def render_prompt(name: str, question: str, renderer: PromptRenderer) -> Prompt:

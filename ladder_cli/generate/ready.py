@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ladder_cli.config.ranks import process_index, processes
 from ladder_cli.config.schema import DecodeConfig
 from ladder_cli.errors import UserError
 from ladder_cli.generate.engine import Completion, LabelScores, Prompt
+from ladder_cli.ranks import process_index, processes
 
 # Completions that are handed out together.
 _TOGETHER = 32

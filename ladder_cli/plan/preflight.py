@@ -10,12 +10,11 @@ from rich.console import Console
 
 from ladder_cli.config.choices import Optimizer, Quantization
 from ladder_cli.config.methods import MethodConfig
-from ladder_cli.config.ranks import processes
 from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import MemoryPrediction, Step, predict_memory
-from ladder_cli.train.optimizer import optimizer_name
+from ladder_cli.ranks import processes
 from ladder_cli.trunk.loading import planned_dtype
 
 # CUDA's context, the libraries' workspaces and what the allocator loses to fragments: an allowance, not a measurement.
@@ -143,7 +142,7 @@ def _step(config: TrainConfig, device: torch.device, longest: int | None = None)
         rows=config.train.micro_batch_size,
         tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
         accumulation=config.train.accumulation(processes()),
-        optimizer=optimizer_name(config.train.optimizer, device),
+        optimizer=config.train.optimizer.on(device.type),
         loss_chunk=config.train.loss_chunk,
         shards=processes() if config.hardware.shard_backbone else 1,
     )

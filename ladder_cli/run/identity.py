@@ -7,7 +7,7 @@ enter: a moved folder is the same, and another file under the same name is not.
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ladder_cli.config.options import Role
+from ladder_cli.config.options import Role, flat
 from ladder_cli.config.schema import TrainConfig, covers, options_of
 
 SEED = "seed"
@@ -89,16 +89,6 @@ class RunIdentity:
             # An old run directory, which recorded no content: where it lay is all there is to go by.
             content["places"] = self.places
         return content | {"settings": {key: value for key, value in self.settings.items() if key != SEED}}
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested containers as one mapping of dotted keys."""
-    if not isinstance(values, dict):
-        return {prefix.rstrip("."): values}
-    flattened: dict[str, Any] = {}
-    for key, value in values.items():
-        flattened |= flat(value, f"{prefix}{key}.")
-    return flattened
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

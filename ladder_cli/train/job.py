@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.ranks import process_index, processes
+from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.methods.base import Method
 from ladder_cli.methods.registry import method_for
+from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.monitor import check_tracking
-from ladder_cli.train.optimizer import optimizer_name
 from ladder_cli.trunk.open import TrunkKind
 
 
@@ -40,7 +40,7 @@ class Job:
     objective: str
     accumulation: int
     effective_batch: int
-    optimizer: str
+    optimizer: Optimizer
     trunk_kind: TrunkKind
 
     @classmethod
@@ -60,7 +60,7 @@ class Job:
             "sft",
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
-            optimizer_name(config.train.optimizer, device),
+            config.train.optimizer.on(device.type),
             TrunkKind.SHARDED if config.hardware.shard_backbone else TrunkKind.LIVE,
         )
 

@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
+from ladder_cli.config import choices
 from ladder_cli.config.schema import OptimizationConfig
 
-_AUTO = {"cuda": "adamw_8bit", "cpu": "adamw"}
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 # Normalisations and biases are not pulled towards zero.
 _NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -32,19 +32,14 @@ def _paged_adamw_8bit(groups: list[dict[str, Any]], **options: Any) -> Optimizer
     return bitsandbytes.optim.AdamW(groups, optim_bits=8, is_paged=True, **options)
 
 
-_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adamw": torch.optim.AdamW,
-    "adamw_8bit": _adamw_8bit,
-    "paged_adamw_8bit": _paged_adamw_8bit,
+_OPTIMIZERS: dict[choices.Optimizer, Callable[..., Optimizer]] = {
+    choices.Optimizer.ADAMW: torch.optim.AdamW,
+    choices.Optimizer.ADAMW_8BIT: _adamw_8bit,
+    choices.Optimizer.PAGED_ADAMW_8BIT: _paged_adamw_8bit,
 }
 
 
-def optimizer_name(wanted: str, device: torch.device) -> str:
-    """What `auto` stands for on a device: 8-bit AdamW on a GPU, AdamW elsewhere."""
-    return _AUTO[device.type] if wanted == "auto" else wanted
-
-
-def make_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> Optimizer:
+def make_optimizer(model: nn.Module, name: choices.Optimizer, learning_rate: float, weight_decay: float) -> Optimizer:
     """An optimizer of the parameters that are trained; biases and normalisations are not decayed."""
     decayed = set(get_parameter_names(model, [nn.LayerNorm], _NOT_DECAYED))
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -17,7 +17,6 @@ from transformers import set_seed
 
 from ladder_cli import __version__
 from ladder_cli.config.compose import as_dict
-from ladder_cli.config.ranks import is_main_process
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import rows_after
@@ -32,6 +31,7 @@ from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.plan.out_of_memory import out_of_memory_advised
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight, leaner_settings, preflight
+from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.credentials import redacted
 from ladder_cli.run.directory import BACKBONE, PROMPT, RunDir, read_json, write_json

@@ -8,9 +8,9 @@ from dataclasses import replace
 from rich.console import Console
 
 from ladder_cli.config.choices import Quantization
-from ladder_cli.config.ranks import processes
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
+from ladder_cli.ranks import processes
 
 _LAUNCHER = "ACCELERATE_USE_FSDP"
 

@@ -6,8 +6,8 @@ from types import FrameType
 
 import torch
 
-from ladder_cli.config.ranks import interrupt
 from ladder_cli.distributed import highest
+from ladder_cli.ranks import interrupt
 
 # A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.
 _SAME_SIGNAL_SECONDS = 2.0

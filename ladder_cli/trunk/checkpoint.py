@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from ladder_cli.config.ranks import is_main_process
 from ladder_cli.errors import UserError
+from ladder_cli.ranks import is_main_process
 
 _LOG = logging.getLogger("ladder_cli")
 # Prefixes that wrappers add to names: torch.compile, DataParallel, PEFT, a model inside a model.

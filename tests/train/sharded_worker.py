@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from ladder_cli.config.methods import QLoRAMethodConfig
-from ladder_cli.config.ranks import process_index
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.distributed import join
 from ladder_cli.methods.registry import method_for
+from ladder_cli.ranks import process_index
 from ladder_cli.trunk.open import TrunkKind, open_trunk
 from ladder_cli.trunk.sharded import is_sharded
 from tests.malformed import run_command
