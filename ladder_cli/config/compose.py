@@ -22,6 +22,8 @@ CONFIG_MODULE = "ladder_cli.conf"
 _DATA_OF = "of-"  # names what a model is trained on by default, in the group `data`
 _HARDWARE = "hardware"  # the group whose files set options of other groups too
 _COMMANDS = {"ladder-train": TrainConfig, "ladder-eval": EvaluateConfig}
+# Groups that files of conf/hardware set options of, although the command does not have them (`_leave_out_presets`).
+PRESET_GROUPS: dict[type, tuple[str, ...]] = {TrainConfig: (), EvaluateConfig: ("method", "train")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +206,11 @@ def _as_texts(schema: type, *more: str) -> type:
             told = {"default": item.default.value}
         columns.append((item.name, hint, dataclasses.field(**told)))
     columns += [(name, Any, dataclasses.field(default=None)) for name in more]
-    return dataclasses.make_dataclass(schema.__name__, columns)
+    made = dataclasses.make_dataclass(f"_{schema.__name__}AsTexts", columns)
+    # Launchers of sweeps pickle what Hydra stores: by name, since a pickled copy of a dataclass loses its defaults.
+    made.__module__, made.__qualname__ = __name__, made.__name__
+    globals()[made.__name__] = made
+    return made
 
 
 def _typed(schema: type, texts: Any) -> Any:
@@ -291,10 +297,7 @@ def _store_generated(config_name: str, schema: type) -> None:
 
     store = ConfigStore.instance()
     # The first entry of the defaults lists: every option with its default, so that the YAML files need not repeat it.
-    # A file of conf/hardware sets options of groups that one of the commands does not have (`_leave_out_presets`).
-    known = {item.name for item in dataclasses.fields(schema)}
-    more = sorted(preset_options().keys() - known)
-    store.store(name=f"{config_name}_schema", node=_as_texts(schema, *more), replace=True)
+    store.store(name=f"{config_name}_schema", node=_as_texts(schema, *PRESET_GROUPS[schema]), replace=True)
     # `data: of-${model}` in conf/train.yaml (docs/decisions/0013).
     for model in choices("model"):
         node = {"defaults": [default_data(model)]}
@@ -353,3 +356,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value.value if isinstance(value, StrEnum) else value
+
+
+# For the processes that a launcher starts: what they are sent names these classes.
+for _schema, _groups in PRESET_GROUPS.items():
+    _as_texts(_schema, *_groups)

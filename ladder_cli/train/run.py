@@ -26,10 +26,9 @@ from ladder_cli.distributed import decided_by_main, join, main_first
 from ladder_cli.errors import Interrupted, NotReachable
 from ladder_cli.nn.objective import objective_for
 from ladder_cli.nn.packing import check_packing
-from ladder_cli.plan.flops import flops_per_token
 from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.plan.out_of_memory import out_of_memory_advised
-from ladder_cli.plan.page import Plan
+from ladder_cli.plan.page import Plan, make_plan
 from ladder_cli.plan.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
@@ -45,10 +44,10 @@ from ladder_cli.train.monitor import MetricsLog, Monitor, ProgressDisplay, Throu
 from ladder_cli.train.optimizer import make_optimizer, make_schedule
 from ladder_cli.train.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
 from ladder_cli.train.signals import StopOnSignal
-from ladder_cli.trunk.base import WHOLE, Batch, TrainableModule, Trunk
+from ladder_cli.trunk.base import Batch, TrainableModule
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.live import LiveTrunk
-from ladder_cli.trunk.loading import backbone_shape, parameter_count, planned_device, planned_dtype, resolve_device
+from ladder_cli.trunk.loading import backbone_shape, planned_device, planned_dtype, resolve_device
 from ladder_cli.trunk.open import open_trunk
 
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
@@ -63,7 +62,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
     memory = preflight(config, job.device, data.longest if data is not None else None)
-    plan = _plan(job, data, trunk, model, dtype, memory)
+    plan = make_plan(job, data, trunk, model, dtype, memory)
     plan.print(console)
     for line in job.method.picture(trunk):
         console.print(f"  {line}", highlight=False)
@@ -187,7 +186,7 @@ class _Training:
         collate = PaddingCollator(data.tokenizer.pad_token_id)
         sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
         model = job.method.attach(trunk, sample, config.train.loss_chunk)
-        plan = _plan(job, data, trunk, model, backbone.dtype, memory_plan)
+        plan = make_plan(job, data, trunk, model, backbone.dtype, memory_plan)
         plan.print(console)
         console.print(
             "first example (counted tokens [bold green]marked[/]; without colours: between » and «)", markup=True
@@ -319,36 +318,6 @@ def _status_of_failure(run: RunDir, record: dict[str, Any]) -> Iterator[None]:
 def _write_status(run: RunDir, record: dict[str, Any], **status: str) -> None:
     if is_main_process():
         write_json(run.run, record | status)
-
-
-def _plan(
-    job: Job,
-    data: PreparedData | None,
-    trunk: Trunk,
-    model: TrainableModule,
-    dtype: torch.dtype,
-    memory: Preflight,
-) -> Plan:
-    config, cost = job.config, trunk.cost(model.request or WHOLE)
-    trainable = parameter_count(model, trained=True)
-    return Plan(
-        method=config.method.name,
-        model=config.model.name,
-        quantization=config.model.quantization,
-        device=str(job.device),
-        dtype=str(dtype).removeprefix("torch."),
-        backbone_parameters=cost.parameters,
-        trainable_parameters=trainable,
-        data_name=config.data.name,
-        data=data,
-        steps=job.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
-        effective_batch=job.effective_batch,
-        micro_batch=config.train.micro_batch_size,
-        accumulation=job.accumulation,
-        learning_rate=config.peak_learning_rate,
-        flops_per_token=flops_per_token(job.method.cost(cost), trainable),
-        memory=memory,
-    )
 
 
 def _tell_fewer_rows(config: TrainConfig, data: PreparedData, console: Console) -> None:

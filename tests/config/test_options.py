@@ -15,7 +15,7 @@ from omegaconf import MISSING, OmegaConf
 
 from ladder_cli.config import choices
 from ladder_cli.config.choices import Gate, Optimizer, Pattern, Quantization
-from ladder_cli.config.compose import as_dict, composed, parse, preset_options
+from ladder_cli.config.compose import PRESET_GROUPS, as_dict, composed, parse, preset_options
 from ladder_cli.config.compose import choices as files_of
 from ladder_cli.config.methods import METHOD_KINDS, LadderMethodConfig
 from ladder_cli.config.options import choices_of, hints_of, told_of
@@ -191,6 +191,8 @@ def test_what_they_do_not_have_is_still_refused_where_it_is_typed():
 def test_machines_set_only_options_that_there_are():
     known = {*option_names(TrainConfig)}.union(*(option_names(kind, "method.") for kind in METHOD_KINDS.values()))
     assert {f"{group}.{name}" for group, names in preset_options().items() for name in names} <= known
+    for schema, more in PRESET_GROUPS.items():
+        assert set(more) == preset_options().keys() - {item.name for item in fields(schema)}
     assert {train(f"hardware={name}").hardware.name for name in files_of("hardware")} == set(files_of("hardware"))
 
 
