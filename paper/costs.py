@@ -19,7 +19,6 @@ from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.methods.registry import method_for
-from ladder_cli.plan.flops import flops_per_token
 from ladder_cli.trunk.base import WHOLE
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, parameter_count
@@ -43,7 +42,7 @@ class Sizes:
     Attributes:
         backbone: N, parameters of the frozen backbone with its embeddings.
         trained: n, trained parameters.
-        flops: of one training token, by each way of counting (`plan.flops`).
+        flops: of one training token, by each way of counting (`methods.base.Cost`).
     """
 
     backbone: int
@@ -63,7 +62,7 @@ def sizes_of(config: TrainConfig) -> Sizes:
         model = method.shape(trunk)
     cost = trunk.cost(model.request or WHOLE)
     trained = parameter_count(model, trained=True)
-    return Sizes(cost.parameters, trained, flops_per_token(method.cost(cost), trained))
+    return Sizes(cost.parameters, trained, method.cost(cost).flops_per_token(trained))
 
 
 @dataclass(frozen=True)

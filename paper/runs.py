@@ -40,7 +40,7 @@ class Run:
 
     @property
     def flops_per_row(self) -> dict[str, float]:
-        """Return the FLOPs of training on one row once, by each way of counting (`plan.flops`)."""
+        """Return the FLOPs of training on one row once, by each way of counting (`methods.base.Cost`)."""
         # A run may end before or after `train.epochs`: by `train.max_steps`, or by early stopping. Old runs recorded
         # only what was asked for.
         epochs = float(self.metrics.get("epochs", self.config["train"]["epochs"]))

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
@@ -84,8 +85,11 @@ def default_benchmarks(config: EvaluateConfig) -> list[str]:
     return list(dict.fromkeys(names)) or config.model.default_benchmarks
 
 
-def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
+def evaluate(config: EvaluateConfig, overrides: list[str]) -> Any:
     """Evaluate whatever the config names.
+
+    Returns:
+        What the mode makes: metrics of runs or a backbone, a comparison; None of the others.
 
     Raises:
         UserError: for whatever is wrong with it; among it an option that is not read by what is asked for.
@@ -116,7 +120,7 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> None:
         Mode.RUN: lambda: evaluate_models(config, overrides, console),
         Mode.BACKBONE: lambda: evaluate_models(config, overrides, console),
     }
-    work[mode]()
+    return work[mode]()
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
@@ -68,8 +68,12 @@ def check_options(config: TrainConfig, given: list[str]) -> None:
     config.train.accumulation(processes())
 
 
-def train(config: TrainConfig, overrides: list[str]) -> None:
-    """Run, resume or only plan one training."""
+def train(config: TrainConfig, overrides: list[str]) -> tuple[RunDir, dict[str, Any]]:
+    """Run, resume or only plan one training.
+
+    Returns:
+        The run's directory, and its `metrics.json`; of a dry run its `plan.json`.
+    """
     # Mistakes that need no torch are told before it is imported.
     check_launch(planned=config.dry_run)
     given = given_options(overrides)
@@ -87,17 +91,18 @@ def train(config: TrainConfig, overrides: list[str]) -> None:
     console = make_console()
     with sharding_settled(config, console) as settled:
         if settled.dry_run:
-            plan_only(settled, run, console)
-        else:
-            _report(run_training(settled, run, console), run, console)
+            return run, plan_only(settled, run, console)
+        metrics = run_training(settled, run, console)
+    _report(metrics, run, console)
+    return run, metrics
 
 
-def _report(figures: dict, run: RunDir, console: "Console") -> None:
-    # Of a few steps there is no speed to tell.
-    speed = f"{figures['tokens_per_second']:,.0f} tokens/s   " if figures["tokens_per_second"] else ""
+def _report(metrics: dict[str, Any], run: RunDir, console: "Console") -> None:
+    # Of a few steps there is no speed to report.
+    speed = f"{metrics['tokens_per_second']:,.0f} tokens/s   " if metrics["tokens_per_second"] else ""
     console.print(
-        f"train loss {figures['train_loss']:.4f}   validation loss {figures['eval_loss']:.4f} (step "
-        f"{figures['best_step']})   {speed}{figures['wall_seconds']:.0f} s\n"
+        f"train loss {metrics['train_loss']:.4f}   validation loss {metrics['eval_loss']:.4f} (step "
+        f"{metrics['best_step']})   {speed}{metrics['wall_seconds']:.0f} s\n"
         f"adapter: {run.adapter}\nevaluate it with: ladder-eval {_typed(run.path)}",
         soft_wrap=True,
     )

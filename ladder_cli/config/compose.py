@@ -325,6 +325,8 @@ def output_folder() -> Path:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    if not HydraConfig.initialized():
+        return OUTPUTS  # composed from Python
     hydra = HydraConfig.get()
     return Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else OUTPUTS
 

@@ -4,6 +4,7 @@ import csv
 import io
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,8 +19,11 @@ from ladder_cli.run.directory import OUTPUTS, write_json, write_text
 _CSV = ("benchmark", "n_problems", "first", "second", "difference", "low", "high", "test", "p_value", "p_holm")
 
 
-def report_comparison(config: EvaluateConfig, console: Console) -> None:
+def report_comparison(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """Compare the two sides of `compare`, print the table and write everything into `output_dir`.
+
+    Returns:
+        What stands in `comparison.json`.
 
     Raises:
         UserError: if a side has no samples, or the two share none.
@@ -40,12 +44,11 @@ def report_comparison(config: EvaluateConfig, console: Console) -> None:
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)]
     write_text(folder / "comparison.md", "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n")
     write_text(folder / "comparison.csv", _csv(compared))
-    write_json(
-        folder / "comparison.json",
-        {"first": first.name, "second": second.name, "benchmarks": [_record(each) for each in compared]},
-    )
+    record = {"first": first.name, "second": second.name, "benchmarks": [_record(each) for each in compared]}
+    write_json(folder / "comparison.json", record)
     draw_comparison(folder / "comparison", (first.name, second.name), compared)
     console.print(f"{folder}/comparison.md, .csv, .json, .png, .svg", soft_wrap=True)
+    return record
 
 
 def read_sides(config: EvaluateConfig) -> tuple[Side, Side]:

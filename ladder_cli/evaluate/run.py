@@ -25,9 +25,14 @@ from ladder_cli.ranks import is_main_process
 from ladder_cli.run.directory import RESULT, SUMMARY, match_folders, repeat_folder
 from ladder_cli.trunk.loading import resolve_device
 
+Metrics = dict[tuple[str, str], dict[str, Any]]  # of what was evaluated (a run, an experiment) and a benchmark
 
-def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Console) -> None:
+
+def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Console) -> Metrics:
     """Evaluate runs or a backbone on every benchmark; print the table, with a row for several runs of one experiment.
+
+    Returns:
+        What stands in `result.json`, in the order of the table.
 
     Raises:
         UserError: for whatever is wrong with run, benchmark or data.
@@ -36,7 +41,7 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
     refuse_unread_by_labels([each.kind for each in configs], overrides)
     benchmarks = {each.name: each for each in configs}
     problems = {name: load_problems(each, config.data_dir, config.limit) for name, each in benchmarks.items()}
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: Metrics = {}
     join(resolve_device(config.hardware.device))
     experiments = find_experiments(config, overrides)
     if is_main_process():
@@ -61,11 +66,13 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
                 )
             if is_main_process():
                 console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
+    rows = _in_order(rows, experiments)
     if is_main_process():
-        show(table(_in_order(rows, experiments), greedy=config.decode.temperature == 0), console)
+        show(table(rows, greedy=config.decode.temperature == 0), console)
+    return rows
 
 
-def _in_order(rows: dict[tuple[str, str], Any], experiments: list[Experiment]) -> dict[tuple[str, str], Any]:
+def _in_order(rows: Metrics, experiments: list[Experiment]) -> Metrics:
     """The rows (of target or experiment, and benchmark) as the runs were found, however they took turns."""
     names = [name for each in experiments for name in (*(target.name for target in each.targets), each.name)]
     return {key: rows[key] for key in sorted(rows, key=lambda key: names.index(key[0]))}

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -11,11 +10,7 @@ from rich.text import Text
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
-from ladder_cli.plan.flops import flops_per_token
 from ladder_cli.plan.preflight import Preflight
-from ladder_cli.train.job import Job
-from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk
-from ladder_cli.trunk.loading import parameter_count
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class Plan:
         data: None where it cannot be had here (a plan made without a network).
         steps: optimizer steps; None where that depends on the data.
         effective_batch: rows per optimizer step over all processes.
-        flops_per_token: `paper` and `actual`, see `plan.flops`.
+        flops_per_token: `paper` and `actual`, see `methods.base.Cost`.
     """
 
     method: str
@@ -105,44 +100,6 @@ class Plan:
         epochs = "" if self.epochs is None else f", {self.epochs:.2f} epochs"
         batch = f"{self.effective_batch} rows ({self.micro_batch} x {self.accumulation} accumulated)"
         return f"{self.steps:,} of {batch}{epochs}"
-
-
-def make_plan(
-    job: Job,
-    data: PreparedData | None,
-    trunk: Trunk,
-    model: TrainableModule,
-    dtype: torch.dtype,
-    memory: Preflight,
-) -> Plan:
-    """The plan of a job.
-
-    Args:
-        data: None where it cannot be had here.
-        model: what its method attached to `trunk`; may be without values.
-        dtype: that the backbone computes in.
-        memory: what a step takes.
-    """
-    config, cost = job.config, trunk.cost(model.request or WHOLE)
-    trainable = parameter_count(model, trained=True)
-    return Plan(
-        method=config.method.name,
-        model=config.model.name,
-        quantization=config.model.quantization,
-        device=str(job.device),
-        dtype=str(dtype).removeprefix("torch."),
-        backbone_parameters=cost.parameters,
-        trainable_parameters=trainable,
-        data_name=config.data.name,
-        data=data,
-        steps=job.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
-        effective_batch=job.effective_batch,
-        micro_batch=config.train.micro_batch_size,
-        accumulation=job.accumulation,
-        learning_rate=config.peak_learning_rate,
-        flops_per_token=flops_per_token(job.method.cost(cost), trainable),
-        memory=memory,
-    )
 
 
 def _rows(data: PreparedData) -> dict[str, Any]:

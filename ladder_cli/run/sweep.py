@@ -34,7 +34,7 @@ _METRICS = (
 _COLUMNS = ("run", "status", "options", *_METRICS, "peak_memory_bytes", "error")
 
 
-Task = Callable[[Any, list[str]], None]  # does the work of a config and the options that made it
+Task = Callable[[Any, list[str]], object]  # does the work of a config and the options that made it
 Place = Callable[[Any, list[str]], Path]  # the directory that it writes to
 
 

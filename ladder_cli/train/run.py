@@ -28,7 +28,7 @@ from ladder_cli.nn.objective import objective_for
 from ladder_cli.nn.packing import check_packing
 from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.plan.out_of_memory import out_of_memory_advised
-from ladder_cli.plan.page import Plan, make_plan
+from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight, leaner_settings, preflight
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
@@ -53,8 +53,12 @@ from ladder_cli.trunk.open import open_trunk
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
 
-def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
-    """Print the plan and write `plan.json`; no weight is read."""
+def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, Any]:
+    """Print the plan and write `plan.json`; no weight is read.
+
+    Returns:
+        What was written.
+    """
     data, missing = _data_if_reachable(config)
     job = Job.settle(config, run, planned_device(config.hardware.device))
     dtype = planned_dtype(config.model, job.device)
@@ -62,7 +66,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
     memory = preflight(config, job.device, data.longest if data is not None else None)
-    plan = make_plan(job, data, trunk, model, dtype, memory)
+    plan = job.plan(data, trunk, model, dtype, memory)
     plan.print(console)
     for line in job.method.picture(trunk):
         console.print(f"  {line}", highlight=False)
@@ -78,6 +82,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> None:
         console.print(f"planned without data: {missing}", soft_wrap=True, highlight=False, markup=False)
     write_json(run.plan, record)
     console.print(f"dry run: nothing was trained; the plan is in {run.plan}", soft_wrap=True)
+    return record
 
 
 def _data_if_reachable(config: TrainConfig) -> tuple[PreparedData | None, str]:
@@ -92,7 +97,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
     """Train, or continue, or report what is already done.
 
     Returns:
-        The figures of `metrics.json`.
+        The values of `metrics.json`.
 
     Raises:
         UserError: for a mistake in the config or the data, a directory that holds another run or that another
@@ -186,7 +191,7 @@ class _Training:
         collate = PaddingCollator(data.tokenizer.pad_token_id)
         sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
         model = job.method.attach(trunk, sample, config.train.loss_chunk)
-        plan = make_plan(job, data, trunk, model, backbone.dtype, memory_plan)
+        plan = job.plan(data, trunk, model, backbone.dtype, memory_plan)
         plan.print(console)
         console.print(
             "first example (counted tokens [bold green]marked[/]; without colours: between » and «)", markup=True
