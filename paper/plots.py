@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paper.runs import Run, by_label
+from paper.tables import score_heading, score_interval, scores_of
 
 if TYPE_CHECKING:
     from paper.memory_points import MemoryPoint
@@ -34,23 +35,28 @@ STYLE: dict[Any, Any] = {
 def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
     """Draw figure 3a: measured peak memory against score, a point for every backbone and method.
 
+    The score is that of the table: MCC for CoLA, F1 for QQP, else the percentage of right answers.
+
     Bars are standard deviations over runs (small points); for a single run, its 95% interval over problems.
     """
     groups = {
         label: [run for run in group if run.metrics and benchmark in run.scores]
         for label, group in by_label(runs).items()
     }
-    groups = {label: group for label, group in groups.items() if group}
+    groups = {label: group for label, group in groups.items() if scores_of(benchmark, group)}
     if not groups:
         return None
     figure, (axis,) = blank(1, width=8.5)
+    ends = [0.0]
     for number, (label, group) in enumerate(groups.items()):
         peaks = [run.metrics["peak_memory_bytes"]["measured"] / 1e9 for run in group]
-        scores = [100 * run.scores[benchmark]["pass_at_1"] for run in group]
+        scores = scores_of(benchmark, group)
+        low = high = 0.0
         if len(scores) > 1:
             low = high = stdev(scores)
-        else:
-            low, high = (abs(100 * end - scores[0]) for end in group[0].scores[benchmark]["ci95"])
+        elif (interval := score_interval(benchmark, group[0])) is not None:
+            low, high = (abs(end - scores[0]) for end in interval)
+        ends += [*scores, mean(scores) - low, mean(scores) + high]
         colour = COLOURS[number % len(COLOURS)]
         if len(scores) > 1:
             axis.scatter(peaks, scores, s=16, color=colour, alpha=0.5)
@@ -65,10 +71,11 @@ def memory_score_figure(runs: Sequence[Run], benchmark: str) -> Figure | None:
             linestyle="none",
             label=f"{label} (n = {len(group)})",
         )
-    axis.set(xlabel="peak memory of training, GB", ylabel=f"{benchmark}, %")
+    axis.set(xlabel="peak memory of training, GB", ylabel=score_heading(benchmark))
     largest = max(run.metrics["peak_memory_bytes"]["measured"] for group in groups.values() for run in group)
     axis.set_xlim(0, 1.1 * largest / 1e9)
-    axis.set_ylim(bottom=0)
+    # Room for a marker above the best and below a negative score.
+    axis.set_ylim(1.1 * min(ends), 1.1 * max(ends) or 1.0)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 

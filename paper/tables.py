@@ -1,6 +1,6 @@
 """Builds the paper's tables from finished runs, each followed by the paper's numbers and our distance from them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
@@ -43,7 +43,7 @@ def build_tables(paper: PaperTable, runs: list[Run], draws: int = 400) -> list[T
     else:
         tables = [_scores(title, paper, runs)]
         for label, group in by_label(runs).items():
-            means = {name: _values(name, group) for name in paper.benchmarks}
+            means = {name: scores_of(name, group) for name in paper.benchmarks}
             ours[label] = {name: mean(values) for name, values in means.items() if values}
     return [*tables, *beside_the_paper(paper, ours)]
 
@@ -175,11 +175,16 @@ def _settings_of(run: Run) -> dict[str, float]:
     }
 
 
-def _score_headings(benchmark: str) -> tuple[str, ...]:
+def score_heading(benchmark: str) -> str:
+    """Return the name of a benchmark with the unit of its score."""
     metric = _SCORE.get(benchmark, "pass_at_1")
     unit = "%" if metric == "pass_at_1" else metric.replace("matthews", "MCC").upper()
+    return f"{benchmark}, {unit}"
+
+
+def _score_headings(benchmark: str) -> tuple[str, ...]:
     # A label is one word: its length says nothing.
-    return (f"{benchmark}, {unit}", *(() if benchmark in _SCORE else (f"{benchmark}: tokens right / wrong",)))
+    return (score_heading(benchmark), *(() if benchmark in _SCORE else (f"{benchmark}: tokens right / wrong",)))
 
 
 def _unit(benchmark: str) -> tuple[str, float, int]:
@@ -188,26 +193,34 @@ def _unit(benchmark: str) -> tuple[str, float, int]:
     return (metric, 100, 1) if metric == "pass_at_1" else (metric, 1, 3)
 
 
-def _values(benchmark: str, runs: list[Run]) -> list[float]:
-    """Return the score of each run in the unit of the table."""
+def scores_of(benchmark: str, runs: Sequence[Run]) -> list[float]:
+    """Return the score of each run in the unit of the heading."""
     metric, scale, _ = _unit(benchmark)
     metrics = [run.scores[benchmark] for run in runs if benchmark in run.scores]
     return [scale * each[metric] for each in metrics if each[metric] is not None]
 
 
+def score_interval(benchmark: str, run: Run) -> tuple[float, float] | None:
+    """Return the 95% interval over problems, in the unit of the heading; None where the metric has none."""
+    metric, scale, _ = _unit(benchmark)
+    name = {"pass_at_1": "ci95", "matthews": "matthews_ci95"}.get(metric)
+    ends = run.scores[benchmark].get(name) if name is not None else None
+    return None if ends is None else (scale * ends[0], scale * ends[1])
+
+
 def _score_cells(benchmark: str, runs: list[Run]) -> tuple[str, ...]:
     metrics: list[dict[str, Any]] = [run.scores[benchmark] for run in runs if benchmark in run.scores]
-    values = _values(benchmark, runs)
+    values = scores_of(benchmark, runs)
     if not values:
         return (UNKNOWN,) * len(_score_headings(benchmark))
-    metric, scale, digits = _unit(benchmark)
+    _, _, digits = _unit(benchmark)
     score = f"{mean(values):.{digits}f}"
-    interval = {"pass_at_1": "ci95", "matthews": "matthews_ci95"}.get(metric)
+    (first, *_) = (run for run in runs if benchmark in run.scores)
     if len(values) > 1:
         score += f" ± {stdev(values):.{digits}f}"
-    elif interval is not None and metrics[0].get(interval) is not None:
-        low, high = metrics[0][interval]
-        score += f" ({scale * low:.{digits}f} to {scale * high:.{digits}f})"
+    elif (interval := score_interval(benchmark, first)) is not None:
+        low, high = interval
+        score += f" ({low:.{digits}f} to {high:.{digits}f})"
     if benchmark in _SCORE:
         return (score,)
     lengths = [

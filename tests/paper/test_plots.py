@@ -1,5 +1,6 @@
 """The paper's figures out of run directories."""
 
+import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -61,6 +62,20 @@ def test_figure_3a_puts_the_mean_score_over_the_mean_peak(tmp_path):
     (container,) = axis.containers
     assert container.lines[0].get_xydata().tolist() == [[2.5, 50.0]]
     assert container.get_label() == "small ladder (n = 2)"
+
+
+def test_figure_3a_shows_all_of_a_score_as_its_table_reports_it(tmp_path):
+    for seed, matthews in enumerate((0.6, 0.8)):
+        path = write_run(tmp_path, seed=seed, peak=10**9)
+        write_scores(path / "eval", "cola", {True: [1] * 9, False: [1]})
+        summary = path / "eval" / "summary.json"
+        scores = json.loads(summary.read_text())
+        scores["cola"]["matthews"] = matthews
+        summary.write_text(json.dumps(scores))
+    (axis,) = memory_score_figure(read_runs([tmp_path]), "cola").axes
+    assert axis.get_ylabel() == "cola, MCC"
+    assert axis.containers[0].lines[0].get_ydata().tolist() == [pytest.approx(0.7)]
+    assert axis.get_ylim()[1] > 0.7 + 0.1414  # mean and deviation
 
 
 def test_figure_3b_draws_a_line_for_each_method(tmp_path):
