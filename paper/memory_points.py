@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import Step, predict_memory
@@ -52,7 +53,7 @@ def memory_points(
     for (name, config), (rows, tokens) in product(configs.items(), shapes):
         point = done.get((name, rows, tokens))
         if point is None:
-            step = Step(rows, tokens, 1, "adamw_8bit", config.train.loss_chunk)
+            step = Step(rows, tokens, 1, Optimizer.ADAMW_8BIT, config.train.loss_chunk)
             found = predict_memory(config.model, method_for(config.method), torch.bfloat16, step)
             point = MemoryPoint(name, rows, tokens, found.total, found.parts)
             progress(point)

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from ladder_cli.config.choices import Init
 from ladder_cli.nn import adapter
 from ladder_cli.nn.cloning import initialise_cloned
 from ladder_cli.nn.connections import Connections
@@ -129,13 +130,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
             UserError: if the shape does not fit the backbone.
         """
         model = cls.shaped(backbone, connections, reduction, name, runtime, **shape)
-        init = model.config.init
-        if init == "cloned":
-            initialise_cloned(model.side, model._anatomy)
-        elif init != "uniform":
-            fisher = init == "pruned_fisher"
-            importance = by_fisher(model.backbone, model._anatomy, sample) if fisher else by_magnitude(model._anatomy)
-            initialise_pruned(model.side, model._anatomy, importance)
+        _FIRST_WEIGHTS[Init(model.config.init)](model, sample)
         return model
 
     @classmethod
@@ -352,3 +347,27 @@ class _Headless(nn.Module):
         ladder: LadderModel = self.__dict__["ladder"]
         hidden = ladder.features(past_key_values=past_key_values, **inputs)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
+
+
+def _as_made(model: LadderModel, sample: Iterable[Batch]) -> None:
+    """The side network made its uniform weights itself."""
+
+
+def _cloned(model: LadderModel, sample: Iterable[Batch]) -> None:
+    initialise_cloned(model.side, model._anatomy)
+
+
+def _pruned_by_magnitude(model: LadderModel, sample: Iterable[Batch]) -> None:
+    initialise_pruned(model.side, model._anatomy, by_magnitude(model._anatomy))
+
+
+def _pruned_by_fisher(model: LadderModel, sample: Iterable[Batch]) -> None:
+    initialise_pruned(model.side, model._anatomy, by_fisher(model.backbone, model._anatomy, sample))
+
+
+_FIRST_WEIGHTS: dict[Init, Callable[[LadderModel, Iterable[Batch]], None]] = {
+    Init.UNIFORM: _as_made,
+    Init.CLONED: _cloned,
+    Init.PRUNED_MAGNITUDE: _pruned_by_magnitude,
+    Init.PRUNED_FISHER: _pruned_by_fisher,
+}

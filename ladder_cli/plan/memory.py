@@ -6,6 +6,7 @@ Storages are counted as they live and die (`plan.allocation`), quantised weights
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ladder_cli.config.choices import Optimizer, Quantization
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, AllocationCount
@@ -51,7 +53,7 @@ class Step:
     rows: int
     tokens: int
     accumulation: int
-    optimizer: str
+    optimizer: Optimizer
     loss_chunk: int
     shards: int = 1
 
@@ -117,7 +119,9 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     size = 4 * sum(parameter.numel() for parameter in parameters)
     at_rest = Counter({part: count.live[part] for part in (WEIGHTS, TRAINED)})
     # PyTorch's AdamW takes the square roots of all second moments at once.
-    update = at_rest + Counter({GRADIENTS: size, OPTIMIZER: optimizer, BACKWARD: size * (step.optimizer == "adamw")})
+    update = at_rest + Counter(
+        {GRADIENTS: size, OPTIMIZER: optimizer, BACKWARD: size * (step.optimizer is Optimizer.ADAMW)}
+    )
     return MemoryPrediction(dict(backward if backward.total() > update.total() else update), host)
 
 
@@ -127,7 +131,7 @@ def _shape(model: ModelConfig, dtype: torch.dtype) -> LiveTrunk:
     countable = "eager" if model.attention == "eager" or not has_sdpa(architecture(model)) else "sdpa"
     backbone = backbone_shape(model, dtype, countable).requires_grad_(False)
     fold_experts(backbone)
-    if model.quantization != "none":
+    if model.quantization is not Quantization.NONE:
         quantize_shapes(backbone, model.quantization, keep=backbone.get_output_embeddings())
     # Where embeddings are is for the count to say.
     options = replace(model, embeddings_on_cpu=False)
@@ -157,10 +161,19 @@ def _micro_batch(trained: TrainableModule, parameters: list[nn.Parameter], step:
     count.in_backward = False
 
 
-def optimizer_bytes(parameters: int, optimizer: str) -> int:
+def optimizer_bytes(parameters: int, optimizer: Optimizer) -> int:
     """State that an optimizer keeps on the device for one tensor of so many parameters."""
-    if optimizer == "adamw" or parameters < _EIGHT_BIT_SMALLEST:
-        return 8 * parameters
-    if optimizer == "paged_adamw_8bit":
-        return 0
+    if parameters < _EIGHT_BIT_SMALLEST:
+        optimizer = Optimizer.ADAMW  # bitsandbytes leaves small tensors in float32
+    return _STATE_BYTES[optimizer](parameters)
+
+
+def _eight_bit_bytes(parameters: int) -> int:
     return 2 * parameters + 2 * 4 * math.ceil(parameters / _EIGHT_BIT_BLOCK)
+
+
+_STATE_BYTES: dict[Optimizer, Callable[[int], int]] = {
+    Optimizer.ADAMW: lambda parameters: 8 * parameters,
+    Optimizer.ADAMW_8BIT: _eight_bit_bytes,
+    Optimizer.PAGED_ADAMW_8BIT: lambda parameters: 0,
+}

@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from ladder_cli import __version__
+from ladder_cli.config.choices import OnMisfit, WandbMode
 from ladder_cli.config.compose import as_dict
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
@@ -172,7 +173,7 @@ class _Training:
             data = prepare_data(config, source)
         _tell_fewer_rows(config, data, self._console)
         memory_plan = preflight(config, self._job.device, data.longest)
-        if config.preflight == "refuse":
+        if config.preflight is OnMisfit.REFUSE:
             memory_plan.refuse()
         return data, memory_plan
 
@@ -251,7 +252,7 @@ class _Training:
             MetricsLog(job.run.metrics_log),
             ProgressDisplay(self._console, self._throughput, flops, self._memory),
         ]
-        if tracking.wandb == "off":
+        if tracking.wandb is WandbMode.OFF:
             return monitors
         return [WandbTracker(tracking, job.run.path.name, as_dict(job.config)), *monitors]
 

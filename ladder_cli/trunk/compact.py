@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ladder_cli.config.choices import Quantization
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.parts import anatomy_of
@@ -48,7 +49,7 @@ def make_lean(
     Raises:
         UserError: if the model is not made so that it can be done.
     """
-    if options.head_quantization != "none":
+    if options.head_quantization is not Quantization.NONE:
         quantize_head(model, options.head_quantization, make_linear)
     if options.embeddings_on_cpu:
         keep_embeddings_on_cpu(model, device)
@@ -56,7 +57,7 @@ def make_lean(
         chunk_feed_forward(model, options.mlp_chunk)
 
 
-def quantize_head(model: PreTrainedModel, kind: str, make_linear: MakeLinear | None = None) -> None:
+def quantize_head(model: PreTrainedModel, kind: Quantization, make_linear: MakeLinear | None = None) -> None:
     """Put a quantised copy in place of the output head; tied embeddings keep their own weights.
 
     Args:
@@ -76,29 +77,39 @@ def quantize_head(model: PreTrainedModel, kind: str, make_linear: MakeLinear | N
     model.set_output_embeddings(QuantizedHead(head.weight.detach(), make_linear or quantized_linear(kind)))
 
 
-def quantized_linear(kind: str) -> MakeLinear:
-    """Makes a bitsandbytes layer of a weight `[out, in]`, on the weight's device."""
+def quantized_linear(kind: Quantization) -> MakeLinear:
+    """Makes a bitsandbytes layer of a weight `[out, in]`, on the weight's device; `kind` is int8 or nf4."""
+    build = _QUANTIZED[kind]
 
     def make(weight: Tensor) -> nn.Module:
-        rows, columns = weight.shape
-        layer: Any
-        if kind == "int8":
-            layer = bitsandbytes.nn.Linear8bitLt(columns, rows, bias=False, has_fp16_weights=False)
-            layer.weight = bitsandbytes.nn.Int8Params(
-                weight.to("cpu", torch.float16), requires_grad=False, has_fp16_weights=False
-            )
-        else:
-            layer = bitsandbytes.nn.Linear4bit(
-                columns, rows, bias=False, compute_dtype=weight.dtype, compress_statistics=True, quant_type="nf4"
-            )
-            layer.weight = bitsandbytes.nn.Params4bit(
-                weight.to("cpu", copy=True), requires_grad=False, compress_statistics=True, quant_type="nf4"
-            )
-            # Gradients pass through the head, and the packed product has none (`anatomy.keep_differentiable`).
-            layer.support_avx512bf16_for_cpu = False
-        return layer.to(weight.device).eval()  # bitsandbytes quantises on this move
+        return build(weight).to(weight.device).eval()  # bitsandbytes quantises on this move
 
     return make
+
+
+def _int8(weight: Tensor) -> nn.Module:
+    rows, columns = weight.shape
+    layer: Any = bitsandbytes.nn.Linear8bitLt(columns, rows, bias=False, has_fp16_weights=False)
+    layer.weight = bitsandbytes.nn.Int8Params(
+        weight.to("cpu", torch.float16), requires_grad=False, has_fp16_weights=False
+    )
+    return layer
+
+
+def _nf4(weight: Tensor) -> nn.Module:
+    rows, columns = weight.shape
+    layer: Any = bitsandbytes.nn.Linear4bit(
+        columns, rows, bias=False, compute_dtype=weight.dtype, compress_statistics=True, quant_type="nf4"
+    )
+    layer.weight = bitsandbytes.nn.Params4bit(
+        weight.to("cpu", copy=True), requires_grad=False, compress_statistics=True, quant_type="nf4"
+    )
+    # Gradients pass through the head, and the packed product has none (`parts.keep_differentiable`).
+    layer.support_avx512bf16_for_cpu = False
+    return layer
+
+
+_QUANTIZED: dict[Quantization, MakeLinear] = {Quantization.INT8: _int8, Quantization.NF4: _nf4}
 
 
 def keep_embeddings_on_cpu(model: PreTrainedModel, device: torch.device) -> None:

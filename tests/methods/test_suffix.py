@@ -4,6 +4,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.methods import QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
@@ -117,7 +118,7 @@ def test_the_arithmetic_is_that_of_the_layers_gradients_pass_through():
 
 
 def test_a_suffix_at_7b_keeps_a_fraction_of_what_qlora_keeps():
-    seven, step = model_preset("qwen2.5-7b"), Step(1, 2048, 1, "adamw_8bit", 512)
+    seven, step = model_preset("qwen2.5-7b"), Step(1, 2048, 1, Optimizer.ADAMW_8BIT, 512)
     whole = predict_memory(
         seven, method_for(QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3)), torch.bfloat16, step
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ladder_cli.cli.train import check_options
+from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.compose import choices, composed
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 from ladder_cli.config.unread import given_options, refuse_unread_model
@@ -102,7 +103,7 @@ def test_an_experiment_passes_the_strict_check_and_its_preflight_on_every_backbo
 
     # Layers are alike, and the time that a preflight takes is theirs: a few of them tell whether it runs.
     config.model.shape["num_hidden_layers"] = 4
-    step = Step(1, 32, config.train.accumulation(1), "adamw_8bit", config.train.loss_chunk)
+    step = Step(1, 32, config.train.accumulation(1), Optimizer.ADAMW_8BIT, config.train.loss_chunk)
     parts = predict_memory(config.model, method_for(config.method), torch.bfloat16, step).parts
     assert parts["weights"] > 10**8
     assert parts["trained"] > 10**5
@@ -112,7 +113,7 @@ def test_the_preflight_of_a_whole_experiment_needs_no_weights():
     config = composed("train", TrainConfig, ["experiment=cola-lst"])
     import torch
 
-    step = Step(1, 32, config.train.accumulation(1), "adamw_8bit", config.train.loss_chunk)
+    step = Step(1, 32, config.train.accumulation(1), Optimizer.ADAMW_8BIT, config.train.loss_chunk)
     assert predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total > 10**9
 
 

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from ladder_cli.bench.counts import saved_activation_bytes
+from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.registry import method_for
@@ -23,7 +24,7 @@ from tests.conftest import model_preset
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=16)
 QLORA = QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3)
-STEP = Step(rows=1, tokens=2048, accumulation=2, optimizer="adamw_8bit", loss_chunk=512)
+STEP = Step(rows=1, tokens=2048, accumulation=2, optimizer=Optimizer.ADAMW_8BIT, loss_chunk=512)
 
 
 def shallow(name: str, layers: int = 3) -> ModelConfig:
@@ -111,7 +112,7 @@ def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, tiny_config)
         "qlora, checkpointed": QLoRAMethodConfig(**{**vars(QLORA), "gradient_checkpointing": True}),
     }[method]
     rows, tokens = 4, 256
-    step = Step(rows, tokens, accumulation=1, optimizer="adamw", loss_chunk=512)
+    step = Step(rows, tokens, accumulation=1, optimizer=Optimizer.ADAMW, loss_chunk=512)
     predicted = predict_memory(tiny_config, method_for(config), torch.float32, step)
     model = method_for(config).attach(LiveTrunk(load_backbone(tiny_config, torch.device("cpu")))).train()
     ids = torch.randint(5, 400, (rows, tokens))
@@ -139,7 +140,7 @@ def test_a_7b_ladder_fits_five_gib_with_the_settings_of_a_small_card():
     seven = model_preset("qwen2.5-7b")
     small = ModelConfig(**{**vars(seven), "head_quantization": "nf4", "embeddings_on_cpu": True})
     lean = LadderMethodConfig(**{**vars(LADDER), "int8_taps": True})
-    prediction = predict_memory(small, method_for(lean), torch.bfloat16, Step(1, 2048, 2, "adamw_8bit", 128))
+    prediction = predict_memory(small, method_for(lean), torch.bfloat16, Step(1, 2048, 2, Optimizer.ADAMW_8BIT, 128))
     assert prediction.total < 5.0 * 2**30
     assert prediction.host == 152064 * 3584 * 2
 
@@ -147,7 +148,7 @@ def test_a_7b_ladder_fits_five_gib_with_the_settings_of_a_small_card():
 def test_every_lean_setting_lowers_what_is_kept_or_at_rest():
     small = shallow("qwen2.5-0.5b")
     plain = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=8, recompute=False)
-    step = Step(1, 1024, 1, "adamw", 256)
+    step = Step(1, 1024, 1, Optimizer.ADAMW, 256)
 
     def parts(model=small, method=plain, step=step):
         return predict_memory(model, method_for(method), torch.bfloat16, step).parts
@@ -157,8 +158,8 @@ def test_every_lean_setting_lowers_what_is_kept_or_at_rest():
     assert recomputed["activations"] < 0.6 * before["activations"]
     int8 = parts(method=LadderMethodConfig(**{**vars(plain), "int8_taps": True}))
     assert int8.get("activations", 0) + int8.get("taps", 0) < before["activations"] + before["taps"]
-    assert parts(step=Step(1, 1024, 1, "adamw", 64))["loss"] < before["loss"]
-    assert parts(step=Step(1, 1024, 1, "adamw_8bit", 256))["optimizer"] < 0.3 * before["optimizer"]
+    assert parts(step=Step(1, 1024, 1, Optimizer.ADAMW, 64))["loss"] < before["loss"]
+    assert parts(step=Step(1, 1024, 1, Optimizer.ADAMW_8BIT, 256))["optimizer"] < 0.3 * before["optimizer"]
     assert parts(model=ModelConfig(**{**vars(small), "quantization": "nf4"}))["weights"] < before["weights"]
 
 
