@@ -13,7 +13,10 @@ from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone, load_tokenizer
 
 FOLDER = os.environ.get("LADDER_REAL_MODEL")
-pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs a pretrained model: LADDER_REAL_MODEL=DIR")
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.skipif(FOLDER is None, reason="needs a pretrained model: LADDER_REAL_MODEL=DIR"),
+]
 QUESTIONS = ["What is 7 + 5?", "Name three colours of the rainbow and say which one you like.", "Why is the sky blue?"]
 
 
