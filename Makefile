@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## set up, train ladder and QLoRA on the embedded task, evaluate both and the backbone
 	$(BIN)/python scripts/demo.py
 
-test: $(READY) ## run all tests (about 10 minutes on two cores)
+test: $(READY) ## run all tests (about 20 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # What starts no process and trains nothing for long.

@@ -11,7 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-from ladder_cli.config.compose import Composed, choices, default_data, groups, run_composed
+from ladder_cli import __version__
+from ladder_cli.config.compose import Composed, choices, default_data, groups_of, run_composed
 from ladder_cli.config.quoting import quoted_words
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import Interrupted, RunFailed, UserError
@@ -42,8 +43,11 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
         The exit status of the command.
     """
     shield_streams()
+    if "--version" in sys.argv[1:]:
+        print(f"ladder-side-tuning {__version__}")
+        return 0
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(help_text + group_table())
+        print(help_text + group_table(config_name))
         return 0
     try:
         # WORLD_SIZE alone may be a question of a dry run, which only the config can tell.
@@ -55,6 +59,10 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     for word in sys.argv[1:]:
         if word.startswith("="):
             return _fail(f"error: cannot read '{word}': options look like key=value.", 2)
+        group, equals, choice = word.lstrip("+").partition("=")
+        if equals and choice in ("", "null") and group in groups_of(config_name):
+            listed = ", ".join(choices(group))
+            return _fail(f"error: {group}={choice} is no choice: leave it out, or give one of: {listed}.", 2)
         if not _is_unicode(word):
             shown = os.fsencode(word).decode(errors="backslashreplace")
             return _fail(
@@ -168,9 +176,9 @@ def _mend(error: Exception) -> str:
     return "Nothing that was there is damaged: mend it and start again."
 
 
-def group_table() -> str:
-    """The groups and their choices, for the end of the help text."""
-    lines = [f"  {group:<12}{', '.join(choices(group))}" for group in groups()]
+def group_table(config_name: str) -> str:
+    """The groups that a command composes and their choices, for the end of its help text."""
+    lines = [f"  {group:<12}{', '.join(choices(group))}" for group in groups_of(config_name)]
     return "Groups (group=choice):\n" + "\n".join(lines) + "\n"
 
 

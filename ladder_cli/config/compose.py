@@ -252,7 +252,10 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
     cause = error if not isinstance(error.__cause__, Exception) else error.__cause__
     key = prefix + str(getattr(cause, "full_key", None) or "")
     if isinstance(cause, MissingMandatoryValue):
-        return f"option '{key}' has no value: give {key}=VALUE."
+        group, _, name = key.rpartition(".")
+        in_file = f"write `{name}:` into its file of conf/{group}" if choices(group) else ""
+        typed = f"give {key}=VALUE" if not prefix else ""
+        return f"option '{key}' has no value: {' or '.join(filter(None, (in_file, typed)))}."
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
     if unknown or str(error).startswith("Could not override"):
         if str(error).startswith("Could not override '"):
@@ -334,6 +337,15 @@ def output_folder() -> Path:
 def groups() -> list[str]:
     """The config groups, in alphabetical order."""
     return sorted(entry.name for entry in files(CONFIG_MODULE).iterdir() if entry.is_dir() and choices(entry.name))
+
+
+def groups_of(config_name: str) -> list[str]:
+    """The groups of which a command takes a choice (conf/train.yaml, conf/evaluate.yaml), in alphabetical order."""
+    import yaml
+
+    entries = yaml.safe_load((files(CONFIG_MODULE) / f"{config_name}.yaml").read_text())["defaults"]
+    named = {key for entry in entries if isinstance(entry, dict) for key in entry}
+    return [group for group in groups() if group in named]
 
 
 def choices(group: str) -> list[str]:

@@ -242,7 +242,7 @@ class TrainConfig:
     """Everything `ladder-train` can be told."""
 
     model: ModelConfig = option(ModelConfig, "the backbone")
-    method: Any = option(MISSING, "what is trained: one of METHOD_KINDS (method_config.py)")
+    method: Any = option(MISSING, "what is trained: one of METHOD_KINDS (config/methods.py)")
     data: DataConfig = option(DataConfig, "on what")
     hardware: HardwareConfig = option(HardwareConfig, "where")
     train: OptimizationConfig = option(OptimizationConfig, "the training run itself")
@@ -283,7 +283,7 @@ class BenchmarkConfig:
     kind: BenchmarkKind = option(
         BenchmarkKind.BOXED, "boxed: generate and grade the boxed answer; label: compare the logits of label words"
     )
-    rule: GoldReading = option(GoldReading.EXPRESSION, "how the gold is read (evaluation/verdict.py)")
+    rule: GoldReading = option(GoldReading.EXPRESSION, "how the gold is read (evaluate/answers/verdict.py)")
     gold_after: str | None = option(None, "the gold is what stands after this mark in its column")
     unit: str | None = option(None, "column of the answer's unit")
     error: str | None = option(None, "column of the absolute error that a numerical answer may have")

@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import resource
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from math import ceil
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
@@ -169,6 +171,17 @@ def _grade(task: Task, judged: Judged, math_verify: str | None) -> Grade:
     return Grade(task.key, judged.verdict, judged.answer, judged.reading, math_verify)
 
 
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Start a process that does not import the caller's script again, which would run whatever is not under a guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
     """One spawned process and the pipe to it.
 
@@ -184,7 +197,8 @@ class _Worker:
         context.set_forkserver_preload(["math_verify", __name__])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
+        with _without_main():
+            self._process.start()
         theirs.close()
         # The first worker waits for the server's imports. They take seconds, which must not count for an answer.
         if not self.connection.poll(_START_SECONDS):

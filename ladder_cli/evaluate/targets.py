@@ -39,7 +39,7 @@ class Target:
     identity: str
     folder: Path
     engine: Engine
-    turn: tuple[int, bool]
+    turn: tuple[int, str | None]
     asks_as_told: bool = True
     run: Path | None = None
 
@@ -95,7 +95,7 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
 
 def in_turns(experiments: Iterable[Experiment]) -> list[Experiment]:
     """The experiments in the order of least loading: those that share a backbone and a kind of adapter together."""
-    turns: dict[tuple[int, bool], list[Experiment]] = {}
+    turns: dict[tuple[int, str | None], list[Experiment]] = {}
     for experiment in experiments:
         turns.setdefault(experiment.targets[0].turn, []).append(experiment)
     first = {backbone: number for number, (backbone, _) in reversed(list(enumerate(turns)))}
@@ -135,7 +135,7 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Bac
         identity=f"{_weights(config.model, backbone)} {_precision(config.model, backbones.device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
         engine=ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, config.model.name),
-        turn=(id(backbone), False),
+        turn=(id(backbone), None),
         asks_as_told=_given(overrides, "instruction"),
     )
 
@@ -162,7 +162,7 @@ def _trained(
         identity=f"{weights} {_precision(model_config, backbones.device.type)}",
         folder=folder,
         engine=ENGINES[TRANSFORMERS](lambda: backbone.with_adapter(adapter), renderer, backbone.limits, name),
-        turn=(id(backbone), adapter.is_peft),
+        turn=(id(backbone), adapter.loader),
         run=run.path,
     )
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModelForCausalLM
 from torch import Tensor, nn
@@ -37,6 +37,23 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
             super().__init__(backbone, config)
         self.runtime = runtime or Runtime()
         self._anatomy: Anatomy = anatomy
+
+    @property
+    def bare_backbone(self) -> PreTrainedModel:
+        """The model with the adapters in it, which may be switched off."""
+        backbone: Any = self.get_base_model()
+        return cast(PreTrainedModel, backbone)
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """True: the second matrix of each pair starts at zero."""
+        return True
+
+    def backbone_logits(self, **inputs: Any) -> Tensor:
+        """With the adapters switched off."""
+        with self.disable_adapter():
+            logits: Tensor = self(**inputs).logits
+        return logits
 
     @property
     def request(self) -> None:

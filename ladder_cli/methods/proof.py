@@ -10,18 +10,17 @@ left out, just gives other numbers. So they are compared, before a run and befor
 3. Trained weights are finite, and a gradient reaches each of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import bitsandbytes
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
-from ladder_cli.config.choices import Combination, Init
 from ladder_cli.errors import UserError
 from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.trunk.base import TrainableModule
 from ladder_cli.trunk.parts import refused_by_name
 
 _PROMPT, _PADDING, _NEW = 8, 3, 4
@@ -37,14 +36,14 @@ def prove(model: Any, untrained: bool) -> None:
     generators, gradients and the training mode are left as they were.
 
     Args:
-        model: a ladder, a LoRA, or a backbone alone.
+        model: what a method attached; without `untrained` it may be a backbone alone.
         untrained: it is at its start and will be trained. What the first proof says is asked only of shapes that start
             as the backbone: not of `combine=side`.
 
     Raises:
         UserError: if a proof fails; the line names the architecture and the proof.
     """
-    backbone = _backbone_of(model)
+    backbone = model.bare_backbone if isinstance(model, TrainableModule) else model
     with _undisturbed(model), refused_by_name(backbone, "it does not run"):
         _Probe(model, backbone).run(untrained)
 
@@ -117,16 +116,9 @@ class _Probe:
 
     @torch.no_grad()
     def _same_as_the_backbone(self, inputs: dict[str, Any], logits: Tensor) -> None:
-        seen = self._seen(inputs)
-        if isinstance(self.model, PeftModel):
-            with self.model.disable_adapter():
-                expected = self.model(**inputs).logits
-        elif isinstance(self.model, LadderModel):
-            if not _starts_as_the_backbone(self.model):
-                return
-            expected = self.backbone(**inputs).logits
-        else:
+        if not self.model.starts_as_the_backbone:
             return
+        seen, expected = self._seen(inputs), self.model.backbone_logits(**inputs)
         difference = _relative(logits[seen][None], expected[seen][None])
         if not difference <= self.tolerance:
             self._refuse(f"an untrained method changes its logits (by {difference:.0%})")
@@ -152,26 +144,6 @@ class _Probe:
     def _refuse(self, finding: str) -> None:
         kind = f"{type(self.backbone).__name__} ({self.backbone.config.model_type})"
         raise UserError(f"{kind} is not supported: {finding}. docs/models.md lists what is.")
-
-
-# By the combination: whether an untrained ladder is the backbone, bit for bit, for these first weights.
-_STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
-    Combination.RESIDUAL: lambda init: True,
-    Combination.GATED: lambda init: True,
-    Combination.SIDE: lambda init: False,
-    Combination.REPLACE: lambda init: init is Init.CLONED,
-}
-
-
-def _starts_as_the_backbone(ladder: LadderModel) -> bool:
-    combine, init = ladder.config.combine, ladder.config.init
-    return _STARTS_AS_THE_BACKBONE[Combination(combine)](Init(init))
-
-
-def _backbone_of(model: Any) -> Any:
-    if isinstance(model, LadderModel):
-        return model.backbone
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:

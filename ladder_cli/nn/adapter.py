@@ -20,6 +20,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.run.files import SUMS, Damaged, sha256, sync, verified, write_text
 from ladder_cli.trunk import checkpoint
 
+PEFT, LADDER = "peft", "ladder"  # what reads an adapter (`AdapterFolder.loader`)
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 # A few kilobytes in truth; whatever is larger is something else.
@@ -111,9 +112,9 @@ class AdapterFolder:
         return dict(self._values)
 
     @property
-    def is_peft(self) -> bool:
-        """Whether peft says what the adapter is."""
-        return self._values.get("peft_type") is not None
+    def loader(self) -> str | None:
+        """What reads it: `PEFT` where peft says what the adapter is, else its kind."""
+        return PEFT if self._values.get("peft_type") is not None else self.kind
 
     @cached_property
     def digest(self) -> str:

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from ladder_cli.config.choices import Init
+from ladder_cli.config.choices import Combination, Init
 from ladder_cli.nn import adapter
 from ladder_cli.nn.cloning import initialise_cloned
 from ladder_cli.nn.connections import Connections
@@ -166,8 +166,23 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **_: Any) -> None:  # type: ignore[override]
         """Write the adapter alone: its config and the side network's weights (float32)."""
         if is_main_process:
-            values = {"adapter_type": "ladder", **plain_config(self.config)}
+            values = {"adapter_type": adapter.LADDER, **plain_config(self.config)}
             adapter.write(save_directory, values, self.side.state_dict())
+
+    @property
+    def bare_backbone(self) -> PreTrainedModel:
+        """The frozen model beside the side network."""
+        return self.backbone
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """Whether an untrained ladder of this combination and these first weights is the backbone, bit for bit."""
+        return _STARTS_AS_THE_BACKBONE[Combination(self.config.combine)](Init(self.config.init))
+
+    def backbone_logits(self, **inputs: Any) -> Tensor:
+        """The backbone's own `forward`."""
+        logits: Tensor = self.backbone(**inputs).logits
+        return logits
 
     def init_weights(self) -> None:
         """Nothing to do: the backbone came with its weights and the side network made its own."""
@@ -370,4 +385,11 @@ _FIRST_WEIGHTS: dict[Init, Callable[[LadderModel, Iterable[Batch]], None]] = {
     Init.CLONED: _cloned,
     Init.PRUNED_MAGNITUDE: _pruned_by_magnitude,
     Init.PRUNED_FISHER: _pruned_by_fisher,
+}
+
+_STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
+    Combination.RESIDUAL: lambda init: True,
+    Combination.GATED: lambda init: True,
+    Combination.SIDE: lambda init: False,
+    Combination.REPLACE: lambda init: init is Init.CLONED,
 }

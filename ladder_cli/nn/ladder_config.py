@@ -124,7 +124,7 @@ def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConf
         UserError: if there is none, or it describes no ladder that could be built.
     """
     folder = adapter.AdapterFolder.open(folder)
-    values = folder.config("ladder")
+    values = folder.config(adapter.LADDER)
     own = {name: value for name, value in values.items() if name in LadderConfig.__annotations__}
     where = f"{folder} describes no ladder"
     backbone = own.get("backbone")

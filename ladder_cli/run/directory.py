@@ -301,13 +301,12 @@ def default_path(method: str, model: str, data: str, overrides: list[str], folde
     """
     incidental, places = (options_of(TrainConfig, role) for role in (Role.INCIDENTAL, Role.PLACE))
     chosen = {"method": method, "model": model, "data": data}
-    given = {}
+    last: dict[str, str] = {}
     for override in overrides:
         # Later ones win, as in Hydra.
         key, _, typed = override.lstrip("+").partition("=")
-        value = unquoted(typed)
-        if chosen.get(key) != value and not covers(incidental, key):
-            given[key] = value
+        last[key] = unquoted(typed)
+    given = {key: value for key, value in last.items() if chosen.get(key) != value and not covers(incidental, key)}
     extras, exact = [], True
     for key, value in given.items():
         shown = value

@@ -59,7 +59,12 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
 
     Returns:
         What was written.
+
+    Raises:
+        UserError: if the directory holds another run, whose plan this is not.
     """
+    if run.status() is not None:
+        run.refuse_other(settings_of(config))
     data, missing = _data_if_reachable(config)
     job = Job.settle(config, run, planned_device(config.hardware.device))
     dtype = planned_dtype(config.model, job.device)

@@ -117,7 +117,7 @@ class Trunk(Protocol):
         """The type that it computes in."""
         ...
 
-    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, **more: Any) -> Taps:
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """One pass without gradients, no further than the request asks.
 
         Args:
@@ -193,6 +193,20 @@ class TrainableModule(nn.Module):
 
     def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
         """See `Trainable`."""
+        raise NotImplementedError
+
+    @property
+    def bare_backbone(self) -> PreTrainedModel:
+        """The frozen model under what is trained."""
+        raise NotImplementedError
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """Whether the logits are the backbone's before anything was learned; a proof then asks for it."""
+        raise NotImplementedError
+
+    def backbone_logits(self, **inputs: Any) -> Tensor:
+        """What the backbone gives by itself, `[batch, tokens, vocabulary]`, for inputs of its `forward`."""
         raise NotImplementedError
 
 

@@ -138,7 +138,7 @@ class LiveTrunk:
     def settle(self, model: nn.Module) -> None:
         """Nothing to do: it was loaded where it computes."""
 
-    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, **more: Any) -> Taps:
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """Run the decoder stack once, without gradients.
 
         Nothing but the requested layers' outputs outlives the call, and no layer runs after the last one requested.

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import ladder_cli
+
 TRAIN = [sys.executable, "-m", "ladder_cli.train"]
 EVALUATE = [sys.executable, "-m", "ladder_cli.evaluate"]
 
@@ -113,7 +115,7 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path):
 def test_help_shows_groups_choices_and_three_examples_without_torch(command):
     result = run([*command[:1], "-X", "importtime", *command[1:]], "--help")
     assert result.returncode == 0
-    assert "xladder" in result.stdout
+    assert ("xladder" if command is TRAIN else "sampling") in result.stdout
     assert "qwen2.5-math-1.5b" in result.stdout
     tool = "ladder-train" if command is TRAIN else "ladder-eval"
     assert sum(line.startswith(f"  {tool} ") for line in result.stdout.splitlines()) >= 4
@@ -127,3 +129,29 @@ def test_a_mistake_does_not_load_torch():
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("command", [TRAIN, EVALUATE])
+def test_a_group_without_a_choice_is_one_line(command):
+    result = run(command, "model=null")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: model=null is no choice: leave it out, or give one of: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_lists_the_groups_that_the_command_takes():
+    train, evaluate = (
+        run(command, "--help").stdout.partition("Groups (group=choice):")[2] for command in (TRAIN, EVALUATE)
+    )
+    assert [line.split()[0] for line in train.strip().splitlines()] == [
+        "data",
+        "experiment",
+        "hardware",
+        "method",
+        "model",
+    ]
+    assert [line.split()[0] for line in evaluate.strip().splitlines()] == ["decode", "hardware", "model"]
+
+
+def test_the_version_is_ours():
+    assert run(TRAIN, "--version").stdout == f"ladder-side-tuning {ladder_cli.__version__}\n"

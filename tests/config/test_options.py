@@ -36,7 +36,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir
 from ladder_cli.run.identity import RunIdentity
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCHEMAS = {
     "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "train": OptimizationConfig,
     "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig, "method": LadderMethodConfig,

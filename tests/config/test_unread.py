@@ -117,7 +117,7 @@ def test_the_commands_refuse_it_too_before_torch_is_there(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"q": "a", "a": "b"}) + "\n")
     words = [f"data.path={tmp_path / 'x.jsonl'}", "data.prompt=q", "data.completion=a", f"output_dir={tmp_path / 'o'}"]
     code = (
-        "import sys; from ladder_cli.train import main\n"
+        "import sys; from ladder_cli.cli.train import main\n"
         "try: main()\n"
         "except SystemExit as stop: sys.exit(77 if 'torch' in sys.modules else stop.code)"
     )

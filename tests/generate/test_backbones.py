@@ -8,10 +8,9 @@ from itertools import permutations
 import pytest
 import torch
 import yaml
-from ladder_cli.methods.method import load_adapter
 from safetensors.torch import load_file, save_file
 
-from ladder_cli.cli.main import as_dict, composed
+from ladder_cli.config.compose import as_dict, composed
 from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.chat import PromptRenderer
@@ -20,6 +19,7 @@ from ladder_cli.evaluate.run import evaluate_models
 from ladder_cli.generate import backbones
 from ladder_cli.generate.backbones import Backbones
 from ladder_cli.methods import lora as qlora
+from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn import adapter
 from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.nn.connections import connect
@@ -44,7 +44,7 @@ def ladder(pattern, **shape):
 
 
 def lora(rank, last_layers=None):
-    return lambda backbone: qlora.attach(backbone, rank, 8, 0.1, False, 64, last_layers)
+    return lambda backbone: qlora.attach(backbone, rank, 8, 0.1, False, last_layers)
 
 
 KINDS = {

@@ -50,7 +50,7 @@ def test_the_backbones_own_last_layers_do_not_run():
     model = attach(backbone)
     ran = []
     for number, layer in enumerate(backbone.model.layers, start=1):
-        layer.register_forward_hook(lambda *_, number=number: ran.append(number))
+        layer.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
     model(input_ids=torch.randint(2, 90, (2, 7)))
     assert ran == [1, 2]
 

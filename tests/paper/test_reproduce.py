@@ -10,9 +10,9 @@ import pytest
 
 from ladder_cli.cli.train import check_options
 from ladder_cli.config.choices import Optimizer
-from ladder_cli.config.compose import choices, composed
+from ladder_cli.config.compose import choices, composed, given_options
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
-from ladder_cli.config.unread import given_options, refuse_unread_model
+from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.modes import Mode, mode_of
 from ladder_cli.evaluate.modes import refuse_unread as refuse_unread_evaluation

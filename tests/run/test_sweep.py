@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -72,13 +73,16 @@ def test_a_failed_run_is_listed_and_run_again_alone(tmp_path, monkeypatch, capfd
 
 
 def test_an_interrupt_at_the_last_step_of_a_run_stops_the_sweep(tmp_path, monkeypatch, capfd):
-    from ladder_cli.train.run import StopOnSignal
+    from ladder_cli.train.learner import Learner
 
-    def told_at_the_end(self, args, state, control, **kwargs):
-        self.received = signal.SIGINT
+    finish = Learner.finish
+
+    def interrupted_at_the_end(self, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        finish(self, step)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(StopOnSignal, "on_train_end", told_at_the_end, raising=False)
+    monkeypatch.setattr(Learner, "finish", interrupted_at_the_end)
     write_rows(tmp_path / "a.jsonl")
     assert start(monkeypatch, "data.path=a.jsonl", "seed=0,1", "hydra.sweep.dir=outputs/two") == 130
     assert "this run was at its last step and is done" in capfd.readouterr().err

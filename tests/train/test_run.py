@@ -253,3 +253,12 @@ def test_a_run_that_is_to_be_compiled_and_cannot_be_is_refused_in_one_line(tmp_p
     )
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "run" / "adapter").exists()
+
+
+def test_a_plan_does_not_take_the_place_of_another_run_s(finished):
+    run, _ = finished
+    before = {path: path.read_bytes() for path in run.path.glob("*.json")}
+    result = ladder_train("dry_run=true", "seed=7", f"output_dir={run.path}")
+    assert result.returncode == 2
+    assert "seed: 0 -> 7" in result.stderr
+    assert {path: path.read_bytes() for path in run.path.glob("*.json")} == before

@@ -28,6 +28,7 @@ from ladder_cli.run.directory import write_json
 
 RECORD = "audit.json"
 _ITSELF, _PERTURBED, _RESPELLED = "itself", "perturbed", "respelled"
+_MISREAD = 0.5  # share of failing golds above which the benchmark is described wrongly
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def audit(config: EvaluateConfig, console: Console) -> dict[str, Any]:
             results[name] = asdict(found)
             table.add_row(name, *map(str, _counts(found)))
             golds = {problem.id: problem.gold for problem in problems}
-            trouble += [f"{name} {key}: {verdict}: {golds[key][:100]}" for key, verdict in found.failing.items()]
+            trouble += _failing_lines(benchmark, found, golds)
             trouble += [f"{name} {_line(each)}: accepted" for each in found.accepted]
             listed += [f"{name} {key}: not read whole, {why}: {golds[key][:100]}" for key, why in found.unread.items()]
             listed += [f"{name} {_line(each)}: {each.verdict}" for each in found.refused]
@@ -169,6 +170,18 @@ def audit(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     if trouble:
         raise RunFailed(f"{len(trouble)} finding(s) in the gold answers and their grading, listed above.")
     return results
+
+
+def _failing_lines(benchmark: BenchmarkConfig, found: Audit, golds: dict[str, str]) -> list[str]:
+    """A line for each gold that fails itself; where nearly all do, one that says what the file may lack."""
+    if len(found.failing) > _MISREAD * found.rows:
+        key, verdict = next(iter(found.failing.items()))
+        return [
+            f"{benchmark.name}: {len(found.failing):,} of {found.rows:,} golds fail themselves, as {key}: {verdict}: "
+            f"{golds[key][:100]!r}. Is column '{benchmark.gold}' the answer alone? Where it ends a worked solution, "
+            "give `gold_after:`; for several parts or units, `rule:`."
+        ]
+    return [f"{benchmark.name} {key}: {verdict}: {golds[key][:100]}" for key, verdict in found.failing.items()]
 
 
 def _counts(found: Audit) -> tuple[int, ...]:
