@@ -20,7 +20,8 @@ class Batch:
         labels: `[batch, tokens]`, unshifted, -100 where a token does not count; None where there is nothing to learn.
         attention_mask: `[batch, tokens]`, 0 is padding; None with `position_ids`, or where nothing is padded.
         position_ids: `[batch, tokens]`, which begin again at 0 with each packed example; None: one example a row.
-        row_ids: the number of each row within its split; `BLANK` for one that only fills up.
+        row_ids: the number of each row within its split, not unique over splits; `BLANK` for one that only fills up;
+            empty outside of training and validation.
     """
 
     input_ids: Tensor
@@ -126,6 +127,14 @@ class Trunk(Protocol):
             cache: of keys and values, filled by the pass.
             more: further arguments of the backbone's own `forward`, which no batch can say (ready masks,
                 `inputs_embeds`, what engines hand on to the layers).
+        """
+        ...
+
+    def identify(self) -> str:
+        """`identity`, hashed if nobody has done so.
+
+        Raises:
+            UserError: if the place that it names has no weights to be read.
         """
         ...
 
