@@ -2,8 +2,8 @@
 
 import argparse
 import os
-import signal
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
