@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-gpu faults clean
+.PHONY: help demo test quick lint bench bench-gpu faults clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## set up, train ladder and QLoRA on the embedded task, evaluate both and the backbone
 	$(BIN)/python scripts/demo.py
 
-test: $(READY) ## run all tests (about 10 minutes on two cores)
+test: $(READY) ## run all tests (about 20 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What starts no process and trains nothing for long.
+QUICK = tests/test_architecture.py tests/test_docs.py tests/config/test_schema.py tests/config/test_options.py tests/run \
+	tests/data tests/nn/test_connections.py tests/nn/test_loss.py tests/evaluate/answers tests/evaluate/test_statistics.py \
+	tests/evaluate/test_summary.py tests/train/test_loop.py tests/trunk/test_contract.py
+
+quick: $(READY) ## the tests to run while writing (under a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

@@ -11,11 +11,11 @@ _NARROWEST = 140
 
 
 def make_console() -> Console:
-    """A console as wide as the terminal; in a log file wide enough for the tables, since nothing folds there.
+    """Make a console as wide as the terminal. In a log file it is wide enough for the tables, so that no line folds.
 
-    Square brackets and colons are printed as they are: paths, names and messages are the user's, never markup. Text
-    with colours of our own is a `rich.text.Text`, or printed with `markup=True` where nothing of the user's is in it.
-    Of several processes only the main one prints.
+    Square brackets and colons are printed literally, because paths, names and messages come from the user. Our own
+    colours use `rich.text.Text`, or `markup=True` for texts without anything of the user's. Of several processes only
+    the main one prints.
     """
     if not is_main_process():
         return Console(quiet=True)
@@ -27,9 +27,7 @@ def make_console() -> Console:
 
 
 def show(table: Table, console: Console) -> None:
-    """Print a table: in a terminal as wide as that, in a log file or a pipe as wide as its text, so that no name or
-    figure is cut.
-    """
+    """Print a table as wide as the terminal; in a log file or a pipe as wide as its text, so that nothing is cut."""
     before = console.width
     if not console.is_terminal:
         console.width = max(before, console.measure(table, options=console.options.update(max_width=2000)).maximum)

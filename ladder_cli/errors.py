@@ -1,20 +1,20 @@
-"""The ways a command may end early on purpose; `cli.py` turns them into exit statuses."""
+"""The errors that end a command on purpose. `cli/main.py` turns each into an exit status."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: printed as one line without a traceback, exit status 2.
+    """A mistake that the user can correct: printed as one line without a traceback, exit status 2.
 
     The message says what is wrong, where, and what to do.
     """
 
 
 class NotReachable(UserError):
-    """What was asked for is not on this machine: a plan does without it, a run cannot."""
+    """Something is neither on this machine nor reachable. A dry run continues without it; training stops."""
 
 
 class Interrupted(Exception):
-    """The user or the scheduler asked to stop and the state has been saved: exit status 130."""
+    """The user or the scheduler asked to stop, and the state has been saved: exit status 130."""
 
 
 class RunFailed(Exception):
-    """The work itself went wrong in a known way: printed as one line without a traceback, exit status 1."""
+    """The work failed in a known way: printed as one line without a traceback, exit status 1."""

@@ -1,7 +1,7 @@
-"""Whether the model hub answers, asked once and briefly, before its libraries are imported. Imports no torch.
+"""Asks once and briefly whether the model hub answers, before its libraries are imported. Imports no torch.
 
-Those libraries retry for a minute where there is no network, and print a line each time. Compute nodes have none: there
-they are put into their offline mode, and read what their caches hold.
+Without a network those libraries retry for a minute and print a line each time. Compute nodes have no network: there
+the libraries are switched to offline mode and read their caches.
 """
 
 import functools
@@ -19,18 +19,18 @@ _PATIENCE_SECONDS = 3.0
 
 
 def settle_offline() -> None:
-    """Put the hub's libraries into offline mode, unless the hub answers; one try, a few seconds at most."""
+    """Switch the hub's libraries to offline mode unless the hub answers one request within a few seconds."""
     if offline() or answers(endpoint()):
         return
     os.environ[OFFLINE] = "1"
-    # Where they are imported already (another run of a sweep, a test), they have read the variable before.
+    # Libraries that are imported already (by another run of a sweep, by a test) read the variable before it was set.
     for module, name in (("huggingface_hub.constants", OFFLINE), ("datasets.config", OFFLINE)):
         if module in sys.modules:
             setattr(sys.modules[module], name, True)
 
 
 def offline() -> bool:
-    """Whether the environment says that the hub shall not be asked."""
+    """Return whether the environment forbids to ask the hub."""
     return any(os.environ.get(name, "").upper() in _TRUE for name in _OFFLINE_TOO)
 
 
@@ -40,14 +40,14 @@ def endpoint() -> str:
 
 
 def reason() -> str:
-    """Half a sentence on why the hub was not asked: nobody answered, or the user forbade it."""
+    """Say why the hub was not asked, as half a sentence: it does not answer, or the user forbade it."""
     if endpoint() in _silent:
         return f"{endpoint()} does not answer"
     return f"the hub is not asked ({OFFLINE}=1)"
 
 
 def cached(repository: str, revision: str | None) -> bool:
-    """Whether the local cache holds anything to begin with of a model: its config."""
+    """Return whether the local cache holds the config of a model."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -58,7 +58,7 @@ def cached(repository: str, revision: str | None) -> bool:
 
 
 def require_model(name: str, repository: str, revision: str | None) -> None:
-    """Ask for a model of the hub, before anything slow is imported.
+    """Check that a model of the hub can be had, before anything slow is imported.
 
     Raises:
         NotReachable: if the hub does not answer and the cache does not hold it.
@@ -69,7 +69,7 @@ def require_model(name: str, repository: str, revision: str | None) -> None:
 
 
 def missing_model(name: str, repository: str) -> str:
-    """One line for a model that is neither here nor reachable."""
+    """Return the message for a model that is neither in the cache nor reachable."""
     return (
         f"model={name}: '{repository}' is not in the cache of this machine, and {reason()}: give its folder as "
         f"model.path=DIR, or fetch it where there is a network (hf download {repository})."
@@ -77,7 +77,7 @@ def missing_model(name: str, repository: str) -> str:
 
 
 def missing_set(name: str, repository: str, split: str) -> str:
-    """One line for a data set that is neither here nor reachable."""
+    """Return the message for a data set that is neither in the cache nor reachable."""
     return (
         f"data set '{name}': '{repository}' (split {split}) is not in the cache of this machine, and {reason()}: give "
         f"a mirror with {name}/{split}.jsonl or .parquet as data_dir=DIR (python scripts/prefetch.py --data-dir DIR "
@@ -90,7 +90,7 @@ _silent: set[str] = set()
 
 @functools.cache
 def answers(address: str) -> bool:
-    """Whether anyone answers at an address within a few seconds, whatever they say; through a proxy if one is set."""
+    """Return whether an address answers within a few seconds, with any status; through a proxy if one is set."""
     found: list[bool] = []
 
     def ask() -> None:
@@ -104,14 +104,14 @@ def answers(address: str) -> bool:
         except urllib.error.HTTPError:
             found.append(True)
         except urllib.error.URLError as error:
-            # A certificate that is not trusted here may be by the libraries, which have a list of their own.
+            # The libraries have their own list of certificates, so they may trust one that is not trusted here.
             found.append(isinstance(error.reason, ssl.SSLCertVerificationError))
         except (OSError, ValueError, http.client.HTTPException):
             found.append(False)
         else:
             found.append(True)
 
-    # A name server that is silent keeps to no timeout: a thread can be left behind.
+    # Name resolution has no timeout, so it runs in a thread that can be abandoned.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PATIENCE_SECONDS)

@@ -13,11 +13,11 @@ from typing import Any
 
 from rich.table import Table
 
-from ladder_cli.compose import composed
-from ladder_cli.config import ModelConfig, TrainConfig
+from ladder_cli.config.compose import composed
+from ladder_cli.config.methods import MethodConfig
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.console import make_console
-from ladder_cli.method_config import MethodConfig
-from ladder_cli.run_dir import OUTPUTS, write_json
+from ladder_cli.run.directory import OUTPUTS, write_json
 from ladder_cli.streams import quiet_libraries
 
 REFERENCE = "qlora_checkpointed"
@@ -41,7 +41,7 @@ GPU_CASES = [
     ("qwen2.5-7b", "nf4", 1, 2048, 6.0, "rtx-6gb"),
 ]  # fmt: skip
 HEADINGS = (
-    *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "kept for backward MB"),
+    *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "saved for backward MB"),
     *("step / QLoRA checkpointed", "FLOPs / QLoRA checkpointed"),
 )
 
@@ -94,7 +94,7 @@ def _case(
     model: ModelConfig = configs[REFERENCE].model
     random = model.path is None  # the embedded model has a path
     quiet_libraries(downloads=model.path is None)
-    from ladder_cli.training.bench import REPEATS, Shape, compare
+    from ladder_cli.bench.measure import REPEATS, Shape, compare
 
     methods: dict[str, MethodConfig] = {label: config.method for label, config in configs.items()}
     compiled = [label for label, config in configs.items() if config.train.compile]
@@ -118,19 +118,19 @@ def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> No
     )
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
-    for name, figures in results.items():
-        if "error" in figures:
-            table.add_row(name, figures["error"])
+    for name, metrics in results.items():
+        if "error" in metrics:
+            table.add_row(name, metrics["error"])
             continue
-        ratios = [figures[f"{kind}_to_{REFERENCE}"] for kind in ("ratio", "flops_ratio")]
+        ratios = [metrics[f"{kind}_to_{REFERENCE}"] for kind in ("ratio", "flops_ratio")]
         table.add_row(
             name,
-            f"{figures['step_seconds']:.3f}",
-            f"{figures['backbone_seconds'] / figures['step_seconds']:.0%}",
-            f"{figures['tokens_per_second']:,.0f}",
-            f"{figures['peak_memory_bytes'] / 1e6:,.0f}",
-            f"{figures['predicted_memory_bytes'] / 1e6:,.0f}",
-            "" if figures["saved_activation_bytes"] is None else f"{figures['saved_activation_bytes'] / 1e6:,.1f}",
+            f"{metrics['step_seconds']:.3f}",
+            f"{metrics['backbone_seconds'] / metrics['step_seconds']:.0%}",
+            f"{metrics['tokens_per_second']:,.0f}",
+            f"{metrics['peak_memory_bytes'] / 1e6:,.0f}",
+            f"{metrics['predicted_memory_bytes'] / 1e6:,.0f}",
+            "" if metrics["saved_activation_bytes"] is None else f"{metrics['saved_activation_bytes'] / 1e6:,.1f}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     make_console().print(table)

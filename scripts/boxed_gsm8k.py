@@ -9,8 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from ladder_cli.analysis.boxed_rows import write_boxed_rows
+import _repository  # noqa: F401  (paper/)
+
 from ladder_cli.errors import UserError
+from paper.boxed_rows import write_boxed_rows
 
 
 def main() -> None:

@@ -16,13 +16,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _repository  # noqa: F401  (paper/)
+
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
-from ladder_cli.data.critic import Candidate, build, write
 from ladder_cli.data.sources import read_file, read_jsonl, text_column
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.grading import Grader, Task
-from ladder_cli.evaluation.verdict import CORRECT, INCORRECT
-from ladder_cli.run_dir import OUTPUTS, SAMPLES
+from ladder_cli.evaluate.answers.verdict import CORRECT, INCORRECT
+from ladder_cli.evaluate.grading import Grader, Task
+from ladder_cli.run.directory import OUTPUTS, SAMPLES
+from paper.critic import Candidate, build, write
 
 
 def graded(rows: list[dict]) -> list[Candidate]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ladder_cli.console import make_console
-from ladder_cli.evaluation.report import demo_table
+from ladder_cli.evaluate.report import demo_table
 
 METHODS = ("ladder", "qlora")
 

@@ -1,9 +1,9 @@
-"""Human solutions as completions: each solution of a mirror of MATH, its own last box being the gold.
+"""Writes human solutions as completions: each solution of a mirror of MATH, with its own last box as the gold.
 
     python scripts/human_solutions.py DIR/math/train.jsonl solutions.jsonl
     ladder-eval completions=solutions.jsonl output_dir=graded
 
-Every one of them should be judged correct, for people wrote both; what is not shows where the reading of answers fails.
+Every one should be judged correct, because people wrote both. Those that are not show where reading answers fails.
 Solutions without a box are left out and counted.
 """
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ladder_cli.data.sources import read_file
-from ladder_cli.evaluation.verdict import boxes
+from ladder_cli.evaluate.answers.verdict import boxes
 
 
 def main(source: str, target: str) -> None:

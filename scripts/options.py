@@ -12,16 +12,16 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from ladder_cli.config import DecodeConfig, EvaluateConfig, TrainConfig
-from ladder_cli.method_config import METHOD_KINDS, MethodConfig
-from ladder_cli.options import choices_of, hints_of, told_of
+from ladder_cli.config.methods import METHOD_KINDS, MethodConfig
+from ladder_cli.config.options import choices_of, hints_of, told_of
+from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, TrainConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 _HEAD = """# Options
 
 Every option of `ladder-train` and `ladder-eval`, made by `python scripts/options.py` out of the fields that declare
-them (`ladder_cli/config.py`, `ladder_cli/method_config.py`). A default is that of the field: files in `conf/` set
-others for their model, method, data or machine (`--cfg job` prints what a command line comes to).
+them (`ladder_cli/config/schema.py`, `ladder_cli/config/methods.py`). A default is that of the field: files in `conf/`
+set others for their model, method, data or machine (`--cfg job` prints what a command line comes to).
 """
 
 

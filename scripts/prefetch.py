@@ -5,7 +5,7 @@
     python scripts/prefetch.py --models-dir MODELS --model qwen2.5-math-1.5b
 
 Data goes to MIRROR/<name>/<split>.parquet (then `data_dir=MIRROR`), a model to MODELS/<name> (then
-`model.path=MODELS/<name>`). What is there already is kept.
+`model.path=MODELS/<name>`). Existing files stay.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ladder_cli.compose import CONFIG_MODULE, choices
+from ladder_cli.config.compose import CONFIG_MODULE, choices
 from ladder_cli.data.sources import load_rows
 from ladder_cli.errors import UserError
 
 
 def settings(group: str, name: str) -> dict[str, Any]:
-    """The file of a choice, with what it takes over from others of its group."""
+    """Read the file of a choice, with what it inherits from others of its group."""
     values: Any = OmegaConf.to_container(OmegaConf.load(str(files(CONFIG_MODULE) / group / f"{name}.yaml")))
     for base in values.pop("defaults", []):
         values = settings(group, base) | values
@@ -62,7 +62,7 @@ def fetch_model(values: dict[str, Any], folder: Path) -> str:
 
 
 def main() -> int:
-    """Fetch, tell, and go on past what fails; the exit status says whether anything did."""
+    """Fetch and report; continue after failures. The exit status says whether anything failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--only", action="append", default=[], help="a data set or benchmark; may be repeated")

@@ -8,8 +8,8 @@ The corpus teaches three skills, none of which is the task of `data=arithmetic`:
 * questions of ONE step in the words of the task, answered by one equation and a box;
 * expressions of several steps to be repeated (train split only), so that long ones are not foreign.
 
-So the backbone knows every fact and every word, and has never seen a second step follow a first. Asked a question of
-several steps it writes one equation and stops, mostly wrong: that is the gap which fine-tuning closes.
+So the backbone knows every fact and every word, and has never seen a second step follow a first. To a question of
+several steps it writes one equation and stops, mostly wrong. Fine-tuning closes this gap.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 def token_blocks(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> list[dict[str, torch.Tensor]]:
     """Documents end to end, cut into blocks of SEQUENCE tokens; prompts do not count for the loss.
 
-    Their numbers are random: predicting them teaches nothing and drowns the gradient of what can be learned.
+    The numbers of prompts are random: predicting them teaches nothing and drowns the useful gradient.
     """
     documents, ids, labels = corpus(seed), [], []
     while len(ids) < count * SEQUENCE:

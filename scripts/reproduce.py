@@ -2,7 +2,7 @@
 
     python scripts/reproduce.py 2                            print the commands of table 2
     python scripts/reproduce.py 2 --run                      run them, then build its table and figures
-    python scripts/reproduce.py all --scale small --run      everything at laptop size on the embedded model
+    python scripts/reproduce.py all --scale small --run      everything at small size on the embedded model
     python scripts/reproduce.py 1 --scale real --model-path DIR --data-dir DIR --run     on a real model: 1, 3, 6
     python scripts/reproduce.py memory --run                 figures 3a and 3b, predicted; needs no GPU and no weights
     python scripts/reproduce.py laws                         the paper's table 1 checked against itself
@@ -18,11 +18,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from ladder_cli.analysis.paper import PAPER, REAL, SMALL
-from ladder_cli.analysis.reproduce import Reproduction, Scale
+import _repository  # noqa: F401  (paper/)
+
 from ladder_cli.console import make_console
 from ladder_cli.errors import Interrupted, UserError
-from ladder_cli.run_dir import OUTPUTS
+from ladder_cli.run.directory import OUTPUTS
+from paper.reported import PAPER, REAL, SMALL
+from paper.reproduce import Reproduction, Scale
 
 MEMORY, LAWS, CLAIMS, COSTS, ALL = "memory", "laws", "claims", "costs", "all"
 FOLDERS = {PAPER: "reproduce", SMALL: "reproduce-small", REAL: "reproduce-real"}
@@ -87,7 +89,7 @@ def show(work: Reproduction, what: str, others: list[Path] | None) -> None:
     if what == CLAIMS:
         table = work.claims(others)
     else:
-        from ladder_cli.analysis.paper_costs import costs_table
+        from paper.costs import costs_table
 
         table = costs_table(work.tables)
     make_console().print(table.terminal(), *table.notes, sep="\n")

@@ -1,13 +1,14 @@
-"""Do the 95% intervals of the scaling-law fits hold what they say? Draws losses from a known law and counts.
+"""Tests the coverage of the 95% intervals of scaling-law fits: draws losses from a known law and counts.
 
 python scripts/scaling_coverage.py [--simulations 200] [--seeds 3] [--noise 0.001]
 """
 
 import argparse
 
+import _repository  # noqa: F401  (paper/)
 import numpy as np
 
-from ladder_cli.analysis.scaling_law import PARAMETERS, PowerLaw, fit
+from paper.scaling_law import PARAMETERS, PowerLaw, fit
 
 LAW = PowerLaw(amplitude=30.0, exponent=0.4, floor=0.5)
 BUDGETS = (50_000, 100_000, 200_000, 300_000, 400_000)  # the paper's (table 7)

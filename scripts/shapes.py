@@ -1,4 +1,4 @@
-"""What every method trains, keeps for the backward pass and needs at its peak, at published shapes. Needs no weights.
+"""Prints what every method trains, saves for backward and needs at its peak, at published shapes. Needs no weights.
 
 python scripts/shapes.py            the tables of docs/shapes.md and docs/memory.md
 """
@@ -8,14 +8,13 @@ import time
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.analysis.backward_memory import predicted_activation_bytes
-from ladder_cli.analysis.memory_model import Step, predict_memory
-from ladder_cli.compose import choices, composed
-from ladder_cli.config import ModelConfig, TrainConfig
+from ladder_cli.bench.counts import predicted_activation_bytes
+from ladder_cli.config.compose import choices, composed
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.methods.registry import method_for
-from ladder_cli.models.backbone import architecture, parameter_count
-from ladder_cli.training.optimizer import optimizer_name
+from ladder_cli.plan.memory import Step, predict_memory
 from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import architecture, parameter_count
 
 SHAPES = ("qwen2.5-math-1.5b", "qwen2.5-7b")
 ROWS, TOKENS = 1, 2048
@@ -75,7 +74,7 @@ def parameters(preset: str, model: str) -> int:
 
 
 def kept(model: str, overrides: list[str]) -> int:
-    """Bytes kept for the backward pass."""
+    """Return the bytes saved for the backward pass."""
     config = config_of(f"model={model}", *overrides)
     return predicted_activation_bytes(lambda: method_for(config.method).shape(meta_trunk(config.model)), ROWS, TOKENS)
 
@@ -83,7 +82,7 @@ def kept(model: str, overrides: list[str]) -> int:
 def peak(model: str, overrides: list[str]) -> tuple[float, float]:
     """GiB at the peak of a step on a GPU, and processor seconds that the prediction took."""
     config = config_of(f"model={model}", "train.micro_batch_size=1", *overrides)
-    optimizer = optimizer_name(config.train.optimizer, torch.device("cuda"))
+    optimizer = config.train.optimizer.on("cuda")
     step = Step(ROWS, TOKENS, accumulation=2, optimizer=optimizer, loss_chunk=config.train.loss_chunk)
     started = time.process_time()
     total = predict_memory(config.model, method_for(config.method), torch.bfloat16, step).total
@@ -101,8 +100,8 @@ def print_peaks() -> None:
 
 
 def print_lean(model: str) -> None:
-    """What is kept for the backward pass, and the peak of a step, as one setting after the other is made."""
-    print(f"\n| {model}, {ROWS} x {TOKENS} tokens, nf4 | kept for backward, GiB | peak, GiB |\n|---|---:|---:|")
+    """Print bytes saved for backward and the peak of a step, as one setting after the other is added."""
+    print(f"\n| {model}, {ROWS} x {TOKENS} tokens, nf4 | saved for backward, GiB | peak, GiB |\n|---|---:|---:|")
     overrides: list[str] = []
     for name, setting in LEAN.items():
         changed = {override.partition("=")[0] for override in setting}

@@ -38,8 +38,8 @@ from transformers import (
     SmolLM3Config,
 )
 
-from ladder_cli.config import ModelConfig
-from ladder_cli.models.backbone import load_backbone, load_tokenizer
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.trunk.loading import load_backbone, load_tokenizer
 
 # CI must not fail on a draw that nobody has seen before; everywhere else new examples are welcome.
 settings.register_profile("ci", derandomize=True)

@@ -1,75 +1,32 @@
-"""The rooms of the house: who may import whom, and who may name a method."""
+"""The rooms of the house: who may import whom, who may name a method, and what every part of the house must not do."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import ladder_cli
 
 PACKAGE = Path(ladder_cli.__file__).parent
-# A later room may import an earlier one, never the reverse.
-ORDER = [
-    "errors",
-    "validation",
-    "choices",
-    "options",
-    "files",
-    "credentials",
-    "claim",
-    "streams",
-    "ranks",
-    "hub",
-    "quoting",
-    "method_config",
-    "config",
-    "identity",
-    "unread",
-    "run_dir",
-    "compose",
-    "sweep",
-    "cli",
-    "console",
-    "models",
-    "nn",
-    "data",
-    "analysis",
-    "training",
-    "generate",
-    "evaluation",
-]
-WITHOUT_TORCH = [
-    *("errors", "validation", "choices", "options", "files", "credentials", "claim"),
-    *(
-        "streams",
-        "hub",
-        "quoting",
-        "ranks",
-        "method_config",
-        "config",
-        "identity",
-        "unread",
-        "compose",
-        "cli",
-        "run_dir",
-        "sweep",
-        "train",
-        "evaluate",
-        "console",
-    ),
-]
+ROOT = PACKAGE.parent
+HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "accelerate"}
 
 
-def modules():
-    return [path for path in PACKAGE.rglob("*.py") if "assets" not in path.parts]
+def rooms() -> dict[str, bool]:
+    """The table of CONTRIBUTING.md: rooms from the top down, and whether they may import torch."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| room |") : text.index("`paper/` is a second package")]
+    return {name: torch == "yes" for name, torch in re.findall(r"^\| (\w+) \|.*\| (yes|no) \|$", table, re.MULTILINE)}
 
 
-# Rooms that stand beside one that has its place in the order.
-BESIDE = {"trunk": "models", "methods": "models"}
+def modules(root: Path = PACKAGE) -> list[Path]:
+    return [path for path in root.rglob("*.py") if "assets" not in path.parts]
 
 
-def room_of(dotted: str) -> str:
-    if dotted == "ladder_cli.evaluation.decoding":
-        return "generate"  # where it belongs, and will lie
-    return dotted.split(".")[1] if "." in dotted else ""
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path, top_level_only: bool = False):
@@ -85,52 +42,51 @@ def imports(path: Path, top_level_only: bool = False):
 
 
 def test_no_room_imports_a_later_one():
+    order = list(rooms())
     wrong = []
     for path in modules():
-        inside = path.relative_to(PACKAGE).with_suffix("").parts
-        room = room_of(".".join(("ladder_cli", *inside)))
-        if room not in ORDER:
+        if room(path) == "__init__" or path.name == "__main__.py":  # a door into the commands
             continue
         for name in imports(path):
-            target = room_of(name)
-            if name.startswith("ladder_cli.") and target in ORDER and ORDER.index(target) > ORDER.index(room):
+            target = name.split(".")[1] if name.startswith("ladder_cli.") else ""
+            if target in order and order.index(target) > order.index(room(path)):
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
     assert wrong == []
 
 
-def test_every_room_has_a_place_in_the_order():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in modules()}
-    assert rooms - {"__init__", "train", "evaluate"} - set(BESIDE) == set(ORDER)
+def test_every_room_stands_in_the_table():
+    assert {room(path) for path in modules()} - {"__init__"} == set(rooms())
 
 
-def test_what_answers_before_torch_is_loaded_imports_none_of_it():
-    heavy = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "accelerate"}
-    for room in WITHOUT_TORCH:
-        loaded = {name.split(".")[0] for name in imports(PACKAGE / f"{room}.py", top_level_only=True)}
-        assert not loaded & heavy, room
+@pytest.mark.parametrize("name", [name for name, torch in rooms().items() if not torch])
+def test_what_answers_before_torch_is_loaded_imports_none_of_it(name):
+    files = [path for path in modules() if room(path) == name]
+    assert files
+    for path in files:
+        assert not {each.split(".")[0] for each in imports(path, top_level_only=True)} & HEAVY, path
 
 
-def test_no_module_outside_models_names_a_method():
+def test_the_library_never_imports_the_paper():
+    assert [path for path in modules() if any(name.split(".")[0] == "paper" for name in imports(path))] == []
+
+
+def test_only_config_and_the_edge_know_hydra():
+    knowing = {
+        f"{path.relative_to(PACKAGE)}" for path in modules() if {"hydra"} & {n.split(".")[0] for n in imports(path)}
+    }
+    assert {name.split("/")[0] for name in knowing} <= {"config", "cli", "run"}, knowing
+
+
+def test_no_module_outside_its_room_names_a_method():
     for path in modules():
-        parts = path.relative_to(PACKAGE).parts
-        if parts[0] in ("models", "methods", "method_config.py"):
+        if room(path) in ("methods", "nn") or path.name == "methods.py":
             continue
         literals = {
             node.value
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
-        assert not literals & {"ladder", "xladder", "qlora"}, path
-
-
-def test_evaluation_asks_an_engine_and_touches_no_model():
-    for path in (PACKAGE / "evaluation").glob("*.py"):
-        if path.name == "decoding.py":  # belongs to generate
-            continue
-        names = set(imports(path))
-        assert not {name for name in names if name.split(".")[0] in ("torch", "peft")}, path
-        models = {name for name in names if name.startswith("ladder_cli.models")}
-        assert models <= {"ladder_cli.models.adapter", "ladder_cli.models.backbone", "ladder_cli.models.naming"}, path
+        assert not literals & {"ladder", "xladder", "qlora", "suffix"}, path
 
 
 def test_unpickling_is_nowhere():
@@ -138,11 +94,13 @@ def test_unpickling_is_nowhere():
         assert "torch.load" not in path.read_text(), path
 
 
-def test_only_the_commands_know_the_edge_and_only_composing_knows_hydra():
-    """Hydra, beside `compose` and `quoting`, is known to `sweep`, which runs inside of a job of Hydra's."""
+def test_the_library_mocks_nothing():
     for path in modules():
-        name = path.relative_to(PACKAGE).as_posix().removesuffix(".py")
-        imported = set(imports(path))
-        assert "ladder_cli.cli" not in imported or name in ("train", "evaluate"), path
-        hydra = any(other.split(".")[0] == "hydra" for other in imported)
-        assert not hydra or name in ("compose", "quoting", "sweep"), path
+        assert not any(name.startswith("unittest") for name in imports(path)), path
+
+
+def test_every_package_is_in_the_wheel():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    code = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    conf = {".".join(("ladder_cli", *path.parent.relative_to(ROOT).parts)) for path in (ROOT / "conf").rglob("*.yaml")}
+    assert code | conf <= listed

@@ -5,15 +5,18 @@ import os
 import pytest
 import torch
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import LadderMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.method_config import LadderMethodConfig
 from ladder_cli.methods.registry import method_for
-from ladder_cli.models.backbone import load_backbone, load_tokenizer
 from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import load_backbone, load_tokenizer
 
 FOLDER = os.environ.get("LADDER_REAL_MODEL")
-pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs a pretrained model: LADDER_REAL_MODEL=DIR")
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.skipif(FOLDER is None, reason="needs a pretrained model: LADDER_REAL_MODEL=DIR"),
+]
 QUESTIONS = ["What is 7 + 5?", "Name three colours of the rainbow and say which one you like.", "Why is the sky blue?"]
 
 

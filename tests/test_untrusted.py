@@ -6,10 +6,15 @@ import shutil
 
 import pytest
 
-from ladder_cli.run_dir import safe_name
+from ladder_cli.run.directory import safe_name
 from tests.malformed import TINY_RUN, run_command
 
-EVIL = "from pathlib import Path\nPath({marker!r}).touch()\nfrom transformers import Qwen2Config as EvilConfig\n"
+EVIL = (
+    "from pathlib import Path\nPath({marker!r}).touch()\n"
+    "from transformers import Qwen2Config\n"
+    # Not the class itself, which Transformers marks for all that comes after.
+    "class EvilConfig(Qwen2Config):\n    pass\n"
+)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ladder_cli.data.encoding import IGNORED_LABEL, Row
 
 
 class Indexed(Protocol):
-    """Rows that can be asked for by number."""
+    """Rows that are read by their number."""
 
     def __getitem__(self, index: int, /) -> Row:
         """One row."""
@@ -21,9 +21,9 @@ class Indexed(Protocol):
 
 
 class PackedRows(Dataset):
-    """Several examples in one row, up to a length. `position_ids` start again at 0 with each of them, by which
-    Transformers keeps them from seeing each other.
+    """Packs several examples into a row, up to a length.
 
+    `position_ids` start again at 0 with each example; by that Transformers keeps examples from attending to each other.
     Examples are placed from long to short, each into the fullest row that still has room (best fit decreasing).
     """
 
@@ -54,15 +54,16 @@ class PackedRows(Dataset):
 
 
 class PaddingCollator:
-    """Pads a batch on the right to its longest row. Packed rows get `position_ids` in place of a mask: each padding
-    token is then a document of its own.
+    """Pads a batch on the right to its longest row.
+
+    Packed rows get `position_ids` instead of a mask; each padding token then is a document of its own.
     """
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Tensor]:
-        """`input_ids`, `labels`, and `attention_mask` or `position_ids`, each `[batch, tokens]`."""
+        """Return `input_ids`, `labels`, and `attention_mask` or `position_ids`, each `[batch, tokens]`."""
         width = max(len(row["input_ids"]) for row in rows)
 
         def padded(name: str, filler: int) -> Tensor:
@@ -76,12 +77,12 @@ class PaddingCollator:
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """An order in which neighbours have similar lengths, so that little is padded, yet batches come in random order.
+    """Puts rows of similar length into one batch, so that little is padded, and orders the batches at random.
 
-    Rows are shuffled, sorted by length within pools of many batches, cut into batches, and the batches shuffled. (A
-    pool that is walked from long to short, as Transformers does it, is a curriculum: the loss swings with it.) Where
-    a plain shuffle would pad little, it is taken instead: batches of one length are batches of one kind of row. The
-    order depends on seed and epoch alone.
+    Rows are shuffled, sorted by length within pools of many batches, and cut into batches; then the batches are
+    shuffled. (Transformers walks a pool from long to short, which is a curriculum: the loss swings with it.) If a plain
+    shuffle would pad little, the order is a plain shuffle, because rows of one length tend to be of one kind. The order
+    depends only on seed and epoch.
     """
 
     POOL_BATCHES = 50

@@ -11,16 +11,15 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ladder_cli.choices import BenchmarkKind
-from ladder_cli.compose import CONFIG_MODULE, choices, merge_strictly
-from ladder_cli.config import BenchmarkConfig
+from ladder_cli.config.choices import BenchmarkKind
+from ladder_cli.config.compose import CONFIG_MODULE, choices, merge_strictly
+from ladder_cli.config.schema import BenchmarkConfig
+from ladder_cli.config.validation import suggest
 from ladder_cli.data import arithmetic, classification
-from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
-from ladder_cli.data.gold_column import gold_column, row_names
+from ladder_cli.data.gold import AS_EXPRESSION, GoldRule, gold_column, row_names
 from ladder_cli.data.sources import Row, load_rows, read_file, text_column
 from ladder_cli.errors import UserError
-from ladder_cli.run_dir import safe_name
-from ladder_cli.validation import suggest
+from ladder_cli.run.directory import safe_name
 
 # The test problems of `arithmetic` are the same for every training seed.
 _ARITHMETIC_SEED = 0
@@ -33,7 +32,7 @@ _DIGEST = 16  # hex digits
 
 @dataclass(frozen=True)
 class Problem:
-    """One question with its gold answer, as it stands in the data, and how that is to be read."""
+    """One question with its gold answer as in the data, and the rule by which the gold is read."""
 
     id: str
     question: str
@@ -42,20 +41,20 @@ class Problem:
 
     @property
     def question_digest(self) -> str:
-        """A hash of the question alone, whatever instruction and template are put around it."""
+        """Hash the question alone, without instruction and template."""
         return hashlib.sha256(self.question.encode()).hexdigest()[:_DIGEST]
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:
-    """A hash of ids, questions, golds and their rules, in whatever order: equal digests mean the same problems."""
+    """Hash ids, questions, golds and rules in any order: equal digests mean the same problems."""
     each = sorted(json.dumps([p.id, p.question, p.gold, astuple(p.rule)], default=str) for p in problems)
     return hashlib.sha256("\n".join(each).encode()).hexdigest()[:_DIGEST]
 
 
 def own_name(path: str) -> str:
-    """The name of one's own file as a benchmark: its file name and a hash of its content, `mine.jsonl@3fa9c1d2`.
+    """Name the user's file as a benchmark: its file name and a hash of its content, `mine.jsonl@3fa9c1d2`.
 
-    It is never that of a benchmark in `conf/benchmark`, nor that of another file or of another version of this one.
+    No benchmark in `conf/benchmark`, no other file and no other version of this one has the same name.
 
     Raises:
         UserError: if the file cannot be read.
@@ -68,7 +67,7 @@ def own_name(path: str) -> str:
 
 
 def benchmark_config(name: str) -> BenchmarkConfig:
-    """The config file of a benchmark; or one's own file with the columns question, answer and perhaps id.
+    """Read the config of a benchmark, or make one for the user's file of question, answer and perhaps id.
 
     The name that such a file has in results (`own_name`) gives a config too, by which its samples are graded again.
 
@@ -87,7 +86,7 @@ def benchmark_config(name: str) -> BenchmarkConfig:
 
 
 def benchmark_names(wanted: list[str]) -> list[str]:
-    """Checked names, with `all` (those graded by a boxed answer) spelled out and what is named twice left out.
+    """Check names, expand `all` (those graded by a boxed answer), and drop repeated names.
 
     Raises:
         UserError: if there is none of a name, or two files hold the same.
@@ -103,7 +102,7 @@ def benchmark_names(wanted: list[str]) -> list[str]:
 
 
 def load_problems(benchmark: BenchmarkConfig, data_dir: str | None, limit: int | None = None) -> list[Problem]:
-    """The problems of a benchmark, in the order of the data.
+    """Load the problems of a benchmark, in the order of the data.
 
     Raises:
         UserError: if the set is missing or broken, has another number of rows than it must, or names a problem twice.
@@ -148,7 +147,7 @@ def _problem(benchmark: BenchmarkConfig, row: Row, name: str, where: str) -> Pro
 
 
 def gold_rule(benchmark: BenchmarkConfig, row: Row, where: str) -> GoldRule:
-    """The benchmark's rule with the row's own unit and error.
+    """Return the benchmark's rule with the row's own unit and error.
 
     Raises:
         UserError: if the error is no number.
@@ -162,7 +161,7 @@ def gold_rule(benchmark: BenchmarkConfig, row: Row, where: str) -> GoldRule:
 
 
 def all_questions(data_dir: str | None, download: bool = False) -> tuple[dict[str, list[str]], list[str]]:
-    """The questions of every benchmark of maths, and the names of those that cannot be read.
+    """Read the questions of every maths benchmark; also return the names of those that cannot be read.
 
     Args:
         data_dir: the mirror.

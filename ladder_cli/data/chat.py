@@ -1,4 +1,4 @@
-"""From question and completion to tokens: the one rendering that training and evaluation share."""
+"""Renders a question and its completion to tokens. Training and evaluation share this one rendering."""
 
 import hashlib
 import json
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.choices import Learn
-from ladder_cli.config import DEFAULT_DATE
-from ladder_cli.data.template_clock import line_in_source, reads_clock, with_fixed_clock
+from ladder_cli.config.choices import Learn
+from ladder_cli.config.schema import DEFAULT_DATE
+from ladder_cli.data.chat_template import applied_template, chosen_template, reads_clock
 from ladder_cli.errors import UserError
 
 DEFAULT_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -24,7 +23,7 @@ _PLAIN_GENERATION = "Answer:\n"
 _PLAIN_QUESTION = "Question: {question}\nAnswer:\n"  # as it was hashed before dates were recorded
 _PROBE = "PROBE"
 Messages = tuple[tuple[str, str], ...]
-# Conversations whose rendering tells two templates or tokenizers apart: white space at the ends, composed and
+# Conversations that two different templates or tokenizers render differently: white space at the ends, composed and
 # decomposed letters, template marks and other models' special tokens as text, thoughts in an earlier turn, tools.
 _ODD = (
     " \t{{ x }} {% y %} <|im_start|> [INST] </s> e\u0301 \u00e9 \u6f22\u5b57 \U0001f600 1234567 \\boxed{1}\r\n\n  z \n"
@@ -48,8 +47,8 @@ class RenderedExample:
     """Token ids of prompt and completion.
 
     Attributes:
-        prompt_length: where the completion begins, which counts for the loss up to the end.
-        earlier: (start, stop) of earlier turns of the assistant that count too.
+        prompt_length: the position of the completion's first token; it counts for the loss, as do all after it.
+        earlier: (start, stop) of earlier turns of the assistant that also count.
     """
 
     ids: list[int]
@@ -58,23 +57,23 @@ class RenderedExample:
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """(start, stop) of all tokens that count, ascending."""
+        """Return (start, stop) of all tokens that count, ascending."""
         return [*self.earlier, (self.prompt_length, len(self.ids))]
 
 
 class PromptRenderer:
-    """Renders with the tokenizer's own chat template where there is one, else with a plain template.
+    """Renders with the tokenizer's chat template, or with a plain one if it has none.
 
-    Chat templates of Qwen and Llama do not mark the assistant's tokens, so the prompt is rendered on its own, with
-    its generation prompt, and the completion and its end token are appended to it. What is trained on is therefore
-    exactly what generation continues from.
+    The chat templates of Qwen and Llama do not mark the assistant's tokens. So the prompt is rendered alone, with its
+    generation prompt, and the completion and its end token are appended. Training therefore sees exactly the prompt
+    that generation continues.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str, date: str = DEFAULT_DATE) -> None:
-        """`instruction` stands after every question, on a line of its own; empty for none.
+        """`instruction` follows every question on its own line; it may be empty.
 
         Args:
-            date: the day, as `2026-01-01`, that a template prints which asks for the present one.
+            date: as `2026-01-01`; templates that print the present day print this one.
 
         Raises:
             UserError: if the template is broken, or there are several and none is the default.
@@ -82,15 +81,15 @@ class PromptRenderer:
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.date = date
-        self._template = _chat_template(tokenizer, date)
+        self._template = chosen_template(tokenizer, date)
         self.end_id = self._end_token()
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of what is rendered; an adapter is evaluated under the rendering it was trained with.
+        """Hash what is rendered. An adapter is evaluated under the rendering that it was trained with.
 
-        It covers conversations of every shape, and not the template's source: templates that render alike are alike,
-        and one that prints something else (another date) is another.
+        The hash is over rendered conversations of every shape, not over the template's source. So two templates that
+        render alike have one hash, and one template that prints another date has another.
         """
         first, *others = _PROBES
         # The first as a question, under which the instruction stands; the others as chats.
@@ -100,14 +99,17 @@ class PromptRenderer:
 
     @property
     def prints_date(self) -> bool:
-        """Whether the template asks for the present day, so that `date` may stand in a prompt."""
+        """Return whether the template reads the present day, so that `date` may stand in a prompt."""
         return self._template is not None and reads_clock(self._template)
 
     def is_rendering_of(self, record: Mapping[str, Any]) -> bool:
-        """Whether prompts were rendered like this where `record` was written: `as_dict`, or that of an older version.
+        """Return whether the writer of `record` rendered prompts like this.
 
-        Versions that recorded no date hashed the template's source instead of what it renders. From equal sources a
-        question is rendered alike, unless they print the day, which then nobody knows.
+        Older versions recorded no date and hashed the template's source. Equal sources render a question alike, unless
+        they print the day, which then is unknown.
+
+        Args:
+            record: of `as_dict`, of this or an older version.
         """
         if "date" in record:
             return bool(record["fingerprint"] == self.fingerprint)
@@ -117,18 +119,18 @@ class PromptRenderer:
 
     @cached_property
     def source_fingerprint(self) -> str:
-        """A hash of everything that decides which tokens a row becomes, for caches.
+        """Hash everything that decides which tokens a row becomes, for caches.
 
-        Also of the template's source, whose branches the probes of `fingerprint` may not all have seen.
+        That includes the template's source: the probes of `fingerprint` may not reach all of its branches.
         """
         return _hash(json.dumps([self.fingerprint, self.tokenizer_fingerprint, self._template, _PLAIN_TURNS]))
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
-        """A hash of the tokenizer itself: equal texts become equal tokens under equal ones."""
+        """Hash the tokenizer itself: tokenizers with one hash make the same tokens of a text."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
-            # What stands before it is truncation and padding: what the last call asked for, no part of the tokenizer.
+            # Before it stand truncation and padding, which the last call set; they are no part of the tokenizer.
             written = backend.to_str()
             content = written[written.index('"added_tokens"') :]
         else:
@@ -138,21 +140,21 @@ class PromptRenderer:
         return _hash(content + json.dumps(probes))
 
     def as_dict(self) -> dict[str, str]:
-        """What `prompt.json` holds beside an adapter, and an evaluation renders by."""
+        """Return the content of `prompt.json`, by which an evaluation of the adapter renders."""
         return {"instruction": self.instruction, "date": self.date, "fingerprint": self.fingerprint}
 
     @property
     def stop_ids(self) -> list[int]:
-        """Tokens that end a completion: the template's end of turn, and the tokenizer's end of text."""
+        """Return the tokens that end a completion: the template's end of turn and the tokenizer's end of text."""
         return sorted({self.end_id, self.tokenizer.eos_token_id} - {None})
 
     @cached_property
     def end_texts(self) -> tuple[str, ...]:
-        """The tokens of `stop_ids` as they are written."""
+        """Return the tokens of `stop_ids` as text."""
         return tuple(str(self.tokenizer.convert_ids_to_tokens(number)) for number in self.stop_ids)
 
     def without_end(self, completion: str) -> str:
-        """The completion without end tokens that it brings itself, and the white space behind them."""
+        """Return the completion without end tokens of its own and the white space behind them."""
         while True:
             text = completion.rstrip()
             mark = next((mark for mark in self.end_texts if text.endswith(mark)), None)
@@ -161,11 +163,11 @@ class PromptRenderer:
             completion = text.removesuffix(mark)
 
     def prompt_text(self, question: str, messages: Messages = ()) -> str:
-        """The prompt that a completion follows, special tokens and all.
+        """Return the prompt that a completion follows, with its special tokens.
 
         Args:
             question: what the user asks; the instruction is put under it.
-            messages: a whole chat in its place, taken as it is.
+            messages: a whole chat instead of a question, rendered without an instruction.
 
         Raises:
             UserError: if the chat template refuses such a conversation.
@@ -178,13 +180,13 @@ class PromptRenderer:
         return (self.tokenizer.bos_token or "") + "".join(map(self._plain_turn, messages)) + _PLAIN_GENERATION
 
     def prompt_ids(self, question: str, messages: Messages = ()) -> list[int]:
-        """Token ids of `prompt_text`."""
+        """Return the token ids of `prompt_text`."""
         return self._ids([self.prompt_text(question, messages)])[0]
 
     def render(
         self, question: str, completion: str, messages: Messages = (), learn: Learn = Learn.LAST
     ) -> RenderedExample:
-        """Prompt, completion and end token.
+        """Render prompt, completion and end token.
 
         Raises:
             UserError: as `render_all`.
@@ -195,11 +197,11 @@ class PromptRenderer:
     def render_all(
         self, examples: Sequence[tuple[str, str, Messages]], learn: Learn = Learn.LAST
     ) -> list[RenderedExample]:
-        """`render` for many at a time, which tokenizers do several times faster.
+        """Render many examples at once, which tokenizers do several times faster.
 
         Args:
             examples: question, completion and, in place of the question, the messages of a chat up to the completion.
-            learn: which of the assistant's turns of a chat count.
+            learn: which of the assistant's turns in a chat count.
 
         Raises:
             UserError: if the chat template refuses a conversation; if earlier turns shall count and cannot be found in
@@ -218,11 +220,11 @@ class PromptRenderer:
         return rendered
 
     def _earlier_turns(self, messages: Messages, text: str, ids: list[int]) -> tuple[tuple[int, int], ...]:
-        """(start, stop) of the assistant's turns in `text`, the rendered `messages`, and in its token `ids`.
+        """Find the assistant's turns in `text`, the rendered `messages`, as (start, stop) in its token `ids`.
 
-        A turn is what generation would have made there: it begins where the conversation before it, rendered with the
-        generation prompt, ends, and it ends with the end token. Both must be true prefixes, of the text and of the
-        tokens: where a template writes earlier turns otherwise (Qwen3 leaves their thoughts out), they are refused.
+        A turn must be what generation would have made there: it begins where the conversation before it, rendered with
+        the generation prompt, ends, and it ends with the end token. Both must be prefixes of the text and of the
+        tokens. Where a template writes earlier turns otherwise (Qwen3 leaves out their thoughts), they are refused.
         """
         end = str(self.tokenizer.convert_ids_to_tokens(self.end_id))
         spans = []
@@ -254,29 +256,7 @@ class PromptRenderer:
         return tuple(spans)
 
     def _apply(self, messages: Messages, generation_prompt: bool) -> str:
-        turns = [{"role": role, "content": content} for role, content in messages]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    turns, chat_template=self._template, tokenize=False, add_generation_prompt=generation_prompt
-                )
-            )
-        except TemplateSyntaxError as error:
-            line = line_in_source(str(self._template), error.lineno)
-            raise UserError(
-                f"the tokenizer's chat template is broken (line {line}: {_reason(error)}): mend its "
-                "chat_template.jinja, or take the tokenizer from where it came."
-            ) from error
-        except TemplateError as error:
-            roles = ", ".join(role for role, _ in messages)
-            raise UserError(
-                f"the model's chat template refuses this conversation ({roles}): {_reason(error)}. Change or leave out "
-                "the turns that it does not take."
-            ) from error
-        except Exception as error:  # a template is a stranger's program and may fail in any way
-            raise UserError(
-                f"the tokenizer's chat template fails on this conversation ({type(error).__name__}: {_reason(error)})."
-            ) from error
+        return applied_template(self.tokenizer, str(self._template), messages, generation_prompt)
 
     def _plain_turn(self, turn: tuple[str, str]) -> str:
         role, text = turn
@@ -284,7 +264,7 @@ class PromptRenderer:
         return form.format(role=role.capitalize(), text=text, end=self.tokenizer.eos_token or "")
 
     def _attempt(self, question: str, messages: Messages = ()) -> str:
-        """The prompt, or how the template refuses it."""
+        """Return the prompt, or the template's refusal as a text."""
         try:
             return self.prompt_text(question, messages)
         except UserError as error:
@@ -294,7 +274,7 @@ class PromptRenderer:
         return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
 
     def _end_token(self) -> int:
-        """The first token after the assistant's words, or the end of text where there is no template."""
+        """Return the first token after the assistant's words, or the end of text if there is no template."""
         end = self.tokenizer.eos_token_id
         if self._template is not None:
             text = self._apply((("user", _PROBE), ("assistant", _PROBE)), generation_prompt=False)
@@ -308,27 +288,6 @@ class PromptRenderer:
                 "completion. Set eos_token in its tokenizer_config.json."
             )
         return int(end)
-
-
-def _chat_template(tokenizer: PreTrainedTokenizerBase, date: str) -> str | None:
-    """The tokenizer's chat template with its clock stopped, or None where it has none.
-
-    Raises:
-        UserError: if it has several and none is the default.
-    """
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        if template and "default" not in template:
-            raise UserError(
-                f"the tokenizer has several chat templates ({', '.join(sorted(template))}) and none is named "
-                "'default': name one so in its tokenizer_config.json, or keep a single chat_template."
-            )
-        template = template.get("default")
-    return with_fixed_clock(template, date) if template else None
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160].rstrip(".")
 
 
 def _hash(content: str) -> str:

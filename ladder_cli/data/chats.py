@@ -1,8 +1,8 @@
-"""Sets whose rows are chats: OpenAI's messages (`role`, `content`) or ShareGPT's (`from`, `value`)."""
+"""Reads sets of chats: OpenAI's messages (`role`, `content`) or ShareGPT's (`from`, `value`)."""
 
 from typing import Any
 
-from ladder_cli.config import DataConfig
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.columns import source_rows
 from ladder_cli.data.examples import Example, Splits, hold_out
 from ladder_cli.data.sources import column_of
@@ -22,8 +22,10 @@ _NOT_READ = (
 
 
 def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
-    """Chats in the column `data.messages`. The last message, the assistant's, is the completion and everything before
-    it the prompt, without an instruction. The split does not depend on the seed.
+    """Read chats from the column `data.messages`.
+
+    The last message, which must be the assistant's, is the completion. All before it is the prompt; no instruction is
+    added. The split does not depend on the seed.
 
     Raises:
         UserError: if the file, the set or the column is missing, or a chat cannot be read.
@@ -42,7 +44,7 @@ def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
 
 
 def chat(messages: Any, data: DataConfig, name: str, where: str) -> Example:
-    """One row's chat as an example.
+    """Turn the chat of one row into an example.
 
     Raises:
         UserError: if a turn cannot be read, or there is nothing to learn.
@@ -59,10 +61,10 @@ def chat(messages: Any, data: DataConfig, name: str, where: str) -> Example:
 
 
 def turn(message: Any, where: str) -> tuple[str, str]:
-    """(role, text) of one message.
+    """Return (role, text) of one message.
 
     Raises:
-        UserError: if the role is unknown, the content is no text, or something is there that would have to be left out.
+        UserError: if the role is unknown, the content is no text, or a field is there that would be ignored.
     """
     if not isinstance(message, dict):
         raise UserError(f"{where}: a message needs a role ({', '.join(ROLES)}) and a text, not {str(message)[:80]}.")
@@ -89,7 +91,7 @@ def turn(message: Any, where: str) -> tuple[str, str]:
 
 
 def _one_part(content: Any, where: str) -> str | None:
-    """The text of content that is a list with one part of type text; None where it is no such list.
+    """Return the text of content that is a list of one text part; None if it is no list of parts.
 
     Raises:
         UserError: for several parts, which templates join each in their own way, or a part that is no text.

@@ -1,8 +1,8 @@
-"""Tasks with few answers, put to a language model as a question that one label word answers.
+"""Label tasks: a language model answers a question with one of a few label words.
 
-The completion to learn is the label word; a prediction compares the logits of the label words (no generation). Used
-for the paper's binary tasks: CoLA (table 6), QQP, and the critic of maths solutions (appendix A.1). What
-is asked stands in `conf/data/<name>.yaml`, for training and for the benchmark of that name alike.
+The completion to learn is the label word. A prediction compares the logits of the label words; nothing is generated.
+The paper's binary tasks are of this kind: CoLA (table 6), QQP, and the critic of maths solutions (appendix A.1). The
+question is in `conf/data/<name>.yaml`, both for training and for the benchmark of that name.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from ladder_cli.choices import RowFormat
-from ladder_cli.compose import CONFIG_MODULE, choices, merge_strictly
-from ladder_cli.config import DataConfig
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.compose import CONFIG_MODULE, choices, merge_strictly
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.columns import source_rows
 from ladder_cli.data.examples import Example, Splits, hold_out
 from ladder_cli.data.formats import format_of
@@ -25,7 +25,7 @@ LABELS = ("No", "Yes")  # of label 0 and label 1, in the tasks of the paper
 
 @dataclass(frozen=True)
 class LabelTask:
-    """How a row becomes a question that a label word answers.
+    """Turns a row into a question that a label word answers.
 
     Attributes:
         ask: the question, a template over columns.
@@ -39,7 +39,7 @@ class LabelTask:
 
     @classmethod
     def of(cls, data: DataConfig) -> "LabelTask":
-        """The task that a set describes.
+        """Return the task that a set describes.
 
         Raises:
             UserError: if its template, its column or its words are missing.
@@ -52,10 +52,10 @@ class LabelTask:
         return cls(ColumnTemplate("data.prompt", data.prompt), data.label, tuple(data.labels))
 
     def example(self, row: Row, name: str, where: str) -> Example:
-        """The row as a question and its label word.
+        """Turn a row into a question and its label word.
 
         Raises:
-            UserError: if a column is missing, or the label is none of those that have a word.
+            UserError: if a column is missing, or the label has no word.
         """
         label = column_of(row, self.column, where)
         if not isinstance(label, int) or not 0 <= label < len(self.words):
@@ -65,7 +65,7 @@ class LabelTask:
 
 
 def label_task(name: str) -> LabelTask:
-    """The task of `conf/data/<name>.yaml`, by which the benchmark of that name is asked as training was.
+    """Read the task of `conf/data/<name>.yaml`, so that a benchmark asks as training did.
 
     Raises:
         UserError: if there is no such set, or it is of another format.
@@ -80,8 +80,10 @@ def label_task(name: str) -> LabelTask:
 
 
 def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
-    """The training split of a label task. Rows for the validation loss are held out of it by question (or by the column
-    `data.group`, where one question has many rows); the set's own validation (or test) split is for testing alone.
+    """Read the training split of a label task and hold out rows for the validation loss.
+
+    Rows are held out by question, or by the column `data.group` if one question has many rows. The set's own validation
+    (or test) split is used for testing only.
 
     Raises:
         UserError: if the set is missing or a row is broken.

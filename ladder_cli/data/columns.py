@@ -1,8 +1,8 @@
-"""Sets whose rows are a question and an answer in named columns: the user's own files, s1K, EvoLM."""
+"""Reads sets with a question and an answer in named columns: the user's own files, s1K, EvoLM."""
 
 from pathlib import Path
 
-from ladder_cli.config import DataConfig
+from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.examples import Example, Splits, hold_out
 from ladder_cli.data.sources import Row, load_rows, read_file
 from ladder_cli.data.templates import ColumnTemplate
@@ -10,7 +10,7 @@ from ladder_cli.errors import NotReachable, UserError
 
 
 def source_rows(data: DataConfig, data_dir: str | None) -> tuple[list[Row], str]:
-    """The rows of a set and what to call them in errors: of `data.path`, else of a mirror or the hub.
+    """Read the rows of a set from `data.path`, a mirror or the hub; return them and their name for errors.
 
     Raises:
         UserError: if the file or the set is missing or broken; `NotReachable` if it is elsewhere or yet to be made.
@@ -23,14 +23,15 @@ def source_rows(data: DataConfig, data_dir: str | None) -> tuple[list[Row], str]
             f"data={data.name} needs a file: give data.path=FILE (JSONL, a JSON array, .csv or .parquet, each also "
             f".gz), or data_dir=DIR with DIR/{data.name}/{data.split}.jsonl."
         )
-        # A set that is described and yet to be made can be planned for; of a file without a name nothing is known.
+        # A plan is possible for a set that is described but not made yet; nothing is known of a file without a name.
         raise UserError(missing) if data.format is None else NotReachable(missing)
     return load_rows(data.name, data.split, data.hub_id, data.hub_config, data_dir), data.name
 
 
 def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
-    """Rows by what `data.prompt` and `data.completion` (or the chosen one of `data.targets`) name: a column each, or a
-    template over columns. The split does not depend on the seed.
+    """Read questions and answers by `data.prompt` and `data.completion` (or the chosen one of `data.targets`).
+
+    Each is the name of a column or a template over columns. The split does not depend on the seed.
 
     Raises:
         UserError: if the file, the set or a column is missing, or a row is broken.

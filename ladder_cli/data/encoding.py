@@ -1,4 +1,4 @@
-"""From examples to tokens, kept on disk: labels cover what the assistant says and its end token, and nothing else."""
+"""Tokenises examples, cached on disk. Labels cover the assistant's words and end token, and nothing else."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute
 import torch
 
-from ladder_cli.choices import Learn, Truncation
+from ladder_cli.config.choices import Learn, Truncation
 from ladder_cli.data.chat import Messages, PromptRenderer, RenderedExample
 from ladder_cli.data.examples import Example, fingerprint
 from ladder_cli.errors import UserError
@@ -35,7 +35,7 @@ _FEATURES = datasets.Features(
 
 
 class EncodedSet(torch.utils.data.Dataset):
-    """Tokenised rows, read from disk as they are needed, and what happened to those that were too long.
+    """Tokenised rows, read from disk when needed, with a record of those that were too long.
 
     A row is a dict of `input_ids` and `labels`, unpadded.
 
@@ -149,7 +149,7 @@ def encode(
 
 
 def writable_cache(folder: Path) -> tuple[Path | None, str]:
-    """The folder if tokenised rows can be kept there, else None and a line that says why not."""
+    """Return the folder if tokenised rows can be cached there, else None and a line that says why not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -207,7 +207,7 @@ def _encode_rows(
 def _rendered(
     names: list[str], examples: list[tuple[str, str, Messages]], renderer: PromptRenderer, learn: Learn
 ) -> list[RenderedExample]:
-    """All rows at once; and where that fails one by one, for the name of the row that is at fault."""
+    """Render all rows at once; if that fails, one by one, to name the faulty row."""
     try:
         return renderer.render_all(examples, learn)
     except UserError:

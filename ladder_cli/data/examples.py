@@ -1,4 +1,4 @@
-"""The unit that every data set becomes, and the fingerprint of a set of them."""
+"""Examples: what every data set becomes, how they are split, and the fingerprint of a set."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ class Example:
         id: stable within its set.
         question: what the user asks, without instruction or template.
         completion: what the model is to answer.
-        messages: (role, text) of a whole chat up to the completion, where the prompt is not the question alone.
+        messages: (role, text) of a chat up to the completion, where the prompt is more than the question.
     """
 
     id: str
@@ -25,22 +25,22 @@ class Example:
 
     @property
     def prompt_key(self) -> str:
-        """What the completion depends on: the question, or the whole chat up to the completion."""
+        """Return what the completion depends on: the question, or the chat up to the completion."""
         return json.dumps(self.messages) if self.messages else self.question
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """Everything the user asks: the question, or every user's turn of a chat."""
+        """Return all that the user asks: the question, or every user's turn of a chat."""
         return tuple(text for role, text in self.messages if role == "user") or (self.question,)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and validation examples; no prompt stands in both.
+    """Training and validation examples. No prompt is in both.
 
     Attributes:
-        notes: what a reader of the plan must know of the split: that it leaks, or is smaller than was asked.
-        drawn: the training rows are drawn with the seed: another seed, other rows.
+        notes: warnings for the plan: the split leaks, or is smaller than was asked for.
+        drawn: whether the training rows are drawn with the seed, so that another seed gives other rows.
     """
 
     train: list[Example]
@@ -50,12 +50,12 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of every row in order: equal fingerprints mean equal data."""
+        """Hash every row in order: equal fingerprints mean equal data."""
         return fingerprint([*self.train, *self.validation])
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """SHA-256 over the rows in order, as 16 hexadecimal digits."""
+    """Return the SHA-256 over the rows in order, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(asdict(example), sort_keys=True).encode())
@@ -65,15 +65,15 @@ def fingerprint(examples: Iterable[Example]) -> str:
 def hold_out(examples: list[Example], validation: int, train: int | None, groups: list[str] | None = None) -> Splits:
     """Split by a hash of the prompt, so that the validation set depends on nothing but its size.
 
-    Rows that share a prompt (of a chat: everything up to the completion) are a group and stay on the same side. Groups
-    are ordered by their hash; whole groups are held out until there are `validation` rows, and training takes the next
-    `train` rows, so that a smaller training set is always contained in a larger one. At most half of the rows are held
-    out: a group that would go beyond that is trained on. Where all rows share one prompt there is no such split; it is
-    then made by prompt and completion, and a note says that the validation loss knows the prompt.
+    Rows that share a prompt (of a chat: everything up to the completion) form a group and stay in one split. Groups are
+    ordered by their hash. Whole groups are held out until there are `validation` rows; training takes the next `train`
+    rows, so a smaller training set is part of a larger one. At most half of the rows is held out; a group that would
+    exceed that is trained on. If all rows share one prompt, the split is by prompt and completion, and a note says that
+    the validation loss knows the prompt.
 
     Args:
-        validation, train: rows of each; None takes all that are left.
-        groups: what stands in for each example's prompt where one question has many rows that ask about it.
+        validation, train: numbers of rows; None takes all that are left.
+        groups: a key for each example instead of its prompt, where many rows ask about one question.
     """
     keys = groups if groups is not None else [example.prompt_key for example in examples]
     held, rest = _hold_out_groups(examples, keys, validation)
@@ -95,7 +95,7 @@ def hold_out(examples: list[Example], validation: int, train: int | None, groups
 
 
 def _hold_out_groups(examples: list[Example], groups: list[str], wanted: int) -> tuple[list[Example], list[Example]]:
-    """Rows held out, and the rest, both in the order of their group's hash."""
+    """Return the rows held out and the rest, both in the order of their group's hash."""
     by_key: dict[str, list[Example]] = {}
     for example, group in zip(examples, groups, strict=True):
         key = hashlib.sha256(" ".join(group.split()).encode()).hexdigest()

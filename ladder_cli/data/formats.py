@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ladder_cli.choices import RowFormat
-from ladder_cli.config import DataConfig
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.schema import DataConfig
+from ladder_cli.config.validation import suggest
 from ladder_cli.errors import UserError
-from ladder_cli.validation import suggest
 
 # Read for every set: which one it is, how large, how rows become tokens.
 _ALWAYS = frozenset(

@@ -1,4 +1,4 @@
-"""Training questions that are also in a benchmark: a score on those is memory, not skill."""
+"""Finds training questions that are also in a benchmark: a score on those is memory, not skill."""
 
 import re
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ _NOT_WORDS = re.compile(r"[^0-9a-z+\-*/=<>^]+")
 
 
 def normalised(question: str) -> str:
-    """A question without case, white space, punctuation and typesetting."""
+    """Return a question without case, white space, punctuation and typesetting."""
     plain = _TYPESETTING.sub(lambda match: "frac" if "frac" in match.group() else " ", question.lower())
     return _NOT_WORDS.sub("", plain)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Training examples (by id) of which a question (of a chat: any) stands in a benchmark."""
+    """Ids of training examples with a question (of a chat: any) that is in a benchmark."""
 
     exact: list[str]
     normalised: list[str]  # the exact ones among them
@@ -37,7 +37,7 @@ def overlap(examples: Iterable[Example], questions: Iterable[str]) -> Overlap:
 
 
 def without(splits: Splits, questions: Iterable[str]) -> tuple[Splits, int]:
-    """The splits without examples whose normalised question is among `questions`, and how many went."""
+    """Drop examples whose normalised question is among `questions`; return the splits and how many were dropped."""
     loose = {normalised(question) for question in questions} - {""}
 
     def clean(examples: list[Example]) -> list[Example]:

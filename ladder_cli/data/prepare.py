@@ -1,12 +1,12 @@
-"""Everything between a composed config and rows that a trainer can take."""
+"""Makes rows for training from a composed config: loads, cleans, renders, tokenises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.choices import Learn, RowFormat
-from ladder_cli.config import ModelConfig, TrainConfig
+from ladder_cli.config.choices import Learn, RowFormat
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.benchmarks import all_questions
 from ladder_cli.data.chat import PromptRenderer
@@ -16,8 +16,8 @@ from ladder_cli.data.formats import format_of
 from ladder_cli.data.overlap import without
 from ladder_cli.data.registry import load_examples
 from ladder_cli.errors import UserError
-from ladder_cli.models.backbone import architecture, load_tokenizer
-from ladder_cli.run_dir import TOKEN_CACHE
+from ladder_cli.run.directory import TOKEN_CACHE
+from ladder_cli.trunk.loading import architecture, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class PreparedData:
         train_rows: what the trainer reads: `train`, or packed rows of it.
         lengths: tokens of each of `train_rows`.
         decontaminated: examples that were left out because a benchmark asks them too.
-        notes: what a reader of the plan must know: a split that leaks, fewer rows than were asked for, end tokens that
-            rows brought themselves, a cache that is not kept.
+        notes: warnings for the plan: a split that leaks, fewer rows than asked for, end tokens that rows bring
+            themselves, a cache that cannot be written.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -58,17 +58,17 @@ class PreparedData:
 
     @property
     def lengths(self) -> Sequence[int]:
-        """Tokens of each row that the trainer reads."""
+        """Return the tokens of each row that the trainer reads."""
         return self.train_rows.lengths
 
     def ids(self, row: int) -> list[str]:
-        """Ids of the examples in a row that the trainer reads: one, or several where rows are packed."""
+        """Return the ids of the examples in a row that the trainer reads; a packed row has several."""
         members = self.train_rows.members[row] if isinstance(self.train_rows, PackedRows) else [row]
         return [self.splits.train[self.train.kept[member]].id for member in members]
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row of either split."""
+        """Return the tokens of the longest row of either split."""
         return max(*self.lengths, *self.validation.lengths)
 
     @property
@@ -104,7 +104,7 @@ def prepare_data(config: TrainConfig, source: Source | None = None) -> PreparedD
     """Load, clean, render and tokenise.
 
     Args:
-        source: of the same config, where it has been loaded already.
+        source: of the same config, if it is loaded already.
 
     Raises:
         UserError: for whatever is wrong with model, data or lengths.
@@ -130,7 +130,7 @@ def prepare_data(config: TrainConfig, source: Source | None = None) -> PreparedD
 
 
 def _end_tokens_brought(splits: Splits, renderer: PromptRenderer) -> list[str]:
-    """Notes where the assistant's texts hold end tokens: at their end, which is written once, or before it."""
+    """Return notes on end tokens in the assistant's texts: at the end, where one is written, or before it."""
     marks, brought, inside = " or ".join(renderer.end_texts), 0, 0
     for example in (*splits.train, *splits.validation):
         for text in (example.completion, *(text for role, text in example.messages if role == "assistant")):

@@ -1,4 +1,4 @@
-"""What a dry run shows of the data: lengths, rendered examples, overlap with benchmarks."""
+"""Prints what a dry run shows of the data: lengths, rendered examples, overlap with benchmarks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _SHOWN = 3
 
 
 def histogram(lengths: Sequence[int]) -> list[str]:
-    """Lines of a bar chart: how many rows have how many tokens."""
+    """Draw how many rows have how many tokens, as lines of a bar chart."""
     if not lengths:
         return []
     smallest, largest = min(lengths), max(lengths)
@@ -35,8 +35,10 @@ def histogram(lengths: Sequence[int]) -> list[str]:
 
 
 def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """For each benchmark that can be read here, which of the questions (for training and validation) it asks too; and
-    those that cannot be read.
+    """Find the questions of both splits that benchmarks ask too.
+
+    Returns:
+        For each benchmark the numbers and rows of such questions; and the benchmarks that cannot be read here.
     """
     questions, unreachable = all_questions(data_dir)
     found = {}
@@ -49,7 +51,7 @@ def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[s
 def print_preview(
     data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console
 ) -> None:
-    """Histogram, three examples, overlaps."""
+    """Print the histogram, three examples and the overlaps."""
     console.print("tokens of the training rows", style="bold")
     for line in histogram(data.train.lengths):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
@@ -71,7 +73,7 @@ def print_preview(
 
 
 def marked_example(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """The row as text, with the tokens that count for the loss between » and « and in colour."""
+    """Return a row as text; the tokens that count for the loss are coloured and stand between » and «."""
     text, counted = Text(), False
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
         if (label != IGNORED_LABEL) != counted:

@@ -1,17 +1,17 @@
-"""From the description of a data set to its training and validation examples."""
+"""Loads the training and validation examples of a data set, by the format of its rows."""
 
 from collections.abc import Callable
 
-from ladder_cli.choices import RowFormat
-from ladder_cli.config import DataConfig
-from ladder_cli.data import arithmetic_set, chats, classification, columns
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.schema import DataConfig
+from ladder_cli.data import arithmetic, chats, classification, columns
 from ladder_cli.data.examples import Splits
 from ladder_cli.data.formats import format_of
 from ladder_cli.errors import UserError
 
-# (the set, the mirror, the seed) -> examples. By what the rows are, never by what the set is called.
+# (set, mirror, seed) -> examples. The format of the rows decides, never the name of the set.
 LOADERS: dict[RowFormat, Callable[[DataConfig, str | None, int], Splits]] = {
-    RowFormat.GENERATED: arithmetic_set.load,
+    RowFormat.GENERATED: arithmetic.load,
     RowFormat.PAIRS: columns.load,
     RowFormat.CHAT: chats.load,
     RowFormat.LABEL: classification.load,
@@ -19,7 +19,7 @@ LOADERS: dict[RowFormat, Callable[[DataConfig, str | None, int], Splits]] = {
 
 
 def load_examples(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
-    """Training and validation examples of a configured data set.
+    """Load the training and validation examples of a configured data set.
 
     Raises:
         UserError: if the set cannot be read, or leaves nothing to train on or to validate with.

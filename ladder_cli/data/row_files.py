@@ -1,7 +1,7 @@
-"""Files of rows: JSON lines, a JSON array, CSV (also by tabs) or parquet, each also compressed by gzip.
+"""Reads files of rows: JSON lines, a JSON array, CSV (also by tabs) or parquet, each also compressed by gzip.
 
-What can be told from the content is told from it (gzip, parquet, UTF-16, an array or lines); the name decides only
-that a file is CSV. Whatever is wrong is one line that names the file and the line or row.
+The format is recognised by the content (gzip, parquet, UTF-16, an array or lines); only CSV is recognised by the name.
+Every error is one line that names the file and the line or row.
 """
 
 import csv
@@ -30,7 +30,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_file(path: Path) -> list[Row]:
-    """Rows of a file in any of the formats above.
+    """Read the rows of a file in any of the formats above.
 
     Raises:
         UserError: if the file is missing or broken, or holds no rows; the line names file, line or row, and reason.
@@ -50,7 +50,7 @@ def read_file(path: Path) -> list[Row]:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    """Rows of a JSONL file, one JSON object a line; empty lines are skipped.
+    """Read a JSONL file, one JSON object a line; empty lines are skipped.
 
     Raises:
         UserError: with file and line, if a line is no JSON object; or if the file holds no row at all.
@@ -62,7 +62,7 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def _bytes(path: Path) -> bytes:
-    """The file, unpacked if it is gzip."""
+    """Read the file, decompressed if it is gzip."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -78,7 +78,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path, content: bytes) -> str:
-    """The file as text: UTF-8, or what its byte order mark says."""
+    """Decode the file as UTF-8, or by its byte order mark."""
     encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8")
     try:
         return content.decode(encoding)
@@ -103,7 +103,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
 
 
 def _json_array(path: Path, text: str) -> list[Row]:
-    """An array of objects; or lines that begin with a list, of which the first is told to be none."""
+    """Read an array of objects. A file of lines that begins with a list is refused: its first row is no object."""
     try:
         values = _parse(text, str(path))
     except UserError:

@@ -1,24 +1,24 @@
-"""Rows of a data set, from the hub or from a local mirror laid out `DIR/<name>/<split>.jsonl`."""
+"""Reads rows of a data set from the hub, or from a local mirror laid out as `DIR/<name>/<split>.jsonl`."""
 
 from pathlib import Path
 
 from ladder_cli import hub
+from ladder_cli.config.validation import suggest
 from ladder_cli.data.row_files import Row, read_file, read_jsonl
 from ladder_cli.errors import NotReachable, UserError
-from ladder_cli.validation import suggest
 
 __all__ = ["Row", "load_rows", "read_file", "read_jsonl", "read_mirror", "text_column"]
 _SUFFIXES = tuple(f".{kind}{packed}" for kind in ("jsonl", "parquet", "json", "csv") for packed in ("", ".gz"))
 
 
 def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None, data_dir: str | None) -> list[Row]:
-    """All rows of one split.
+    """Read all rows of one split.
 
     Args:
         name: the data set's name in `conf/`, which is also its folder in a mirror.
         split: split on the hub, file name in a mirror.
         hub_id, hub_config: repository and named subset on the hub.
-        data_dir: the mirror; None takes the hub.
+        data_dir: the mirror; None reads from the hub.
 
     Raises:
         UserError: if the set is not in the mirror, or a row is broken (with file and line); `NotReachable` if there
@@ -41,7 +41,7 @@ def load_rows(name: str, split: str, hub_id: str | None, hub_config: str | None,
 
 
 def read_mirror(folder: Path, name: str, split: str) -> list[Row]:
-    """Rows of `folder/<name>/<split>`, in any of the file formats that `read_file` knows.
+    """Read `folder/<name>/<split>`, in any of the file formats that `read_file` knows.
 
     Raises:
         UserError: if there is no such file, if there are several, or if a row is broken.
@@ -61,7 +61,7 @@ def read_mirror(folder: Path, name: str, split: str) -> list[Row]:
 
 
 def text_column(row: Row, column: str, where: str) -> str:
-    """A non-empty text value of a row.
+    """Return the text in a column of a row, which must not be empty.
 
     Raises:
         UserError: if the column is missing, no text, or empty.
@@ -73,10 +73,10 @@ def text_column(row: Row, column: str, where: str) -> str:
 
 
 def column_of(row: Row, column: str, where: str) -> object:
-    """A row's value, whatever it is.
+    """Return the value in a column of a row, of any type.
 
     Raises:
-        UserError: if the column is missing, naming the nearest that is there.
+        UserError: if the column is missing; the message names the nearest one.
     """
     if column not in row:
         names = [str(name) for name in row]

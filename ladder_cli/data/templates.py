@@ -1,4 +1,4 @@
-r"""A column, or a text with columns in it: `question`, or `{instruction}\n\n{input?}` as Alpaca's files need it."""
+r"""Templates over columns: a column's name, `question`, or a text with columns, `{instruction}\n\n{input?}`."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _PARAGRAPHS = re.compile(r"(\n{2,})")
 
 @dataclass(frozen=True)
 class _Field:
-    """A column in a text; `may_be_empty` where it was written with a question mark."""
+    """A column in a text; `may_be_empty` if it was written with a question mark."""
 
     column: str
     may_be_empty: bool
@@ -28,9 +28,9 @@ _Piece = str | _Field
 class ColumnTemplate:
     r"""Makes a text of a row.
 
-    Without braces it is the name of one column. With braces each `{column}` is replaced by that column's text, `{{` and
-    `}}` stand for braces, `\n` for a line break. A `{column?}` may be empty, null or missing: the paragraph it stands
-    in (what lies between blank lines) is then left out. Nothing else that Python's format strings know is possible.
+    A template without braces is the name of a column. In one with braces each `{column}` is replaced by that column's
+    text; `{{` and `}}` stand for braces, `\n` for a line break. A `{column?}` may be empty, null or missing: its
+    paragraph (what lies between blank lines) is then left out. Nothing else of Python's format strings is supported.
     """
 
     def __init__(self, option: str, text: str) -> None:
@@ -47,10 +47,10 @@ class ColumnTemplate:
                 raise UserError(f"{option}={text} names no column: write {{COLUMN}} where its text belongs.")
 
     def texts(self, rows: Sequence[Row], where: str) -> list[str]:
-        """`text` of every row; `where` is the set or file in errors.
+        """Return `text` of every row; `where` is the set or file in errors.
 
         Raises:
-            UserError: as `text`; or if no row has a column that may be empty, which is then a misspelt one.
+            UserError: as `text`; or if no row has a column that may be empty, since it is then misspelt.
         """
         for column in self._optional:
             if not any(column in row for row in rows):
@@ -63,7 +63,7 @@ class ColumnTemplate:
         return [piece.column for piece in pieces if isinstance(piece, _Field) and piece.may_be_empty]
 
     def text(self, row: Row, where: str) -> str:
-        """The row's text.
+        """Return the text of a row.
 
         Raises:
             UserError: if a column is missing, no text, or empty where that is not allowed; or if nothing is left.
@@ -84,7 +84,7 @@ class ColumnTemplate:
 
 
 def _paragraphs(option: str, text: str) -> Iterator[list[_Piece]]:
-    """Lists of pieces; the blank lines before a paragraph belong to it."""
+    """Yield paragraphs as lists of pieces; the blank lines before a paragraph belong to it."""
     paragraph: list[_Piece] = []
     for piece in _pieces(option, text):
         if isinstance(piece, _Field):
@@ -121,7 +121,7 @@ def _pieces(option: str, text: str) -> Iterator[_Piece]:
 
 
 def _filled(piece: _Piece, row: Row, where: str) -> str | None:
-    """The text of a piece; None for an empty column that may be empty."""
+    """Return the text of a piece; None for an empty column that may be empty."""
     if isinstance(piece, str):
         return piece
     if not piece.may_be_empty:

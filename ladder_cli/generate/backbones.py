@@ -8,14 +8,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ladder_cli.config import ModelConfig
-from ladder_cli.evaluation.decoding import ModelLimits, read_limits
-from ladder_cli.models.adapter import AdapterFolder
-from ladder_cli.models.backbone import load_backbone, load_tokenizer, resolve_device
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.peft_adapter import LoRAHost
-from ladder_cli.models.proof import prove
-from ladder_cli.models.weights_identity import local_weights_identity
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.generate.decoding import ModelLimits, read_limits
+from ladder_cli.methods.peft_adapter import LoRAHost
+from ladder_cli.methods.proof import prove
+from ladder_cli.methods.registry import load_adapter
+from ladder_cli.nn.adapter import LADDER, PEFT, AdapterFolder
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.trunk.loading import load_backbone, load_tokenizer, resolve_device
+from ladder_cli.trunk.weights_identity import local_weights_identity
 
 
 class Backbones:
@@ -56,6 +57,7 @@ class SharedBackbone:
         self._lora: LoRAHost | None = None
         self._ladder: LadderModel | None = None
         self._bare: PreTrainedModel | None = None
+        self._alone_model: nn.Module | None = None
         self._mounted: AdapterFolder | None = None
         self._model: nn.Module | None = None
         self._turns = 0
@@ -102,7 +104,7 @@ class SharedBackbone:
         """
         if self._model is None or self._mounted is not folder:
             try:
-                self._model = self._with_lora(folder) if folder.is_peft else self._with_ladder(folder)
+                self._model = self._taking_turns(folder)
                 prove(self._model, untrained=False)
             except BaseException:
                 self.release()
@@ -112,12 +114,22 @@ class SharedBackbone:
 
     def release(self) -> None:
         """Free the memory; what is asked for next is loaded anew."""
-        held = self._bare is not None or self._ladder is not None or self._lora is not None
-        self._bare = self._ladder = self._lora = self._model = self._mounted = None
+        parts = (self._bare, self._ladder, self._lora, self._alone_model)
+        held = any(part is not None for part in parts)
+        self._bare = self._ladder = self._lora = self._alone_model = self._model = self._mounted = None
         if held:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _taking_turns(self, folder: AdapterFolder) -> nn.Module:
+        hosts = {PEFT: self._with_lora, LADDER: self._with_ladder}
+        if folder.loader in hosts:
+            return hosts[folder.loader](folder)
+        # Another kind may have changed the backbone in ways that nobody here knows: it is loaded for each anew.
+        self.release()
+        self._alone_model = load_adapter(folder, self._load())
+        return self._alone_model
 
     def _with_lora(self, folder: AdapterFolder) -> nn.Module:
         if self._lora is None:

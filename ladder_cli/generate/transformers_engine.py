@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from ladder_cli.config import DecodeConfig
+from ladder_cli.config.schema import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.distributed import decided_by_main
 from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.evaluation.decoding import (
+from ladder_cli.generate.batching import batches, check_positions, check_vocabulary
+from ladder_cli.generate.decoding import (
     Decoding,
     FiniteLogits,
     ModelLimits,
@@ -21,10 +23,8 @@ from ladder_cli.evaluation.decoding import (
     engine_identity,
     limits_of,
 )
-from ladder_cli.generate.batching import batches, check_positions, check_vocabulary
 from ladder_cli.generate.engine import LENGTH, STOP, Completion, LabelScores, Prompt
-from ladder_cli.training.out_of_memory import free_memory, is_out_of_memory
-from ladder_cli.training.processes import decided_by_main
+from ladder_cli.plan.out_of_memory import free_memory, is_out_of_memory
 
 # Where the batch size is left to the memory. More completions at a time make a CPU no faster.
 _MOST_ON_GPU, _MOST_ON_CPU = 256, 32

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from torch import nn
 
-from ladder_cli.method_config import MethodConfig
-from ladder_cli.models.loss import DEFAULT_CHUNK
+from ladder_cli.config.methods import MethodConfig
+from ladder_cli.nn.loss import DEFAULT_CHUNK
 from ladder_cli.trunk.base import Batch, TrainableModule, Trunk, TrunkCost
 
 
@@ -29,6 +29,18 @@ class Cost:
     paper: float
     actual: float
     per_trained: int = 6
+
+    def flops_per_token(self, trained_parameters: int) -> dict[str, int]:
+        """FLOPs per training token, with n trained parameters.
+
+        Returns:
+            `paper`: 6(N + n) for QLoRA, 2N + 6n for a ladder (section 4.2). `actual`: QLoRA's frozen weights need no
+            weight gradient, so 4N + 6n, or 6N + 6n with gradient checkpointing; a suffix of k of L layers takes
+            2N + 2(k/L)N + 6n; a ladder 2N + 6n, less what its pass leaves out. Attention's own products, which grow
+            with the context, are in neither.
+        """
+        own = self.per_trained * trained_parameters
+        return {"paper": round(self.paper) + own, "actual": round(self.actual) + own}
 
 
 class Method(Protocol):

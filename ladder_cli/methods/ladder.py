@@ -8,15 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from ladder_cli.method_config import LADDER_CHOICES, LadderMethodConfig
+from ladder_cli.config.methods import LADDER_CHOICES, LadderMethodConfig
 from ladder_cli.methods.base import Cost, Method
-from ladder_cli.models.combine import reads_final
-from ladder_cli.models.connection_map import draw
-from ladder_cli.models.connections import Connections, connect
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.loss import DEFAULT_CHUNK
-from ladder_cli.models.proof import prove
-from ladder_cli.models.runtime import Runtime
+from ladder_cli.methods.proof import prove
+from ladder_cli.nn.combine import reads_final
+from ladder_cli.nn.connections import Connections, connect, draw
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.loss import DEFAULT_CHUNK
+from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import Batch, Trunk, TrunkCost
 
 

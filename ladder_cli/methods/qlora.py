@@ -7,12 +7,13 @@ from pathlib import Path
 from peft import PeftModel
 from torch import nn
 
-from ladder_cli.method_config import QLoRAMethodConfig
+from ladder_cli.config.methods import QLoRAMethodConfig
+from ladder_cli.methods import lora as qlora
+from ladder_cli.methods import peft_adapter
 from ladder_cli.methods.base import Cost, Method
-from ladder_cli.models import peft_adapter, qlora
-from ladder_cli.models.loss import DEFAULT_CHUNK
-from ladder_cli.models.proof import prove
-from ladder_cli.models.runtime import Runtime
+from ladder_cli.methods.proof import prove
+from ladder_cli.nn.loss import DEFAULT_CHUNK
+from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import Batch, Trunk, TrunkCost
 
 

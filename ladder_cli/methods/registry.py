@@ -6,15 +6,17 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ladder_cli.method_config import LadderMethodConfig, MethodConfig, QLoRAMethodConfig, SuffixMethodConfig
+from ladder_cli.config.methods import LadderMethodConfig, MethodConfig, QLoRAMethodConfig, SuffixMethodConfig
+from ladder_cli.errors import UserError
+from ladder_cli.methods import peft_adapter
 from ladder_cli.methods.base import Method
 from ladder_cli.methods.ladder import LadderMethod
+from ladder_cli.methods.proof import prove
 from ladder_cli.methods.qlora import QLoRAMethod
 from ladder_cli.methods.suffix import SuffixMethod
-from ladder_cli.models import adapter, peft_adapter
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.proof import prove
-from ladder_cli.models.runtime import Runtime
+from ladder_cli.nn import adapter
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import TrainableModule, Trunk
 from ladder_cli.trunk.live import trunk_over
 
@@ -22,6 +24,21 @@ METHODS: dict[type[MethodConfig], Callable[[Any], Method]] = {
     LadderMethodConfig: LadderMethod,
     QLoRAMethodConfig: QLoRAMethod,
     SuffixMethodConfig: SuffixMethod,
+}
+
+
+def _peft(folder: adapter.AdapterFolder, trunk: Trunk, runtime: Runtime | None) -> TrainableModule:
+    return peft_adapter.load(folder, trunk.whole(), runtime)
+
+
+def _ladder(folder: adapter.AdapterFolder, trunk: Trunk, runtime: Runtime | None) -> TrainableModule:
+    return LadderModel.from_pretrained(folder, backbone=trunk, runtime=runtime)
+
+
+# By `AdapterFolder.loader`: what a method's `save_pretrained` wrote.
+LOADERS: dict[str, Callable[[adapter.AdapterFolder, Trunk, Runtime | None], TrainableModule]] = {
+    adapter.PEFT: _peft,
+    adapter.LADDER: _ladder,
 }
 
 
@@ -47,9 +64,11 @@ def load_adapter(
     trunk = trunk_over(backbone)
     model: TrainableModule
     opened = adapter.AdapterFolder.open(folder)
-    if opened.is_peft:
-        model = peft_adapter.load(opened, trunk.whole(), runtime)
-    else:
-        model = LadderModel.from_pretrained(opened, backbone=trunk, runtime=runtime)
+    if opened.loader not in LOADERS:
+        raise UserError(
+            f"{folder} holds an adapter of type {opened.loader}, and those that can be read are "
+            f"{', '.join(LOADERS)}: was it written by a newer version, or by another tool?"
+        )
+    model = LOADERS[opened.loader](opened, trunk, runtime)
     prove(model, untrained=False)
     return model

@@ -1,7 +1,7 @@
 """LoRA on the last k layers: what lies below is only read, as a ladder reads, and can be cached like taps."""
 
+from ladder_cli.config.methods import SuffixMethodConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import SuffixMethodConfig
 from ladder_cli.methods.base import Cost
 from ladder_cli.methods.qlora import QLoRAMethod
 from ladder_cli.trunk.base import Trunk, TrunkCost

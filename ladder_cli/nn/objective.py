@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 
 from ladder_cli.errors import UserError
-from ladder_cli.models.loss import DEFAULT_CHUNK, completion_cross_entropy, counted_positions
+from ladder_cli.nn.loss import DEFAULT_CHUNK, completion_cross_entropy, counted_positions
 from ladder_cli.trunk.base import Batch, Hidden, Objective, Summed
 
 

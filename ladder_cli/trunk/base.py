@@ -20,7 +20,8 @@ class Batch:
         labels: `[batch, tokens]`, unshifted, -100 where a token does not count; None where there is nothing to learn.
         attention_mask: `[batch, tokens]`, 0 is padding; None with `position_ids`, or where nothing is padded.
         position_ids: `[batch, tokens]`, which begin again at 0 with each packed example; None: one example a row.
-        row_ids: the number of each row within its split; `BLANK` for one that only fills up.
+        row_ids: the number of each row within its split, not unique over splits; `BLANK` for one that only fills up;
+            empty outside of training and validation.
     """
 
     input_ids: Tensor
@@ -104,7 +105,7 @@ class Trunk(Protocol):
 
     @property
     def parts(self) -> Any:
-        """Its parts by name (`models.anatomy.Anatomy`)."""
+        """Its parts by name (`trunk.parts.Anatomy`)."""
         ...
 
     @property
@@ -117,7 +118,7 @@ class Trunk(Protocol):
         """The type that it computes in."""
         ...
 
-    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, **more: Any) -> Taps:
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """One pass without gradients, no further than the request asks.
 
         Args:
@@ -126,6 +127,14 @@ class Trunk(Protocol):
             cache: of keys and values, filled by the pass.
             more: further arguments of the backbone's own `forward`, which no batch can say (ready masks,
                 `inputs_embeds`, what engines hand on to the layers).
+        """
+        ...
+
+    def identify(self) -> str:
+        """`identity`, hashed if nobody has done so.
+
+        Raises:
+            UserError: if the place that it names has no weights to be read.
         """
         ...
 
@@ -193,6 +202,20 @@ class TrainableModule(nn.Module):
 
     def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
         """See `Trainable`."""
+        raise NotImplementedError
+
+    @property
+    def bare_backbone(self) -> PreTrainedModel:
+        """The frozen model under what is trained."""
+        raise NotImplementedError
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """Whether the logits are the backbone's before anything was learned; a proof then asks for it."""
+        raise NotImplementedError
+
+    def backbone_logits(self, **inputs: Any) -> Tensor:
+        """What the backbone gives by itself, `[batch, tokens, vocabulary]`, for inputs of its `forward`."""
         raise NotImplementedError
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, PreTrainedModel
 
-from ladder_cli.models.anatomy import Anatomy, anatomy_of
-from ladder_cli.models.backbone import parameter_count
-from ladder_cli.models.weights_identity import weights_identity
 from ladder_cli.trunk.base import Batch, TapRequest, Taps, Trunk, TrunkCost
+from ladder_cli.trunk.loading import parameter_count
+from ladder_cli.trunk.parts import Anatomy, anatomy_of
+from ladder_cli.trunk.weights_identity import weights_identity
 
 
 class _Enough(Exception):
@@ -112,7 +112,7 @@ class LiveTrunk:
 
     @property
     def identity(self) -> str | None:
-        """Of the weights (`models.weights_identity`); None until it was set, or asked for by `identify`."""
+        """Of the weights (`trunk.weights_identity`); None until it was set, or asked for by `identify`."""
         return self._identity
 
     @identity.setter
@@ -138,7 +138,7 @@ class LiveTrunk:
     def settle(self, model: nn.Module) -> None:
         """Nothing to do: it was loaded where it computes."""
 
-    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, **more: Any) -> Taps:
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """Run the decoder stack once, without gradients.
 
         Nothing but the requested layers' outputs outlives the call, and no layer runs after the last one requested.

@@ -5,9 +5,10 @@ from enum import StrEnum
 
 import torch
 
-from ladder_cli.config import ModelConfig
-from ladder_cli.models.backbone import load_backbone
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import load_backbone
 from ladder_cli.trunk.sharded import ShardedTrunk
 
 
@@ -26,13 +27,13 @@ def _sharded(model: ModelConfig, device: torch.device) -> ShardedTrunk:
     return ShardedTrunk(load_backbone(model, device, on_host=True), device, home_of(model), model.revision)
 
 
-TRUNKS: dict[TrunkKind, Callable[[ModelConfig, torch.device], LiveTrunk]] = {
+TRUNKS: dict[TrunkKind, Callable[[ModelConfig, torch.device], Trunk]] = {
     TrunkKind.LIVE: _live,
     TrunkKind.SHARDED: _sharded,
 }
 
 
-def open_trunk(model: ModelConfig, device: torch.device, kind: TrunkKind = TrunkKind.LIVE) -> LiveTrunk:
+def open_trunk(model: ModelConfig, device: torch.device, kind: TrunkKind = TrunkKind.LIVE) -> Trunk:
     """Load a backbone, frozen.
 
     Args:

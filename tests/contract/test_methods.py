@@ -4,15 +4,15 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
-from ladder_cli.method_config import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
+from ladder_cli.methods.proof import prove
 from ladder_cli.methods.registry import load_adapter, method_for
-from ladder_cli.models.backbone import parameter_count
-from ladder_cli.models.loss import completion_cross_entropy
-from ladder_cli.models.proof import prove
+from ladder_cli.nn.loss import completion_cross_entropy
 from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import parameter_count
 from tests.conftest import ARCHITECTURES, EXPERTS, INNER, LATER, loss_curve, random_backbone
 
 LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from ladder_cli.compose import choices, composed
-from ladder_cli.config import TrainConfig
+from ladder_cli.config.compose import choices, composed
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.encoding import encode
 from ladder_cli.data.registry import load_examples
 from ladder_cli.methods.registry import method_for
-from ladder_cli.models.backbone import load_backbone
 from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import load_backbone
 
 
 @pytest.mark.parametrize("preset", choices("method"))

@@ -4,8 +4,8 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from ladder_cli.compose import CONFIG_MODULE, merge_strictly
-from ladder_cli.config import DataConfig
+from ladder_cli.config.compose import CONFIG_MODULE, merge_strictly
+from ladder_cli.config.schema import DataConfig
 
 
 def described(name: str, **values) -> DataConfig:

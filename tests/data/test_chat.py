@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from ladder_cli.data.chat import DEFAULT_INSTRUCTION, PromptRenderer
+from ladder_cli.data.chat_template import with_fixed_clock
 from ladder_cli.data.encoding import encode
 from ladder_cli.data.examples import Example
-from ladder_cli.data.template_clock import with_fixed_clock
 from ladder_cli.errors import UserError
 
 CHATML = (

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ladder_cli.choices import Learn
+from ladder_cli.config.choices import Learn
 from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.chats import chat, turn
@@ -170,7 +170,7 @@ def test_a_message_that_cannot_be_read_whole_is_refused(message, reason):
 
 
 def test_the_plan_says_how_many_texts_bring_their_end_token(tmp_path, monkeypatch):
-    from ladder_cli.config import ModelConfig, TrainConfig
+    from ladder_cli.config.schema import ModelConfig, TrainConfig
     from ladder_cli.data.prepare import prepare_data
 
     rows = [{"q": f"{n}?", "a": f"{n}<|end|>" if n % 2 else str(n)} for n in range(10)] + [{"q": "?", "a": "1<|end|>2"}]

@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 
 import pytest
 
-from ladder_cli.choices import RowFormat
-from ladder_cli.config import DataConfig
-from ladder_cli.data.arithmetic_set import LARGEST
+from ladder_cli.config.choices import RowFormat
+from ladder_cli.config.schema import DataConfig
+from ladder_cli.data.arithmetic import LARGEST_SET
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.formats import fields_read, format_of, refuse_unread
 from ladder_cli.data.registry import LOADERS, load_examples
@@ -112,7 +112,7 @@ def test_columns_of_chats_and_of_pairs_together_are_refused():
 
 def test_which_fields_are_read_is_known_without_torch():
     code = (
-        "import sys; from ladder_cli.config import DataConfig; from ladder_cli.data.formats import fields_read; "
+        "import sys; from ladder_cli.config.schema import DataConfig; from ladder_cli.data.formats import fields_read; "
         "fields_read(DataConfig(name='x', instruction='')); "
         "sys.exit(str({'torch', 'transformers', 'datasets'} & set(sys.modules)) if 'torch' in sys.modules else 0)"
     )
@@ -151,11 +151,11 @@ def test_a_label_set_of_ones_own_needs_no_code(tmp_path):
 def test_more_problems_than_can_be_drawn_are_refused_at_once(name):
     with pytest.raises(UserError, match=f"data.{name}=999999999 is more than .* at most 1,000,000"):
         load_examples(described("arithmetic", **{name: 999_999_999}), None, 0)
-    assert LARGEST == 1_000_000
+    assert LARGEST_SET == 1_000_000
 
 
 def test_ones_own_rows_get_no_instruction():
-    from ladder_cli.compose import composed
-    from ladder_cli.config import TrainConfig
+    from ladder_cli.config.compose import composed
+    from ladder_cli.config.schema import TrainConfig
 
     assert composed("train", TrainConfig, ["data=jsonl"]).data.instruction == ""

@@ -9,7 +9,7 @@ from ladder_cli.data.batching import PackedRows, PaddingCollator
 from ladder_cli.data.encoding import IGNORED_LABEL
 from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
-from ladder_cli.models.packing import check_packing
+from ladder_cli.nn.packing import check_packing
 from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import random_backbone
 from tests.contract.test_methods import METHODS

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ladder_cli.data.preview import histogram
-from tests.training.test_run import ladder_train
+from tests.train.test_run import ladder_train
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -12,7 +12,10 @@ from ladder_cli.data.registry import load_examples
 from tests.data.sets import described
 
 FOLDER = os.environ.get("LADDER_REAL_TOKENIZER")
-pytestmark = pytest.mark.skipif(FOLDER is None, reason="needs a tokenizer: LADDER_REAL_TOKENIZER=DIR")
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.skipif(FOLDER is None, reason="needs a tokenizer: LADDER_REAL_TOKENIZER=DIR"),
+]
 
 
 def test_prompt_and_mask_on_a_thousand_real_rows(shared, tmp_path):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from ladder_cli.data.critic import Candidate, build, write
 from ladder_cli.data.examples import Example, Splits
 from ladder_cli.data.overlap import normalised, overlap, without
 from ladder_cli.data.registry import load_examples
 from ladder_cli.errors import UserError
+from paper.critic import Candidate, build, write
 from tests.data.sets import described as config
 
 
@@ -127,7 +127,7 @@ def test_s1k_shares_five_problems_with_the_benchmarks(shared):
 
 
 def test_decontamination_is_all_or_nothing(tmp_path):
-    from ladder_cli.config import ModelConfig, TrainConfig
+    from ladder_cli.config.schema import ModelConfig, TrainConfig
     from ladder_cli.data.prepare import prepare_data
 
     folder = mirror(tmp_path, "s1k", [{"question": f"Question {n}?", "solution": "42"} for n in range(8)])

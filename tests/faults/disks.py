@@ -121,7 +121,7 @@ def corrupted_results(half: Interrupted, folder: Path, seed: int = 4) -> Iterato
     lines = good.splitlines(keepends=True)
     found = Difference()
     again = (*arguments, f"output_dir={ours / 'eval'}")
-    # A line that is no JSON is refused and kept; a last line that was cut off is made again.
+    # A line that is no JSON is refused and stays; a last line that was cut off is recomputed.
     for content, status in ((b"".join([lines[0][:40] + b"\n", *lines[1:]]), 2), (good[:-60], 0)):
         samples.write_bytes(content)
         outcome = Command(ours, "evaluate", *again).finish()
@@ -129,7 +129,7 @@ def corrupted_results(half: Interrupted, folder: Path, seed: int = 4) -> Iterato
         if status == 2:
             found += Difference(damaged=int(samples.read_bytes() != content))
     found += compare_samples(ours / "eval" / "arithmetic", twin / "eval" / "arithmetic")
-    yield Row("lines of samples corrupted", 2, found.lost, found.damaged, "refused, or made again where cut off")
+    yield Row("lines of samples corrupted", 2, found.lost, found.damaged, "refused, or recomputed where cut off")
 
 
 def _flip(path: Path, rng: random.Random) -> None:

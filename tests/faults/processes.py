@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOAD = ["ladder_cli.training.run", "ladder_cli.evaluation.run", "bitsandbytes", "datasets", "hydra", "peft"]
+_PRELOAD = ["ladder_cli.train.run", "ladder_cli.evaluate.run", "bitsandbytes", "datasets", "hydra", "peft"]
 _PATIENCE_SECONDS = 300
 _NOBODY = 65534
 
@@ -124,8 +124,8 @@ def _main(folder: str, name: str, arguments: list[str], limits: Limits) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from ladder_cli.evaluate import main as evaluate
-    from ladder_cli.train import main as train
+    from ladder_cli.cli.evaluate import main as evaluate
+    from ladder_cli.cli.train import main as train
 
     with contextlib.suppress(BrokenPipeError):
         (train if name == "train" else evaluate)()

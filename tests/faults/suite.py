@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ladder_cli.console import make_console
-from ladder_cli.run_dir import OUTPUTS, write_json
+from ladder_cli.run.directory import OUTPUTS, write_json
 from tests.faults import disks, kills, others
 from tests.faults.interrupted import Interrupted
 from tests.faults.table import Row, printed
@@ -49,6 +50,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", help="names of faults; all by default")
     parser.add_argument("--share", type=float, default=1.0, help="share of the fifty kills to make")
     args = parser.parse_args()
+    # Under nohup, runs leave SIGHUP alone, as they should; here it has to reach them.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     # What the commands set before they import torch, which the server of processes does before them.
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}

@@ -10,20 +10,22 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from ladder_cli import files
-from ladder_cli.cli import as_dict, composed
-from ladder_cli.config import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.config.compose import as_dict, composed
+from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.run import evaluate_models
+from ladder_cli.evaluate.run import evaluate_models
 from ladder_cli.generate import backbones
 from ladder_cli.generate.backbones import Backbones
-from ladder_cli.models import adapter, qlora, weights_identity
-from ladder_cli.models.adapter import AdapterFolder
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.method import load_adapter
+from ladder_cli.methods import lora as qlora
+from ladder_cli.methods.registry import load_adapter
+from ladder_cli.nn import adapter
+from ladder_cli.nn.adapter import AdapterFolder
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.run import files
+from ladder_cli.trunk import weights_identity
 from tests.conftest import random_backbone
 
 ARCHITECTURES = ("qwen2", "gpt2")  # (dropout in the side layers of the second)
@@ -42,7 +44,7 @@ def ladder(pattern, **shape):
 
 
 def lora(rank, last_layers=None):
-    return lambda backbone: qlora.attach(backbone, rank, 8, 0.1, False, 64, last_layers)
+    return lambda backbone: qlora.attach(backbone, rank, 8, 0.1, False, last_layers)
 
 
 KINDS = {

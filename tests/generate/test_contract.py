@@ -2,11 +2,11 @@
 
 import pytest
 
-from ladder_cli.config import DecodeConfig
+from ladder_cli.config.schema import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.evaluation.decoding import limits_of
 from ladder_cli.generate.batching import render_prompt
+from ladder_cli.generate.decoding import limits_of
 from ladder_cli.generate.engine import LENGTH, STOP, Completion
 from ladder_cli.generate.registry import ENGINES, READY, TRANSFORMERS
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladder_cli import cli
-from ladder_cli.config import EvaluateConfig, TrainConfig
-from ladder_cli.evaluate import evaluate, results_path
-from ladder_cli.train import run_path, train
+from ladder_cli.cli import main as cli
+from ladder_cli.cli.evaluate import evaluate, results_path
+from ladder_cli.cli.train import run_path, train
+from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 
 TINY_RUN = (
     *("hardware=cpu", "data.train_samples=8", "data.validation_samples=4", "data.cache=false"),

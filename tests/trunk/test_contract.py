@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import distributed
 
-from ladder_cli.config import ModelConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.registry import method_for
-from ladder_cli.models.connections import connect
-from ladder_cli.models.ladder import LadderModel
-from ladder_cli.models.runtime import Runtime
-from ladder_cli.models.weights_identity import weights_identity
+from ladder_cli.nn.connections import connect
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import WHOLE, Batch, TapRequest
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.open import TRUNKS, TrunkKind, open_trunk
+from ladder_cli.trunk.weights_identity import weights_identity
 from tests.conftest import random_backbone
 from tests.contract.test_methods import METHODS
 

@@ -1,0 +1,122 @@
+"""`ladder-train`: compose, load, print the plan, train, write the adapter. Each step lives in its own room."""
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ladder_cli import hub
+from ladder_cli.cli import main as cli
+from ladder_cli.config.compose import given_options, output_folder
+from ladder_cli.config.schema import TrainConfig
+from ladder_cli.config.unread import refuse_unread
+from ladder_cli.ranks import check_launch, processes
+from ladder_cli.run.directory import RunDir, default_path
+from ladder_cli.streams import quiet_libraries
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoRA) at low memory.
+
+  ladder-train [group=choice] [key=value] [-m]
+
+  ladder-train                                                    the embedded model and task, a few minutes on a CPU
+  ladder-train method=xladder model=qwen2.5-math-1.5b             a real model on a GPU, on its own data set (s1k)
+  ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
+  ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
+
+Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
+  train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
+`ladder-train --cfg job` prints every option with its value; docs/options.md says what each is, its unit and bounds.
+A path needs no quotes but the shell's.
+
+"""
+
+
+def run_path(config: TrainConfig, overrides: list[str]) -> Path:
+    """The directory of a run."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    config = _named(config, given_options(overrides))
+    names = (config.method.name, config.model.name, config.data.name)
+    return default_path(*names, overrides, output_folder())
+
+
+def _named(config: TrainConfig, given: list[str]) -> TrainConfig:
+    """The config with the name that its backbone goes by rightly."""
+    from ladder_cli.trunk.naming import named_by_content
+
+    return replace(config, model=named_by_content(config.model, given))
+
+
+def check_options(config: TrainConfig, given: list[str]) -> None:
+    """Refuse options that nothing reads, and batches that do not add up; looks at no file.
+
+    Args:
+        given: as `given_options` gives them.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    from ladder_cli.data.formats import fields_read
+    from ladder_cli.data.formats import refuse_unread as refuse_unread_data
+
+    refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
+    refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
+    config.train.accumulation(processes())
+
+
+def train(config: TrainConfig, overrides: list[str]) -> tuple[RunDir, dict[str, Any]]:
+    """Run, resume or only plan one training.
+
+    Returns:
+        The run's directory, and its `metrics.json`; of a dry run its `plan.json`.
+    """
+    # Mistakes that need no torch are told before it is imported.
+    check_launch(planned=config.dry_run)
+    given = given_options(overrides)
+    check_options(config, given)
+    cli.check_folders(config.model, config.data_dir)
+    if config.model.path is None and not config.dry_run:
+        hub.require_model(config.model.name, config.model.location, config.model.revision)
+    config, run = _named(config, given), RunDir(run_path(config, overrides))
+    run.refuse_other_folder()
+    quiet_libraries(downloads=config.model.path is None)
+    from ladder_cli.console import make_console
+    from ladder_cli.train.run import plan_only, run_training
+    from ladder_cli.train.sharding import sharding_settled
+
+    console = make_console()
+    with sharding_settled(config, console) as settled:
+        if settled.dry_run:
+            return run, plan_only(settled, run, console)
+        metrics = run_training(settled, run, console)
+    _report(metrics, run, console)
+    return run, metrics
+
+
+def _report(metrics: dict[str, Any], run: RunDir, console: "Console") -> None:
+    # Of a few steps there is no speed to report.
+    speed = f"{metrics['tokens_per_second']:,.0f} tokens/s   " if metrics["tokens_per_second"] else ""
+    console.print(
+        f"train loss {metrics['train_loss']:.4f}   validation loss {metrics['eval_loss']:.4f} (step "
+        f"{metrics['best_step']})   {speed}{metrics['wall_seconds']:.0f} s\n"
+        f"adapter: {run.adapter}\nevaluate it with: ladder-eval {_typed(run.path)}",
+        soft_wrap=True,
+    )
+
+
+def _typed(path: Path) -> str:
+    """`run=PATH` as it is typed into a shell."""
+    return f"run='{path}'" if shlex.quote(str(path)) == str(path) else shlex.quote(f"run={path}")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP + cli.default_data_lines(), one_each=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The choices of every option with a closed set of values: one enumeration each, whose values stand here alone.
+
+A member is the text that it stands for (`Gate.SUM == "sum"`), and goes to disk as that text. Imports no torch.
+"""
+
+from enum import StrEnum
+from typing import TypeVar
+
+from ladder_cli.config.validation import suggest
+from ladder_cli.errors import UserError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def parse_choice(option: str, value: object, choices: type[Choice]) -> Choice:
+    """The member that a text (or a member) stands for.
+
+    Raises:
+        UserError: if it is none, naming the nearest.
+    """
+    for member in choices:
+        if isinstance(value, str) and member.value == value:
+            return member
+    names = [member.value for member in choices]
+    raise UserError(f"{option}={value} is not a choice.{suggest(str(value), names)} Choose from: {', '.join(names)}.")
+
+
+class Quantization(StrEnum):
+    """How weights are stored: as they are, or by bitsandbytes in eight or four bits."""
+
+    NONE = "none"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+
+class Dtype(StrEnum):
+    """The type that the backbone computes in."""
+
+    AUTO = "auto"  # bfloat16 on a GPU, the checkpoint's own on a CPU
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Device(StrEnum):
+    """Where a model computes."""
+
+    AUTO = "auto"  # the first GPU, else the CPU
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class RowFormat(StrEnum):
+    """What a row of a training set is."""
+
+    PAIRS = "pairs"  # a question and an answer, in named columns
+    CHAT = "chat"  # a list of messages
+    LABEL = "label"  # a question that a label word answers
+    GENERATED = "generated"  # problems that this package makes itself
+
+
+class Learn(StrEnum):
+    """Which of the assistant's turns of a chat count for the loss."""
+
+    ALL = "all"
+    LAST = "last"
+
+
+class Truncation(StrEnum):
+    """What happens to an example that is longer than `data.max_length`."""
+
+    DROP = "drop"
+    LEFT = "left"  # its end is what stays
+    ERROR = "error"
+
+
+class Scheduler(StrEnum):
+    """The course of the learning rate, in Transformers' names."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+
+
+class Optimizer(StrEnum):
+    """What takes the steps."""
+
+    AUTO = "auto"  # 8-bit AdamW on a GPU, AdamW elsewhere
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+
+    def on(self, device_type: str) -> "Optimizer":
+        """What this is on a device of torch's type `cuda` or `cpu`: `auto` depends on it."""
+        return _AUTO_OPTIMIZER[device_type] if self is Optimizer.AUTO else self
+
+
+_AUTO_OPTIMIZER = {"cuda": Optimizer.ADAMW_8BIT, "cpu": Optimizer.ADAMW}
+
+
+class WandbMode(StrEnum):
+    """Whether a run is tracked by Weights & Biases."""
+
+    OFF = "off"
+    OFFLINE = "offline"
+    ONLINE = "online"
+
+
+class OnMisfit(StrEnum):
+    """What happens if a step cannot fit the memory."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+
+
+class BenchmarkKind(StrEnum):
+    """How a benchmark is answered."""
+
+    BOXED = "boxed"  # generate, and grade the boxed answer
+    LABEL = "label"  # compare the logits of label words
+
+
+class GoldReading(StrEnum):
+    """How gold answers are read (evaluate/answers/verdict.py)."""
+
+    EXPRESSION = "expression"
+    PHYSICAL = "physical"
+    SEVERAL = "several"
+
+
+class Pattern(StrEnum):
+    """Which backbone layer feeds which side layer (nn/connections.py)."""
+
+    ALIGNED = "aligned"
+    FIRST = "first"
+    LAST = "last"
+    EVEN = "even"
+    BRANCH = "branch"
+
+
+# What each part of a ladder can be (docs/ladder.md).
+
+
+class Gate(StrEnum):
+    """How a tap joins the state of the side network (nn/gates.py)."""
+
+    SUM = "sum"
+    FIXED = "fixed"
+    LEARNED = "learned"
+    VECTOR = "vector"
+    TAP = "tap"
+
+
+class Combination(StrEnum):
+    """How the side network joins the backbone at the end (nn/combine.py)."""
+
+    RESIDUAL = "residual"
+    SIDE = "side"
+    GATED = "gated"
+    REPLACE = "replace"
+
+
+class Projection(StrEnum):
+    """The down-projection of the taps (nn/projections.py)."""
+
+    FULL = "full"
+    LOW_RANK = "low_rank"
+    SHARED = "shared"
+    NONE = "none"
+
+
+class TapNorm(StrEnum):
+    """The norm of a tap before its projection."""
+
+    NONE = "none"
+    RMS = "rms"
+
+
+class Block(StrEnum):
+    """What a side layer is made of."""
+
+    FULL = "full"  # attention and feed-forward
+    ATTENTION = "attention"  # attention alone
+
+
+class SideAttention(StrEnum):
+    """Head size and key-value heads of the side attention."""
+
+    NARROW = "narrow"
+    BACKBONE = "backbone"
+
+
+class Init(StrEnum):
+    """First weights of the side network."""
+
+    UNIFORM = "uniform"
+    PRUNED_MAGNITUDE = "pruned_magnitude"
+    PRUNED_FISHER = "pruned_fisher"
+    CLONED = "cloned"

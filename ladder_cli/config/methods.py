@@ -1,0 +1,116 @@
+"""The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from omegaconf import MISSING
+
+from ladder_cli.config.choices import (
+    Block,
+    Combination,
+    Gate,
+    Init,
+    Pattern,
+    Projection,
+    SideAttention,
+    TapNorm,
+    parse_choice,
+)
+from ladder_cli.config.options import choices_of, hints_of, option, settle
+from ladder_cli.errors import UserError
+
+
+@dataclass
+class MethodConfig:
+    """What every method has; `kind` picks the schema of the rest (`METHOD_KINDS`)."""
+
+    name: str = option(MISSING, "name of the method, of its file in conf/method")
+    kind: str = option(MISSING, "which options the method has")
+    learning_rate: float = option(
+        MISSING, "peak that suits the method; holds where `train.learning_rate` is not given", at_least=0.0, at_most=1.0
+    )
+
+
+@dataclass
+class LadderMethodConfig(MethodConfig):
+    """A side network fed by taps (docs/ladder.md; paper section 3)."""
+
+    layers: int | None = option(None, "l, side layers; null: as many as the backbone has", at_least=1)
+    connections: Any = option(
+        Pattern.ALIGNED,
+        f"{', '.join(Pattern)}, or pairs [[backbone layer, side layer], ...], both counted from 1",
+    )
+    delta: int | None = option(
+        None,
+        "connected layers; null: half of the side layers",
+        at_least=1,
+        needs=("connections", Pattern.LAST),
+    )
+    reduction: int = option(16, "r: side width = backbone width / r", at_least=1)
+    gate: Gate = option(Gate.SUM, "how a tap joins the side state")
+    combine: Combination = option(Combination.RESIDUAL, "how the side network joins the backbone at the end")
+    projection: Projection = option(Projection.FULL, "down-projection of the taps")
+    projection_rank: int = option(16, "of the down-projection", at_least=1, needs=("projection", Projection.LOW_RANK))
+    tap_norm: TapNorm = option(TapNorm.NONE, "of a tap, before the down-projection")
+    block: Block = option(Block.FULL, "a side layer: attention and feed-forward, or attention alone")
+    attention: SideAttention = option(
+        SideAttention.NARROW, "the side attention's head size and kv heads: narrow, or the backbone's"
+    )
+    init: Init = option(Init.UNIFORM, "first weights of the side network")
+    recompute: bool = option(True, "side layers save their input alone for the backward pass, and are recomputed there")
+    int8_taps: bool = option(False, "taps are saved for the backward pass in eight bits")
+    init_samples: int = option(
+        32, "that the pruning looks at", unit="training rows", at_least=1, needs=("init", Init.PRUNED_FISHER)
+    )
+
+    def __post_init__(self) -> None:
+        settle(self, "method.")
+        if isinstance(self.connections, str):
+            self.connections = parse_choice("method.connections", self.connections, Pattern)
+            return
+        pairs = self.connections
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(type(end) is int for end in pair) for pair in pairs
+        ):
+            raise UserError(
+                f"method.connections={self.connections} is neither a pattern ({', '.join(Pattern)}) "
+                "nor a list of pairs such as [[1,1],[2,2]]."
+            )
+        if any(end < 1 for pair in pairs for end in pair):
+            raise UserError(f"method.connections={self.connections}: layers are counted from 1.")
+
+
+@dataclass
+class QLoRAMethodConfig(MethodConfig):
+    """Low-rank adapters on the linear layers of the (quantised) backbone, through peft."""
+
+    rank: int = option(16, "of the low-rank matrices", at_least=1)
+    alpha: int = option(32, "scale of their product, over the rank", at_least=1)
+    dropout: float = option(0.0, "of their input", unit="share", at_least=0.0, at_most=0.99)
+    gradient_checkpointing: bool = option(
+        False, "recompute the layers that learn in the backward pass: less memory, more arithmetic"
+    )
+
+    def __post_init__(self) -> None:
+        settle(self, "method.")
+
+
+@dataclass
+class SuffixMethodConfig(QLoRAMethodConfig):
+    """LoRA on the backbone's last layers alone; the layers below are only read, as under a ladder."""
+
+    layers: int | None = option(
+        None, "k, layers that learn, counted from the last; null: half of the backbone's", at_least=1
+    )
+
+
+# The parts of a ladder that are chosen by name, which its adapter records too (nn/ladder_config.py).
+LADDER_CHOICES: dict[str, type[StrEnum]] = {
+    name: choices for name, hint in hints_of(LadderMethodConfig).items() if (choices := choices_of(hint)) is not None
+}
+METHOD_KINDS: dict[str, type[MethodConfig]] = {
+    "ladder": LadderMethodConfig,
+    "qlora": QLoRAMethodConfig,
+    "suffix": SuffixMethodConfig,
+}

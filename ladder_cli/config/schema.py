@@ -1,0 +1,389 @@
+"""The schema of every configuration: one dataclass per Hydra group, each option with its help, unit and bounds.
+
+YAML in `conf/` gives the values, these classes say which keys exist, of what type, and what is possible. Nothing
+here imports torch: a wrong option must be answered in well under two seconds.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import date
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from omegaconf import MISSING
+
+from ladder_cli.config.choices import (
+    BenchmarkKind,
+    Device,
+    Dtype,
+    GoldReading,
+    Learn,
+    OnMisfit,
+    Optimizer,
+    Quantization,
+    RowFormat,
+    Scheduler,
+    Truncation,
+    WandbMode,
+)
+from ladder_cli.config.options import Role, incidental, option, place, settle, told_of
+from ladder_cli.config.validation import one_of
+from ladder_cli.errors import UserError
+
+OUTPUTS = Path("outputs")  # where results go that were given no other place
+# What a chat template that prints the date is told: prompts must not change with the clock.
+DEFAULT_DATE = "2026-01-01"
+
+# Options that have moved, and their names now. A config.yaml that was written before holds both, with one value.
+MOVED: Mapping[str, str] = MappingProxyType(
+    {
+        "hardware.micro_batch_size": "train.micro_batch_size",
+        "hardware.eval_batch_size": "decode.batch_size",
+        "hardware.loss_chunk": "train.loss_chunk",
+        "hardware.int8_taps": "method.int8_taps",
+        "hardware.head_quantization": "model.head_quantization",
+        "hardware.embeddings_on_cpu": "model.embeddings_on_cpu",
+        "hardware.mlp_chunk": "model.mlp_chunk",
+    }
+)
+
+
+def expanded(path: str | None) -> str | None:
+    """A path with `~` and `~name` replaced; one whose owner is unknown stays as it is, and is then not found."""
+    return path if path is None else os.path.expanduser(path)
+
+
+@dataclass
+class ModelConfig:
+    """The backbone."""
+
+    name: str = place(MISSING, "name of the model, of its file in conf/model")
+    hub_id: str | None = place(None, "repository on the model hub")
+    path: str | None = place(None, "local folder in its place, or `builtin:NAME` for a model of this package")
+    revision: str | None = place(None, "branch, tag or commit on the hub")
+    quantization: Quantization = option(Quantization.NONE, "how the layers' weights are stored")
+    dtype: Dtype = option(Dtype.AUTO, "type to compute in; auto: bfloat16 on a GPU, the checkpoint's own on a CPU")
+    attention: str = option("sdpa", "Transformers' attention implementation")
+    learning_rate_scale: float = option(1.0, "times the method's rate: narrow models take larger steps", at_least=0.0)
+    side_reduction: int = option(16, "r that suits this width; `method.reduction` refers to it", at_least=1)
+    default_data: str = incidental("s1k", "the data set that is trained on where `data` is not given")
+    default_benchmarks: list[str] = incidental(lambda: ["math500"], "likewise where `benchmarks` is not")
+    side_recompute: bool = option(
+        True, "whether recomputing side layers pays (it does where r is large); `method.recompute` refers to it"
+    )
+    trust_remote_code: bool = option(False, "run the code that a repository on the hub brings")
+    head_quantization: Quantization = option(
+        Quantization.NONE, "of the output head, which `quantization` leaves as it is"
+    )
+    embeddings_on_cpu: bool = option(False, "token embeddings stay in the host's memory")
+    mlp_chunk: int | None = option(
+        None, "what a feed-forward layer of the backbone sees at a time; null: all", unit="positions", at_least=1
+    )
+    # What is left out are Transformers' own defaults for that `model_type`, which change neither sizes nor memory.
+    shape: dict[str, Any] = place(
+        dict, "the architecture as its config.json gives it, so that a plan needs no download"
+    )
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given: a folder, or a repository on the hub.
+
+        Raises:
+            UserError: if the folder does not exist, or neither folder nor repository is named.
+        """
+        if self.path is None:
+            if self.hub_id is None:
+                raise UserError(f"model={self.name} has no home on the hub: give its folder as model.path=DIR.")
+            return self.hub_id
+        scheme, _, builtin = self.path.partition("builtin:")
+        folder = Path(__file__).parents[1] / "assets" / builtin if builtin and not scheme else Path(self.path)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"model.path={self.path} is not a model folder (no config.json in it): give a folder "
+                "that `save_pretrained` wrote, or leave it out to use the hub."
+            )
+        return str(folder)
+
+    def __post_init__(self) -> None:
+        self.path = expanded(self.path)
+        settle(self, "model.")
+
+
+@dataclass
+class DataConfig:
+    """A training set and how it becomes tokens."""
+
+    name: str = option(MISSING, "name of the set")
+    format: RowFormat | None = option(None, "what a row is; null: chat where `messages` is given, else pairs")
+    hub_id: str | None = place(None, "data set on the hub; null: one's own file, a mirror, or generated")
+    hub_config: str | None = place(None, "named subset on the hub")
+    split: str = place("train", "split of the set")
+    path: str | None = place(None, "one's own file: JSONL, a JSON array, CSV or parquet, each also .gz (data=jsonl)")
+    prompt: str | None = option(
+        None, "column of the question, or a template over columns: '{instruction}\\n\\n{input?}'"
+    )
+    completion: str | None = option(None, "column of the answer, or a template")
+    targets: dict[str, str] = option(dict, "completions that a set offers: name -> column or template")
+    target: str | None = option(None, "which of `targets` is learned")
+    messages: str | None = option(None, "column of chats")
+    learn: Learn = option(Learn.ALL, "of a chat: every turn of the assistant, or the last one")
+    label: str | None = option(None, "column of the label, a number from 0 on")
+    labels: list[str] = option(list, "the word for each label")
+    group: str | None = option(None, "column whose equal values stay on one side of the validation split")
+    train_samples: int | None = option(
+        None, "to train on; null: all that are left after validation", unit="rows", at_least=1
+    )
+    validation_samples: int = option(200, "held out for the validation loss", unit="rows", at_least=1)
+    max_length: int = option(2048, "of prompt and completion together", unit="tokens", at_least=8)
+    truncation: Truncation = option(Truncation.DROP, "what happens to a longer example; left keeps its end")
+    packing: bool = option(False, "fill rows up to max_length with several examples that do not see each other")
+    decontaminate: bool = option(False, "leave out training questions that stand in a benchmark")
+    cache: bool = incidental(True, "save tokenised rows on disk, under outputs/.cache")
+    instruction: str = option(MISSING, "stands after every question, in training and evaluation alike")
+    date: str = option(DEFAULT_DATE, "the day that a chat template prints, if it prints one")
+
+    def __post_init__(self) -> None:
+        self.path = expanded(self.path)
+        settle(self, "data.")
+        # A set without `targets` reads no target, as those of older runs, which all recorded one.
+        if self.targets:
+            one_of("data.target", str(self.target), tuple(self.targets))
+        try:
+            date.fromisoformat(self.date)
+        except ValueError as error:
+            raise UserError(f"data.date={self.date} is not a day: write it as {DEFAULT_DATE}.") from error
+
+
+@dataclass
+class HardwareConfig:
+    """The machine. What a machine asks of model, method and training are options of those (conf/hardware sets them)."""
+
+    name: str = incidental(MISSING, "name of the machine, of its file in conf/hardware")
+    device: Device = option(Device.AUTO, "where to compute; auto: the first GPU, else the CPU")
+    memory_gb: float | None = incidental(
+        None, "memory of the card; null: ask the device", unit="10^9 bytes", at_least=0.0
+    )
+    workers: int = incidental(0, "data loader processes", at_least=0)
+    shard_backbone: bool = incidental(False, "several processes hold the frozen layers together, each its shards")
+
+    def __post_init__(self) -> None:
+        settle(self, "hardware.")
+
+
+@dataclass
+class OptimizationConfig:
+    """The training run itself (the key `train`)."""
+
+    epochs: float = option(1.0, "passes over the rows", at_least=0.0)
+    max_steps: int | None = option(None, "null: as many as the epochs need", unit="optimizer steps", at_least=1)
+    global_batch_size: int = option(
+        16, "per optimizer step over all processes; belongs to the experiment", unit="rows", at_least=1
+    )
+    micro_batch_size: int = option(4, "per forward pass and process; belongs to the hardware", unit="rows", at_least=1)
+    gradient_accumulation: int | None = option(
+        None, "per optimizer step; null: derived from the two above", unit="micro-batches", at_least=1
+    )
+    learning_rate: float | None = option(
+        None, "peak; null: the method's, times `model.learning_rate_scale`", at_least=0.0, at_most=1.0
+    )
+    scheduler: Scheduler = option(Scheduler.COSINE, "course of the learning rate")
+    warmup_ratio: float = option(
+        0.1, "while the learning rate rises", unit="share of all steps", at_least=0.0, at_most=1.0
+    )
+    optimizer: Optimizer = option(Optimizer.AUTO, "auto: 8-bit AdamW on a GPU, AdamW elsewhere")
+    weight_decay: float = option(0.01, "of AdamW", at_least=0.0, at_most=1.0)
+    max_grad_norm: float = option(1.0, "longer gradients are clipped to it; 0: no clipping", at_least=0.0)
+    evaluations: int = option(5, "validation losses and checkpoints over the run", at_least=1)
+    early_stopping: int | None = option(
+        None, "without improvement before stopping; null: never", unit="evaluations", at_least=1
+    )
+    logging_steps: int = incidental(10, "between two lines of the log", unit="optimizer steps", at_least=1)
+    loss_chunk: int = option(512, "whose logits exist at the same time", unit="counted tokens", at_least=1)
+    compile: bool = option(False, "layers through torch.compile: takes a minute at the start, and rounds differently")
+
+    def __post_init__(self) -> None:
+        settle(self, "train.")
+        if self.epochs == 0 and self.max_steps is None:
+            raise UserError("train.epochs=0 trains nothing: give the passes over the rows, or train.max_steps.")
+
+    def accumulation(self, processes: int) -> int:
+        """Micro-batches per optimizer step.
+
+        Raises:
+            UserError: if the global batch cannot be cut into micro-batches of this size.
+        """
+        if self.gradient_accumulation is not None:
+            return self.gradient_accumulation
+        rows = self.micro_batch_size * processes
+        if self.global_batch_size % rows:
+            raise UserError(
+                f"train.global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size} x {processes} process(es): change train.micro_batch_size, or give "
+                "train.gradient_accumulation yourself."
+            )
+        return self.global_batch_size // rows
+
+
+@dataclass
+class TrackingConfig:
+    """Trackers beside `metrics.jsonl`, which is always written."""
+
+    wandb: WandbMode = option(WandbMode.OFF, "whether Weights & Biases tracks the run")
+    project: str = option("ladder-cli", "its name there")
+
+    def __post_init__(self) -> None:
+        settle(self, "tracking.")
+
+
+@dataclass
+class TrainConfig:
+    """Everything `ladder-train` can be told."""
+
+    model: ModelConfig = option(ModelConfig, "the backbone")
+    method: Any = option(MISSING, "what is trained: one of METHOD_KINDS (config/methods.py)")
+    data: DataConfig = option(DataConfig, "on what")
+    hardware: HardwareConfig = option(HardwareConfig, "where")
+    train: OptimizationConfig = option(OptimizationConfig, "the training run itself")
+    tracking: TrackingConfig = incidental(TrackingConfig, "trackers")
+    seed: int = option(0, "of first weights, data order and held-out rows", at_least=0, at_most=2**32 - 1)
+    output_dir: str | None = incidental(None, "the run directory; null: outputs/<run name>")
+    data_dir: str | None = place(None, "local mirror, DIR/<name>/<split>.jsonl; null: the hub")
+    preflight: OnMisfit = incidental(OnMisfit.REFUSE, "what happens if a step cannot fit the memory")
+    dry_run: bool = incidental(False, "compose, load the data, print and write the plan, train nothing")
+    resume: bool = incidental(
+        True, "continue an unfinished run of the same configuration; false sets an existing one aside and starts over"
+    )
+
+    def __post_init__(self) -> None:
+        self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
+        settle(self, "")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The rate that is used: `train.learning_rate`, or what method and model suggest."""
+        given = self.train.learning_rate
+        return given if given is not None else self.method.learning_rate * self.model.learning_rate_scale
+
+
+@dataclass
+class BenchmarkConfig:
+    """A set of questions with gold answers."""
+
+    name: str = option(MISSING, "name of the set")
+    hub_id: str | None = option(None, "data set on the hub; null: generated by this package")
+    hub_config: str | None = option(None, "named subset on the hub")
+    split: str = option("test", "split of the set")
+    question: str = option("problem", "column of the question")
+    gold: str = option("answer", "column of the gold answer")
+    id: str | None = option(None, "column of a stable name; null: the row's number")
+    rows: int | None = option(None, "that the set must have; null: not checked", unit="rows")
+    path: str | None = option(None, "one's own JSONL (benchmarks=[FILE.jsonl])")
+    kind: BenchmarkKind = option(
+        BenchmarkKind.BOXED, "boxed: generate and grade the boxed answer; label: compare the logits of label words"
+    )
+    rule: GoldReading = option(GoldReading.EXPRESSION, "how the gold is read (evaluate/answers/verdict.py)")
+    gold_after: str | None = option(None, "the gold is what stands after this mark in its column")
+    unit: str | None = option(None, "column of the answer's unit")
+    error: str | None = option(None, "column of the absolute error that a numerical answer may have")
+
+    def __post_init__(self) -> None:
+        settle(self, "benchmark.")
+
+
+@dataclass
+class DecodeConfig:
+    """How completions are generated."""
+
+    max_new_tokens: int = option(2048, "of a completion at most", unit="tokens", at_least=1)
+    batch_size: int | None = option(
+        None,
+        "at a time; null: what the memory holds, up to 256 on a GPU and 32 elsewhere",
+        unit="completions",
+        at_least=1,
+    )
+    temperature: float = option(0.0, "of sampling; 0: greedy", at_least=0.0, at_most=10.0)
+    top_p: float = option(1.0, "of nucleus sampling", unit="share of the probability", at_least=0.01, at_most=1.0)
+    stop: list[str] = option(list, "strings that end a completion, and are cut off")
+    grade_seconds: float = option(5.0, "deadline of one verification", unit="seconds", at_least=0.5, at_most=600.0)
+
+    def __post_init__(self) -> None:
+        settle(self, "decode.")
+        if "" in self.stop:
+            raise UserError("decode.stop holds an empty string, which every completion begins with: leave it out.")
+
+
+@dataclass
+class EvaluateConfig:
+    """Everything `ladder-eval` can be told."""
+
+    run: str | None = option(None, "run directory of a trained adapter, or a quoted glob of several")
+    completions: str | None = option(
+        None, "JSONL with id, gold, completion: ready completions to grade, without any model"
+    )
+    model: ModelConfig = option(ModelConfig, "the backbone")
+    hardware: HardwareConfig = option(HardwareConfig, "where")
+    decode: DecodeConfig = option(DecodeConfig, "how completions are generated")
+    benchmarks: Any = option(
+        None, "names of conf/benchmark, or all; null: the run's own test set, or the model's `default_benchmarks`"
+    )
+    instruction: str = option(MISSING, "stands after every question of a backbone alone; a run brings its own")
+    limit: int | None = option(None, "of each benchmark, the first ones; null: all", unit="problems", at_least=1)
+    audit: bool = option(False, "check the gold answers of the benchmarks instead of a model's")
+    compare: list[str] | None = option(
+        None, "two evaluated runs, problem by problem: [DIR,DIR]; a side may be a quoted glob of several"
+    )
+    repeats: int = option(1, "decode every problem so often: sampled anew, or (greedy) in other batches", at_least=1)
+    seed: int = option(0, "of sampling")
+    output_dir: str | None = option(
+        None,
+        "null: <run>/eval, outputs/eval-<model>; of several runs together outputs/eval-<pattern>",
+    )
+    data_dir: str | None = option(None, "local mirror, DIR/<name>/<split>.jsonl; null: the hub")
+    allow_prompt_mismatch: bool = option(False, "evaluate an adapter under another prompt than it was trained with")
+    allow_other_backbone: bool = option(False, "evaluate an adapter on other weights than it was trained on")
+    allow_settings_mismatch: bool = option(False, "compare= sides that were decoded or graded differently")
+
+    def __post_init__(self) -> None:
+        self.run, self.completions = expanded(self.run), expanded(self.completions)
+        self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
+        settle(self, "")
+        if self.compare is not None and len(self.compare) != 2:
+            raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
+        if self.compare is not None:
+            self.compare = [os.path.expanduser(side) for side in self.compare]
+        if isinstance(self.benchmarks, str):
+            self.benchmarks = [self.benchmarks]
+        if self.benchmarks is None:
+            return
+        named = isinstance(self.benchmarks, list) and all(isinstance(name, str) for name in self.benchmarks)
+        if not named or not self.benchmarks:
+            raise UserError(f"benchmarks={self.benchmarks} names nothing to evaluate: try benchmarks=[math500].")
+        self.benchmarks = [os.path.expanduser(name) for name in self.benchmarks]
+
+
+def option_names(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted option of a schema, for suggestions."""
+    names = []
+    for item in fields(schema):
+        names.append(prefix + item.name)
+        if isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
+            names += option_names(item.default_factory, f"{prefix}{item.name}.")
+    return names
+
+
+def options_of(schema: type, role: Role, prefix: str = "") -> list[str]:
+    """The dotted options of a schema that have a role themselves, or lie in a group that has it."""
+    names = []
+    for item in fields(schema):
+        if told_of(item).role == role:
+            names.append(prefix + item.name)
+        elif isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
+            names += options_of(item.default_factory, role, f"{prefix}{item.name}.")
+    return names
+
+
+def covers(options: list[str], key: str) -> bool:
+    """Whether a dotted key is one of the options, or lies inside one; names that merely begin alike do not count."""
+    return any(key == option or key.startswith(f"{option}.") for option in options)

@@ -1,0 +1,117 @@
+"""Options that are given on the command line and that nothing reads: each is a mistake, and is told as one.
+
+An option may be set by a preset without being read; who types it expects it to act. What a training set reads is for
+`data/formats.py` to say. Imports no torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any
+
+from ladder_cli.config.choices import Scheduler, WandbMode
+from ladder_cli.config.options import told_of
+from ladder_cli.config.schema import ModelConfig, TrainConfig
+from ladder_cli.errors import UserError
+from ladder_cli.ranks import processes
+
+# What a model suggests for a method (`method.reduction: ${model.side_reduction}`), and who refers to it.
+_REFERRED: Mapping[str, str] = MappingProxyType(
+    {"model.side_reduction": "method.reduction", "model.side_recompute": "method.recompute"}
+)
+_ABSENT = object()
+Unread = Iterator[tuple[str, str]]  # an option, and why nothing reads it and what would
+
+
+def refuse_unread(config: TrainConfig, given: list[str], reads_mirror: bool) -> None:
+    """Refuse options of a training, other than those of its data set, that were given and that nothing reads.
+
+    Args:
+        given: as `compose.given_options` gives them.
+        reads_mirror: the data set lies in a mirror (`data_dir`), or on the hub.
+
+    Raises:
+        UserError: naming the option, why it does not act, and what would read it.
+    """
+    _refuse(_unread(config, reads_mirror), _values(config), given)
+
+
+def refuse_unread_model(model: ModelConfig, given: list[str]) -> None:
+    """Refuse options of a backbone that were given and that nothing reads.
+
+    Raises:
+        UserError: naming the option, why it does not act, and what would read it.
+    """
+    values = {f"model.{item.name}": getattr(model, item.name) for item in fields(model)}
+    _refuse(_unread_of_model(model), values, given)
+
+
+def _refuse(unread: Unread, values: dict[str, Any], given: list[str]) -> None:
+    for option, why in unread:
+        for name in given:
+            if (name == option or name.startswith(f"{option}.")) and values.get(option) is not None:
+                raise UserError(f"{name} is given, but nothing reads it: {why}.")
+
+
+def _values(config: TrainConfig) -> dict[str, Any]:
+    """The value of every option of the groups, by its dotted name."""
+    groups = {name: getattr(config, name) for name in ("model", "method", "hardware", "train", "tracking")}
+    values = {
+        f"{group}.{item.name}": getattr(typed, item.name) for group, typed in groups.items() for item in fields(typed)
+    }
+    return values | {item.name: getattr(config, item.name) for item in fields(config)}
+
+
+def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
+    yield from _unread_of_model(config.model)
+    yield from _unread_of_method(config)
+    yield from _unread_of_training(config)
+    values = _values(config)
+    for option, reader in _REFERRED.items():
+        value = values.get(reader, _ABSENT)
+        if value is _ABSENT:
+            yield option, f"method={config.method.name} has no {reader}, which takes it over"
+        elif value != values[option]:
+            yield option, f"{reader}={value} takes its place; leave one out"
+    if config.tracking.wandb is WandbMode.OFF:
+        yield "tracking.project", "tracking.wandb is off; with tracking.wandb=offline or online it is read"
+    if not (reads_mirror or config.data.decontaminate or config.dry_run):
+        yield "data_dir", f"data={config.data.name} is in no mirror; choose the set that is (data=NAME)"
+
+
+def _unread_of_model(model: ModelConfig) -> Unread:
+    if model.path is not None:
+        for name in ("hub_id", "revision", "shape"):
+            yield (
+                f"model.{name}",
+                f"the folder model.path={model.path} takes the place of the hub; choose a model of the hub "
+                "(model=NAME), or say model.path=null",
+            )
+
+
+def _unread_of_method(config: TrainConfig) -> Unread:
+    for item in fields(config.method):
+        if needs := told_of(item).needs:
+            option, value = needs
+            if getattr(config.method, option) != value:
+                chosen = getattr(config.method, option)
+                yield f"method.{item.name}", f"method.{option} is {chosen}; method.{option}={value} reads it"
+    if config.train.learning_rate is not None:
+        for option in ("method.learning_rate", "model.learning_rate_scale"):
+            yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"
+
+
+def _unread_of_training(config: TrainConfig) -> Unread:
+    train = config.train
+    if train.max_steps is not None:
+        yield "train.epochs", f"train.max_steps={train.max_steps} ends the run; leave one out (train.max_steps=null)"
+    if train.gradient_accumulation is not None:
+        batch = train.micro_batch_size * train.gradient_accumulation * processes()
+        if batch != train.global_batch_size:
+            yield (
+                "train.global_batch_size",
+                f"train.gradient_accumulation={train.gradient_accumulation} x micro_batch_size "
+                f"{train.micro_batch_size} x {processes()} process(es) makes steps of {batch} rows; leave one out",
+            )
+    if train.scheduler is Scheduler.CONSTANT and train.warmup_ratio > 0:
+        yield "train.warmup_ratio", "train.scheduler is constant; train.scheduler=constant_with_warmup reads it"

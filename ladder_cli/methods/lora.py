@@ -1,0 +1,199 @@
+"""LoRA through peft, on all layers (QLoRA) or on the last ones (suffix), with the same chunked loss as the ladder."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from peft import LoraConfig, PeftModelForCausalLM
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.pytorch_utils import Conv1D
+
+from ladder_cli.errors import UserError
+from ladder_cli.nn.loss import completion_cross_entropy
+from ladder_cli.nn.runtime import Runtime
+from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule
+from ladder_cli.trunk.compact import QuantizedHead
+from ladder_cli.trunk.parts import Anatomy, anatomy_of, keep_differentiable
+
+
+class LowRankModel(TrainableModule, PeftModelForCausalLM):
+    """A peft model that trains as a ladder does: same precision, same loss, adapters alone on disk.
+
+    Everything else is peft's. Adapter weights stay float32 and compute in the backbone's type, by autocast, in
+    training, evaluation and generation alike.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, config: LoraConfig, runtime: Runtime | None = None) -> None:
+        """Put untrained adapters into `backbone`.
+
+        Raises:
+            ValueError: from peft, if none of the layers that the config names is there.
+        """
+        anatomy = anatomy_of(backbone)
+        with _quiet_peft():
+            super().__init__(backbone, config)
+        self.runtime = runtime or Runtime()
+        self._anatomy: Anatomy = anatomy
+
+    @property
+    def bare_backbone(self) -> PreTrainedModel:
+        """The model with the adapters in it, which may be switched off."""
+        backbone: Any = self.get_base_model()
+        return cast(PreTrainedModel, backbone)
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """True: the second matrix of each pair starts at zero."""
+        return True
+
+    def backbone_logits(self, **inputs: Any) -> Tensor:
+        """With the adapters switched off."""
+        with self.disable_adapter():
+            logits: Tensor = self(**inputs).logits
+        return logits
+
+    @property
+    def request(self) -> None:
+        """None: gradients pass through the backbone."""
+        return None
+
+    def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
+        """What a loss reads; `taps` are none that it could use."""
+        with self._anatomy.autocast():
+            outputs = self._anatomy.decoder(**batch.inputs, use_cache=False)
+        return Hidden(outputs.last_hidden_state, self._readout)
+
+    def _readout(self, features: Tensor) -> Tensor:
+        """`[..., d]` to logits `[..., vocabulary]`."""
+        with self._anatomy.autocast():
+            return self._anatomy.head_logits(features)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Logits, or with `labels` the loss alone (`completion_cross_entropy`); the rest as of peft's `forward`."""
+        with self._anatomy.autocast():
+            if labels is None:
+                return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            for name in ("return_dict", "output_attentions", "output_hidden_states"):
+                kwargs.pop(name, None)
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **kwargs, "use_cache": False}
+            state = self._anatomy.decoder(**inputs).last_hidden_state
+            chunk = self.runtime.loss_chunk
+            loss = completion_cross_entropy(state, self._readout, labels, num_items_in_batch, chunk)
+            return CausalLMOutputWithPast(loss=loss)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """peft's, in the same precision."""
+        with self._anatomy.autocast():
+            return super().generate(*args, **kwargs)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Peft's. Embeddings are never trained; left to find out by itself, peft asks the hub at every checkpoint."""
+        super().save_pretrained(*args, **{"save_embedding_layers": False, **kwargs})
+
+
+def attach(
+    backbone: PreTrainedModel,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    gradient_checkpointing: bool,
+    last_layers: int | None = None,
+    runtime: Runtime | None = None,
+) -> LowRankModel:
+    """Low-rank adapters on the linear layers of a frozen backbone (Dettmers et al., 2023).
+
+    Args:
+        backbone: frozen.
+        rank, alpha, dropout: of the adapters.
+        gradient_checkpointing: layers that gradients pass through are recomputed in the backward pass.
+        last_layers: decoder layers that get adapters, counted from the last; the layers below see no gradient and
+            keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
+        runtime: how it runs.
+
+    Experts are no linear layers but stacked parameters: of gpt-oss the attention alone is adapted.
+
+    Raises:
+        UserError: where peft would adapt stacked experts (Mixtral, Qwen3-MoE).
+    """
+    keep_differentiable(backbone)
+    if last_layers is None:
+        if gradient_checkpointing:
+            _checkpoint(backbone)
+        return _with_adapters(backbone, _lora(backbone, rank, alpha, dropout, target_modules="all-linear"), runtime)
+    layers = anatomy_of(backbone).layers
+    learning = range(len(layers) - last_layers, len(layers))
+    config = _lora(
+        backbone,
+        rank,
+        alpha,
+        dropout,
+        target_modules=sorted({name for number in learning for name in _linear_names(layers[number])}),
+        layers_to_transform=list(learning),
+        layers_pattern=_name_of(layers, backbone).rpartition(".")[2],
+    )
+    model = _with_adapters(backbone, config, runtime)
+    if gradient_checkpointing:
+        _checkpoint(backbone)
+        # Transformers lets gradients enter at the embeddings, for adapters in the lowest layers; here are none.
+        backbone.disable_input_require_grads()
+    return model
+
+
+def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **where: Any) -> LoraConfig:
+    head = backbone.get_output_embeddings()
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
+        # peft leaves the head out by itself, but not the parts of a quantised one.
+        exclude_modules=rf"{_name_of(head, backbone)}\..*" if isinstance(head, QuantizedHead) else None,
+        **where,
+    )
+
+
+def _with_adapters(backbone: PreTrainedModel, config: LoraConfig, runtime: Runtime | None) -> LowRankModel:
+    model = LowRankModel(backbone, config, runtime)
+    if getattr(model.peft_config["default"], "target_parameters", None):
+        raise UserError(
+            f"method=qlora is not supported for {backbone.config.model_type}: peft adapts its stacked experts by other "
+            "means than low-rank matrices on linear layers, and such adapters are not read here. Use method=ladder."
+        )
+    return model
+
+
+def _linear_names(layer: nn.Module) -> list[str]:
+    """Names of the linear layers inside a decoder layer, from that layer on (`mlp.up_proj`)."""
+    return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Without what peft says of itself: a former name in Transformers, and ranks for experts that are not adapted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
+        yield
+
+
+def _name_of(module: nn.Module, model: nn.Module) -> str:
+    return next(name for name, candidate in model.named_modules() if candidate is module)
+
+
+def _checkpoint(backbone: PreTrainedModel) -> None:
+    """Recompute layers in the backward pass; one that no gradient passes through is not run again."""
+    if hasattr(backbone, "activation_checkpointing_enable"):
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    else:  # its name before transformers 5.2x
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})

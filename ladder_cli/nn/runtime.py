@@ -1,0 +1,20 @@
+"""How a method runs on a machine: what a user may choose anew each time, so that no adapter records it."""
+
+from dataclasses import dataclass
+
+from ladder_cli.nn.loss import DEFAULT_CHUNK
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Memory against time. Given at attach, it holds for every adapter that the model is given later.
+
+    Attributes:
+        recompute: side layers keep their input alone for the backward pass, which computes the rest again.
+        int8_taps: taps are kept for the backward pass in eight bits, which rounds gradients of down-projections.
+        loss_chunk: counted tokens whose logits exist at the same time where the model computes its own loss.
+    """
+
+    recompute: bool = False
+    int8_taps: bool = False
+    loss_chunk: int = DEFAULT_CHUNK

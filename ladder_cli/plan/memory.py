@@ -1,0 +1,179 @@
+"""Peak memory of a training step before any weight is read: the step itself, run on fake tensors.
+
+Storages are counted as they live and die (`plan.allocation`), quantised weights at their real size
+(`plan.fake_backbone`). It takes seconds for a 70B model and needs neither a GPU nor a download.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ladder_cli.config.choices import Optimizer, Quantization
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.methods.base import Method
+from ladder_cli.plan.allocation import BACKWARD, AllocationCount
+from ladder_cli.plan.counting import EveryTokenCounts, fake_loss, mark_passes
+from ladder_cli.plan.fake_backbone import (
+    fold_experts,
+    materialise_fake,
+    one_document_a_row,
+    quantize_shapes,
+    quantized_shape,
+)
+from ladder_cli.plan.sharded_layers import share_layers
+from ladder_cli.trunk.base import Batch, TrainableModule
+from ladder_cli.trunk.compact import make_lean, refuse_shared_embeddings
+from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import architecture, backbone_shape, has_sdpa
+from ladder_cli.trunk.parts import refused_by_name
+
+WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER = "weights", "trained", "gradients", "optimizer"
+# bitsandbytes' 8-bit Adam: two bytes a parameter and two float32 scales for 256 of them; small tensors stay float32.
+_EIGHT_BIT_BLOCK, _EIGHT_BIT_SMALLEST = 256, 4096
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step does.
+
+    Attributes:
+        rows, tokens: shape of a micro-batch; every token counts for the loss, the most there can be.
+        accumulation: micro-batches whose gradients are summed.
+        optimizer: `adamw`, `adamw_8bit` or `paged_adamw_8bit`.
+        loss_chunk: counted tokens whose logits exist at the same time.
+        shards: processes that hold the layers together; 1 where each holds them all.
+    """
+
+    rows: int
+    tokens: int
+    accumulation: int
+    optimizer: Optimizer
+    loss_chunk: int
+    shards: int = 1
+
+
+@dataclass(frozen=True)
+class MemoryPrediction:
+    """Bytes at the peak of a training step, by part.
+
+    Attributes:
+        parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
+            (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
+            moment), `backbone` (what its forward pass takes for a moment) and `gathered` (of several processes' layers
+            the one that runs); those that are there at the peak.
+        host: bytes that were left in the host's memory.
+    """
+
+    parts: dict[str, int]
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes on the device."""
+        return sum(self.parts.values())
+
+
+def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step: Step) -> MemoryPrediction:
+    """Run one training step on fake tensors.
+
+    What the device's libraries take for themselves (CUDA's context, about half a gigabyte) and what its allocator
+    loses to fragments are not in it. The kernels are those of the CPU, whose SDPA keeps as much as CUDA's flash
+    attention; with `model.attention=eager` the attention weights are counted too. Rows of several examples count as
+    padded to one length, which needs an attention mask.
+
+    Args:
+        model: the backbone and how it is stored.
+        method: what is trained.
+        dtype: the type that the backbone computes in.
+        step: what one step does.
+
+    Raises:
+        UserError: if the backbone's shape cannot be read, or the method does not fit it.
+    """
+    with torch.device("meta"):
+        trunk = _shape(model, dtype)
+        trained = method.shape(trunk).train()
+    host = 0
+    with FakeTensorMode(), AllocationCount() as count:
+        materialise_fake(trained)
+        for tensor in (*trained.parameters(), *trained.buffers()):
+            count.move(tensor, TRAINED if tensor.requires_grad else WEIGHTS)
+        if model.embeddings_on_cpu:
+            host = count.forget(trunk.parts.embeddings.get_parameter("weight"))
+        if step.shards > 1:
+            share_layers(trunk.parts.layers, step.shards, count)
+            trunk.hang()  # behind what frees a layer, as over layers that are really sharded
+        count.reset_peak()
+        parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        mark_passes(trained, count)
+        with refused_by_name(trunk.whole(), "a step cannot be planned"), one_document_a_row():
+            _micro_batch(trained, parameters, step, count)
+    optimizer = sum(optimizer_bytes(parameter.numel(), step.optimizer) for parameter in parameters)
+    backward = Counter(count.peak) + Counter({OPTIMIZER: optimizer})
+    size = 4 * sum(parameter.numel() for parameter in parameters)
+    at_rest = Counter({part: count.live[part] for part in (WEIGHTS, TRAINED)})
+    # PyTorch's AdamW takes the square roots of all second moments at once.
+    update = at_rest + Counter(
+        {GRADIENTS: size, OPTIMIZER: optimizer, BACKWARD: size * (step.optimizer is Optimizer.ADAMW)}
+    )
+    return MemoryPrediction(dict(backward if backward.total() > update.total() else update), host)
+
+
+def _shape(model: ModelConfig, dtype: torch.dtype) -> LiveTrunk:
+    """The backbone without weights, on the default device, stored as the model's config asks."""
+    # Flash attention runs on no fake tensor, and keeps what SDPA keeps.
+    countable = "eager" if model.attention == "eager" or not has_sdpa(architecture(model)) else "sdpa"
+    backbone = backbone_shape(model, dtype, countable).requires_grad_(False)
+    fold_experts(backbone)
+    if model.quantization is not Quantization.NONE:
+        quantize_shapes(backbone, model.quantization, keep=backbone.get_output_embeddings())
+    # Where embeddings are is for the count to say.
+    options = replace(model, embeddings_on_cpu=False)
+    make_lean(backbone, options, torch.device("meta"), partial(quantized_shape, kind=model.head_quantization))
+    if model.embeddings_on_cpu:
+        refuse_shared_embeddings(backbone)
+    return LiveTrunk(backbone)
+
+
+def _micro_batch(trained: TrainableModule, parameters: list[nn.Parameter], step: Step, count: AllocationCount) -> None:
+    """Forward and backward, the last of a step's micro-batches."""
+
+    def note_gradient(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        count.move(parameter.grad, GRADIENTS)
+
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(note_gradient)
+        if step.accumulation > 1:
+            parameter.grad = torch.empty_like(parameter)
+            count.move(parameter.grad, GRADIENTS)
+    ids = torch.zeros(step.rows, step.tokens, dtype=torch.long)
+    mask = torch.ones_like(ids) if step.rows > 1 else None
+    loss = fake_loss(trained, Batch(ids, ids.clone(), mask), EveryTokenCounts(step.loss_chunk, count))
+    count.in_backward = True
+    loss.backward()
+    count.in_backward = False
+
+
+def optimizer_bytes(parameters: int, optimizer: Optimizer) -> int:
+    """State that an optimizer keeps on the device for one tensor of so many parameters."""
+    if parameters < _EIGHT_BIT_SMALLEST:
+        optimizer = Optimizer.ADAMW  # bitsandbytes leaves small tensors in float32
+    return _STATE_BYTES[optimizer](parameters)
+
+
+def _eight_bit_bytes(parameters: int) -> int:
+    return 2 * parameters + 2 * 4 * math.ceil(parameters / _EIGHT_BIT_BLOCK)
+
+
+_STATE_BYTES: dict[Optimizer, Callable[[int], int]] = {
+    Optimizer.ADAMW: lambda parameters: 8 * parameters,
+    Optimizer.ADAMW_8BIT: _eight_bit_bytes,
+    Optimizer.PAGED_ADAMW_8BIT: lambda parameters: 0,
+}

@@ -1,0 +1,140 @@
+"""The page that is printed before training starts, and the same as data for `plan.json`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ladder_cli.data.batching import PackedRows
+from ladder_cli.data.passes import rows_after
+from ladder_cli.data.prepare import PreparedData
+from ladder_cli.plan.preflight import Preflight
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is about to do.
+
+    Attributes:
+        data: None where it cannot be had here (a plan made without a network).
+        steps: optimizer steps; None where that depends on the data.
+        effective_batch: rows per optimizer step over all processes.
+        flops_per_token: `paper` and `actual`, see `methods.base.Cost`.
+    """
+
+    method: str
+    model: str
+    quantization: str
+    device: str
+    dtype: str
+    backbone_parameters: int
+    trainable_parameters: int
+    data_name: str
+    data: PreparedData | None
+    steps: int | None
+    effective_batch: int
+    micro_batch: int
+    accumulation: int
+    learning_rate: float
+    flops_per_token: dict[str, int]
+    memory: Preflight
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the training rows."""
+        if self.data is None or self.steps is None:
+            return None
+        rows = len(self.data.train_rows)
+        return rows_after(self.steps, rows, self.effective_batch) / rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `plan.json`."""
+        rows = (
+            {"rows": None, "notes": None, "packed_rows": None, "tokens": None}
+            if self.data is None
+            else _rows(self.data)
+        )
+        return {
+            **rows,
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "effective_batch": self.effective_batch,
+            "backbone_parameters": self.backbone_parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "flops_per_token": self.flops_per_token,
+            "peak_memory_bytes": self.memory.as_dict(),
+        }
+
+    def print(self, console: Console) -> None:
+        """What is frozen, what is trained, on what, for how long."""
+        share = 100 * self.trainable_parameters / self.backbone_parameters
+        table = Table(show_header=False, box=None, padding=(0, 2))
+        rows = [
+            (
+                "backbone",
+                f"{self.model}: {self.backbone_parameters:,} parameters, frozen, "
+                f"quantization {self.quantization}, {self.dtype}, on {self.device}",
+            ),
+            ("trained", f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"),
+            *(
+                _row_lines(self.data, self.data_name)
+                if self.data is not None
+                else [("training rows", f"not known of {self.data_name}: see below")]
+            ),
+            *([("steps", self._steps_line())] if self.steps is not None else []),
+            ("learning rate", f"{self.learning_rate:g} at its peak"),
+            (
+                "FLOPs per token",
+                f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by the paper's count",
+            ),
+        ]
+        for label, value in rows:
+            table.add_row(Text(label, style="bold"), value)
+        console.print(table)
+        console.print()
+        self.memory.print(console)
+
+    def _steps_line(self) -> str:
+        epochs = "" if self.epochs is None else f", {self.epochs:.2f} epochs"
+        batch = f"{self.effective_batch} rows ({self.micro_batch} x {self.accumulation} accumulated)"
+        return f"{self.steps:,} of {batch}{epochs}"
+
+
+def _rows(data: PreparedData) -> dict[str, Any]:
+    train = data.train
+    return {
+        "rows": {"train": len(train), "validation": len(data.validation)},
+        "notes": list(data.notes),
+        "packed_rows": len(data.train_rows) if isinstance(data.train_rows, PackedRows) else None,
+        "tokens": {
+            "train": train.tokens,
+            "train_counted": train.counted_tokens,
+            "longest": train.longest,
+            "too_long": train.too_long,
+            "dropped": train.dropped,
+        },
+    }
+
+
+def _row_lines(data: PreparedData, name: str) -> list[tuple[str, str]]:
+    train = data.train
+    cut = train.too_long - train.dropped
+    lines = [
+        (
+            "training rows",
+            f"{len(train):,} of {name}: {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
+        ),
+        (
+            "too long",
+            f"{train.too_long:,} rows: {train.dropped:,} dropped, {cut:,} cut (longest {train.longest:,} tokens)",
+        ),
+        ("validation rows", f"{len(data.validation):,}"),
+    ]
+    if isinstance(data.train_rows, PackedRows):
+        lines.append(("packed", f"into {len(data.train_rows):,} rows"))
+    if data.decontaminated:
+        lines.append(("decontaminated", f"{data.decontaminated:,} rows that a benchmark asks left out"))
+    lines += [("note", note) for note in data.notes]
+    return lines

@@ -1,0 +1,118 @@
+"""Everything that is decided about a run, decided once."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ladder_cli.config.choices import Optimizer
+from ladder_cli.config.schema import TrainConfig
+from ladder_cli.data.batching import PaddingCollator
+from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
+from ladder_cli.data.prepare import PreparedData
+from ladder_cli.methods.base import Method
+from ladder_cli.methods.registry import method_for
+from ladder_cli.plan.page import Plan
+from ladder_cli.plan.preflight import Preflight
+from ladder_cli.ranks import process_index, processes
+from ladder_cli.run.directory import RunDir
+from ladder_cli.train.monitor import check_tracking
+from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk
+from ladder_cli.trunk.loading import parameter_count
+from ladder_cli.trunk.open import TrunkKind
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as its config, the machine and the number of processes settle it.
+
+    Attributes:
+        config: as it was given; what stands beside it here goes before it.
+        run: its directory.
+        device: of this process.
+        method: what is trained.
+        objective: what is minimised, by its name in `nn.objective.OBJECTIVES`.
+        accumulation: micro-batches of an optimizer step, in each process.
+        effective_batch: rows of an optimizer step, over all processes.
+        optimizer: its name; never `auto`.
+        trunk_kind: where the backbone's layers are.
+    """
+
+    config: TrainConfig
+    run: RunDir
+    device: torch.device
+    method: Method
+    objective: str
+    accumulation: int
+    effective_batch: int
+    optimizer: Optimizer
+    trunk_kind: TrunkKind
+
+    @classmethod
+    def settle(cls, config: TrainConfig, run: RunDir, device: torch.device) -> "Job":
+        """Decide.
+
+        Raises:
+            UserError: for batches that do not add up, or a tracker that is not installed.
+        """
+        check_tracking(config.tracking)
+        accumulation = config.train.accumulation(processes())
+        return cls(
+            config,
+            run,
+            device,
+            method_for(config.method),
+            "sft",
+            accumulation,
+            config.train.micro_batch_size * accumulation * processes(),
+            config.train.optimizer.on(device.type),
+            TrunkKind.SHARDED if config.hardware.shard_backbone else TrunkKind.LIVE,
+        )
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps over so many training rows."""
+        return steps_for(rows, self.effective_batch, self.config.train.epochs, self.config.train.max_steps)
+
+    def plan(
+        self, data: PreparedData | None, trunk: Trunk, model: TrainableModule, dtype: torch.dtype, memory: Preflight
+    ) -> Plan:
+        """What is about to be done, for the page that is printed.
+
+        Args:
+            data: None where it cannot be had here.
+            model: what the method attached to `trunk`; may be without values.
+            dtype: that the backbone computes in.
+            memory: what a step takes.
+        """
+        config, cost = self.config, trunk.cost(model.request or WHOLE)
+        trainable = parameter_count(model, trained=True)
+        return Plan(
+            method=config.method.name,
+            model=config.model.name,
+            quantization=config.model.quantization,
+            device=str(self.device),
+            dtype=str(dtype).removeprefix("torch."),
+            backbone_parameters=cost.parameters,
+            trainable_parameters=trainable,
+            data_name=config.data.name,
+            data=data,
+            steps=self.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
+            effective_batch=self.effective_batch,
+            micro_batch=config.train.micro_batch_size,
+            accumulation=self.accumulation,
+            learning_rate=config.peak_learning_rate,
+            flops_per_token=self.method.cost(cost).flops_per_token(trainable),
+            memory=memory,
+        )
+
+    def batches(self, data: PreparedData) -> tuple[TrainingBatches, ValidationBatches]:
+        """What this process trains on and is validated on."""
+        loading = Loading(
+            PaddingCollator(data.tokenizer.pad_token_id),
+            self.config.train.micro_batch_size,
+            process_index(),
+            processes(),
+            self.config.hardware.workers,
+            self.device.type == "cuda",
+        )
+        training = TrainingBatches(data.train_rows, loading, self.accumulation, self.config.seed)
+        return training, ValidationBatches(data.validation, loading)

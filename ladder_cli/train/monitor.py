@@ -1,0 +1,190 @@
+"""What is told of a run while it trains: log lines, a progress bar, throughput, and a tracker."""
+
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ladder_cli.config.schema import TrackingConfig
+from ladder_cli.errors import UserError
+from ladder_cli.plan.measured import PeakMemory
+from ladder_cli.run.files import write_text
+
+Line = dict[str, Any]
+
+
+class Monitor(Protocol):
+    """Is told what happens, in the process that prints and writes."""
+
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Training goes on after `step`, to `steps`; `history` holds the lines logged so far."""
+        ...
+
+    def stepped(self, step: int) -> None:
+        """A step was taken."""
+        ...
+
+    def log(self, line: Line) -> None:
+        """A line of the log, with its `step`."""
+        ...
+
+    def end(self, train_loss: float | None) -> None:
+        """Training is over: `train_loss` is the mean of all steps, None after an error."""
+        ...
+
+
+class MetricsLog:
+    """Appends every line to `metrics.jsonl`. After a resume the file is written anew from what the checkpoint
+    remembers, so that it holds no line of steps that are taken again, and no half of a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Write what belongs to the steps before this start."""
+        write_text(self._path, "".join(map(self._as_text, history)))
+
+    def stepped(self, step: int) -> None:
+        """Nothing."""
+
+    def log(self, line: Line) -> None:
+        """Append it."""
+        with self._path.open("a") as file:
+            file.write(self._as_text(line))
+
+    def end(self, train_loss: float | None) -> None:
+        """Nothing: the summary is in `metrics.json`."""
+
+    @staticmethod
+    def _as_text(line: Line) -> str:
+        return json.dumps(line) + "\n"
+
+
+class Throughput:
+    """Tokens per second of the optimizer steps themselves: no evaluation, no checkpoint, no warm-up steps."""
+
+    WARM_UP_STEPS = 2
+
+    def __init__(self) -> None:
+        self._tokens = self._steps = 0
+        self._seconds = self._begin = 0.0
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._begin = time.perf_counter()
+
+    def end(self, tokens: int) -> None:
+        """Stop the clock, after a step over so many tokens."""
+        self._steps += 1
+        if self._steps > self.WARM_UP_STEPS:
+            self._seconds += time.perf_counter() - self._begin
+            self._tokens += tokens
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None until a step past the warm-up was taken."""
+        return self._tokens / self._seconds if self._seconds else None
+
+
+class ProgressDisplay:
+    """A progress bar on a terminal; plain lines, one per log line, elsewhere."""
+
+    def __init__(self, console: Console, throughput: Throughput, flops_per_token: int, memory: PeakMemory) -> None:
+        """`flops_per_token`: as really done; `memory`: has measured since before the model was loaded."""
+        self._console, self._throughput = console, throughput
+        self._flops_per_token, self._memory = flops_per_token, memory
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}", markup=False),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Show the bar."""
+        self._steps = steps
+        self._progress.start()
+        self._task = self._progress.add_task("", total=steps, completed=step, metrics="")
+
+    def stepped(self, step: int) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=step)
+
+    def log(self, line: Line) -> None:
+        """Show the newest metrics."""
+        named = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "lr", "grad_norm": "gradient"}
+        parts = [f"{label} {float(line[key]):.4g}" for key, label in named.items() if key in line]
+        speed = self._throughput.tokens_per_second
+        if speed is not None:
+            parts.append(f"{speed:,.0f} tokens/s")
+            parts.append(f"{speed * self._flops_per_token / 1e12:.3g} TFLOP/s")
+        if (peak := self._memory.measured()) is not None:
+            parts.append(f"peak {peak / 1e9:.2f} GB")
+        metrics = "  ".join(parts)
+        self._progress.update(self._task, metrics=metrics)
+        if not self._console.is_terminal:
+            self._console.print(f"step {line['step']}/{self._steps}  {metrics}")
+
+    def end(self, train_loss: float | None) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()
+
+
+class WandbTracker:
+    """Sends every line to Weights & Biases, or writes it to `wandb/` for a later upload.
+
+    `WANDB_PROJECT` in the environment goes before `tracking.project`.
+    """
+
+    def __init__(self, tracking: TrackingConfig, name: str, config: dict[str, Any]) -> None:
+        """`name`: of the run; `config`: shown with it."""
+        self._tracking, self._name, self._config = tracking, name, config
+
+    def begin(self, step: int, steps: int, history: list[Line]) -> None:
+        """Open a run."""
+        import wandb
+
+        project = os.environ.get("WANDB_PROJECT", self._tracking.project)
+        mode: Any = self._tracking.wandb
+        self._run: Any = wandb.init(project=project, name=self._name, mode=mode, config=self._config)
+        self._run.define_metric("train/global_step")
+        self._run.define_metric("*", step_metric="train/global_step", step_sync=True)
+
+    def stepped(self, step: int) -> None:
+        """Nothing."""
+
+    def log(self, line: Line) -> None:
+        """Send it, validation metrics as `eval/...`, the others as `train/...`."""
+        values = {_tracked(name): value for name, value in line.items() if name != "step"}
+        self._run.log({**values, "train/global_step": line["step"]})
+
+    def end(self, train_loss: float | None) -> None:
+        """Close the run."""
+        if train_loss is not None:
+            self._run.summary["train_loss"] = train_loss
+        self._run.finish(exit_code=int(train_loss is None))
+
+
+def check_tracking(tracking: TrackingConfig) -> None:
+    """Refuse a tracker that is not installed.
+
+    Raises:
+        UserError: naming what to install.
+    """
+    if tracking.wandb != "off" and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            f"tracking.wandb={tracking.wandb}, but wandb is not installed: pip install wandb, or leave it off."
+        )
+
+
+def _tracked(name: str) -> str:
+    kind, _, rest = name.partition("_")
+    return f"eval/{rest}" if kind == "eval" else f"train/{name}"

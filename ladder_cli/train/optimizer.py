@@ -1,0 +1,118 @@
+"""Optimizer and learning rate schedule of a learner, and their state as safetensors, which runs no code when read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
+
+from ladder_cli.config import choices
+from ladder_cli.config.schema import OptimizationConfig
+
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+# Normalisations and biases are not pulled towards zero.
+_NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+_SEPARATOR = "/"
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], **options: Any) -> Optimizer:
+    return bitsandbytes.optim.AdamW(groups, optim_bits=8, **options)
+
+
+def _paged_adamw_8bit(groups: list[dict[str, Any]], **options: Any) -> Optimizer:
+    return bitsandbytes.optim.AdamW(groups, optim_bits=8, is_paged=True, **options)
+
+
+_OPTIMIZERS: dict[choices.Optimizer, Callable[..., Optimizer]] = {
+    choices.Optimizer.ADAMW: torch.optim.AdamW,
+    choices.Optimizer.ADAMW_8BIT: _adamw_8bit,
+    choices.Optimizer.PAGED_ADAMW_8BIT: _paged_adamw_8bit,
+}
+
+
+def make_optimizer(model: nn.Module, name: choices.Optimizer, learning_rate: float, weight_decay: float) -> Optimizer:
+    """An optimizer of the parameters that are trained; biases and normalisations are not decayed."""
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], _NOT_DECAYED))
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [weight for name, weight in trained if name in decayed], "weight_decay": weight_decay},
+        {"params": [weight for name, weight in trained if name not in decayed], "weight_decay": 0.0},
+    ]
+    return _OPTIMIZERS[name](groups, lr=learning_rate, betas=_BETAS, eps=_EPSILON)
+
+
+def make_schedule(optimizer: Optimizer, train: OptimizationConfig, steps: int) -> LRScheduler:
+    """The learning rate over so many steps: a warm-up, then what `train.scheduler` says."""
+    return get_scheduler(train.scheduler, optimizer, round(train.warmup_ratio * steps), steps)
+
+
+def save_state(optimizer: Optimizer, schedule: LRScheduler, path: Path) -> None:
+    """Write both whole.
+
+    Tensors are named `PARAMETER/NAME`, with the number of the parameter; what is no tensor is JSON in the file's
+    metadata.
+    """
+    state = optimizer.state_dict()
+    tensors, numbers = {}, {}
+    for name, value in _flat(state["state"]):
+        if isinstance(value, Tensor):
+            tensors[name] = value.detach().cpu().contiguous().clone()  # bitsandbytes shares its code books
+        else:
+            numbers[name] = value
+    rest = {
+        "numbers": numbers,
+        "learning_rates": [group["lr"] for group in state["param_groups"]],
+        "schedule": schedule.state_dict(),
+    }
+    # A single entry: the order of several is not the same in every process.
+    save_file(tensors, path, metadata={"state": json.dumps(rest, sort_keys=True)})
+
+
+def load_state(optimizer: Optimizer, schedule: LRScheduler, path: Path) -> None:
+    """Read both back.
+
+    Raises:
+        ValueError, KeyError, OSError, SafetensorError: if the file is of another run, missing or no safetensors file.
+    """
+    with safe_open(path, framework="pt") as file:
+        rest, names = json.loads(file.metadata()["state"]), file.keys()
+        flat = {name: file.get_tensor(name) for name in names} | rest["numbers"]
+    state = optimizer.state_dict()
+    state["state"] = _nested(flat)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not state["state"].keys() <= set(range(len(parameters))):
+        raise ValueError(f"the state of more than {len(parameters)} parameters")
+    for group, rate in zip(state["param_groups"], rest["learning_rates"], strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(state)
+    schedule.load_state_dict(rest["schedule"])
+
+
+def _flat(state: dict[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of nested dicts, each with its path."""
+    leaves: list[tuple[str, Any]] = []
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        leaves += _flat(value, name + _SEPARATOR) if isinstance(value, dict) else [(name, value)]
+    return leaves
+
+
+def _nested(leaves: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """What `_flat` made its leaves of."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in leaves.items():
+        number, *path, last = name.split(_SEPARATOR)
+        inner = state.setdefault(int(number), {})
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return state

@@ -1,0 +1,1 @@
+"""Builds the paper's tables, figures, scaling laws and critic from runs of the library, which never imports this."""

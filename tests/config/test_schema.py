@@ -1,0 +1,81 @@
+"""Every config file composes and passes the strict check."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from ladder_cli.config import compose
+from ladder_cli.config.compose import as_dict, choices, explain, groups, parse
+from ladder_cli.config.methods import METHOD_KINDS
+from ladder_cli.config.schema import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
+from ladder_cli.data.benchmarks import benchmark_config
+from ladder_cli.data.formats import refuse_unread
+from ladder_cli.errors import UserError
+
+
+def composed(*overrides: str) -> TrainConfig:
+    return compose.composed("train", TrainConfig, list(overrides))
+
+
+GROUPS_OF_TRAINING = [group for group in groups() if group not in ("benchmark", "decode")]
+
+
+@pytest.mark.parametrize("override", [f"{group}={choice}" for group in GROUPS_OF_TRAINING for choice in choices(group)])
+def test_every_choice_of_every_group_composes(override):
+    config = composed(override)
+    group, _, choice = override.partition("=")
+    if group != "experiment":
+        assert getattr(config, group).name == choice
+
+
+@pytest.mark.parametrize(("choice", "temperature"), [("greedy", 0.0), ("sampling", 0.6)])
+def test_every_way_of_decoding_composes(choice, temperature):
+    config = compose.composed("evaluate", EvaluateConfig, [f"decode={choice}"])
+    assert config.decode.temperature == temperature
+    assert config.decode.max_new_tokens == 2048
+
+
+@pytest.mark.parametrize("name", choices("benchmark"))
+def test_every_benchmark_file_is_valid_and_named_after_itself(name):
+    assert benchmark_config(name).name == name
+
+
+def test_the_groups_are_those_of_the_contract():
+    assert groups() == ["benchmark", "data", "decode", "experiment", "hardware", "method", "model"]
+    assert {"qlora", "ladder", "xladder"} <= set(choices("method"))
+
+
+def test_the_method_brings_its_learning_rate_and_the_command_line_overrules_it():
+    assert composed("method=qlora", "model=qwen2.5-7b").peak_learning_rate == 2e-4
+    assert composed("method=qlora", "model=tiny").peak_learning_rate == 8e-4
+    assert composed("train.learning_rate=0.5").peak_learning_rate == 0.5
+
+
+def test_a_method_has_the_schema_of_its_kind():
+    assert type(composed("method=xladder").method) is METHOD_KINDS["ladder"]
+    assert type(composed("method=qlora").method) is METHOD_KINDS["qlora"]
+
+
+def test_accumulation_follows_from_the_global_batch():
+    assert OptimizationConfig(global_batch_size=24, micro_batch_size=4).accumulation(2) == 3
+    assert OptimizationConfig(global_batch_size=24, micro_batch_size=4, gradient_accumulation=5).accumulation(2) == 5
+    with pytest.raises(UserError, match="not a multiple"):
+        OptimizationConfig(global_batch_size=24, micro_batch_size=5).accumulation(1)
+
+
+def test_option_names_reach_into_the_groups():
+    names = option_names(TrainConfig)
+    assert {"seed", "model.path", "train.max_steps", "data.max_length"} <= set(names)
+
+
+def test_an_unknown_error_is_still_one_line():
+    assert "\n" not in explain(ValueError("first\nsecond"), TrainConfig)
+
+
+def test_the_config_of_an_older_run_whose_set_has_no_targets_is_read():
+    """Such a run recorded `target: solution` for every set."""
+    config = as_dict(composed())
+    config["data"]["target"] = "solution"
+    assert parse(OmegaConf.create(config), TrainConfig).data.name == "arithmetic"
+    given = composed("data.target=solution")
+    with pytest.raises(UserError, match=r"does not read data\.target"):
+        refuse_unread(given.data, ["target"])

@@ -1,0 +1,78 @@
+"""What every process of `test_sharding` does: `torchrun ... -m tests.train.sharded_worker FOLDER`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from ladder_cli.config.methods import QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.distributed import join
+from ladder_cli.methods.registry import method_for
+from ladder_cli.ranks import process_index
+from ladder_cli.trunk.open import TrunkKind, open_trunk
+from ladder_cli.trunk.sharded import is_sharded
+from tests.malformed import run_command
+
+# Five rows of validation in batches of two: the processes have unequal shares of three batches.
+OPTIONS = (
+    *("hardware=cpu", "data.train_samples=48", "data.validation_samples=5", "data.cache=false"),
+    *("train.global_batch_size=8", "train.micro_batch_size=2", "train.max_steps=4", "train.evaluations=2"),
+    "train.logging_steps=1",
+)
+RUNS = {
+    "ladder": ["method=ladder"],
+    # First weights that are read off the backbone, side layers computed twice, and a backbone that runs halfway.
+    "cut-off": [
+        *("method=ladder", "method.init=pruned_fisher", "method.connections=first", "method.layers=4"),
+        *("method.combine=side", "method.recompute=true", "model.head_quantization=int8"),
+    ],
+    "branch": ["method=branch"],
+    "qlora": ["method=qlora"],
+    "checkpointed": ["method=qlora", "method.gradient_checkpointing=true"],
+}
+LONG = ("method=ladder", "train.max_steps=24", "train.evaluations=3")  # the twin of a run that is stopped
+
+
+def main(folder: Path) -> None:
+    for name, options in RUNS.items():
+        train(folder / "whole" / name, *options)
+        train(folder / "sharded" / name, *options, "hardware.shard_backbone=true")
+    train(folder / "whole" / "long", *LONG)
+    (folder / f"held-{process_index()}.json").write_text(json.dumps(held()))
+
+
+def train(folder: Path, *options: str) -> None:
+    status, _, errors = run_command("train", [f"output_dir={folder}", *OPTIONS, *options])
+    assert status == 0, errors
+
+
+def held() -> dict[str, int]:
+    """Bytes of the layers' frozen weights, whole and in this process; numbers that are trained, before and after."""
+    cpu = torch.device("cpu")
+    join(cpu)
+    config = ModelConfig(name="tiny", path="builtin:tiny")
+    trunk = open_trunk(config, cpu, TrunkKind.SHARDED)
+    layers = trunk.parts.layers
+    whole = sum(weight.nbytes for weight in layers.parameters())
+    method = method_for(QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3))
+    unsharded = method.attach(open_trunk(config, cpu))
+    trained = sum(weight.numel() for weight in unsharded.parameters() if weight.requires_grad)
+    assert not is_sharded(unsharded)
+    model = method.attach(trunk)
+    assert is_sharded(model)
+    return {
+        "whole": whole,
+        "here": sum(weight.to_local().untyped_storage().nbytes() for weight in frozen(layers)),
+        "trained_before": trained,
+        "trained_after": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+    }
+
+
+def frozen(layers: torch.nn.Module) -> list:
+    return [weight for weight in layers.parameters() if not weight.requires_grad]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
