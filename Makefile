@@ -22,13 +22,13 @@ demo: $(READY) ## set up, train ladder and QLoRA on the embedded task, evaluate 
 test: $(READY) ## run all tests (about 20 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# What starts no process and trains nothing for long.
+# What starts no process and trains nothing for long; what does all the same is marked slow.
 QUICK = tests/test_architecture.py tests/test_docs.py tests/config/test_schema.py tests/config/test_options.py tests/run \
 	tests/data tests/nn/test_connections.py tests/nn/test_loss.py tests/evaluate/answers tests/evaluate/test_statistics.py \
 	tests/evaluate/test_summary.py tests/train/test_loop.py tests/trunk/test_contract.py
 
 quick: $(READY) ## the tests to run while writing (under a minute)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(QUICK)
 
 lint: $(READY) ## style and types
 	$(BIN)/ruff check .

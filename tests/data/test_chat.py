@@ -104,6 +104,7 @@ def test_the_day_is_no_part_of_a_prompt_that_does_not_print_it(tokenizer):
     st.dates(datetime(1990, 1, 1).date(), datetime(2100, 1, 1).date()),
     st.lists(st.sampled_from(["%d", "%b", "%B", "%Y", "%-d", "%H:%M:%S", "%A", "%j", "%y", "%%", "%%d", "x", " "])),
 )
+@pytest.mark.slow
 def test_the_stopped_clock_says_what_strftime_says(tiny_tokenizer, day, parts):
     """Nothing of the template around it changes: white space and line breaks at its beginning stay."""
     form = "".join(parts)

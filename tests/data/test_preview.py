@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ladder_cli.data.preview import histogram
 from tests.train.test_run import ladder_train
 
@@ -34,6 +36,7 @@ def test_the_histogram_counts_every_row_and_its_longest_bar_is_the_fullest_bin()
     assert histogram([]) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_lengths_examples_and_the_questions_that_a_benchmark_asks_too(tmp_path):
     asked = [f"What is {n} plus {n}?" for n in range(40)]
     write_rows(

@@ -41,6 +41,7 @@ def statuses(folder):
         return {row["options"].split("data.path=")[1].split()[0]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_listed_and_run_again_alone(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "a.jsonl")
@@ -181,6 +182,7 @@ def test_two_processes_get_two_cards_and_a_third_is_refused(tmp_path, monkeypatc
         claim_card(2, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_models_data_and_seeds_keeps_its_runs_apart_and_knows_them_by_content(
     tmp_path, monkeypatch, capfd, tiny_config
 ):
