@@ -123,9 +123,14 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> Any:
     return work[mode]()
 
 
+def benchmark_line() -> str:
+    """What `benchmarks=` may name, for the help text."""
+    return f"Benchmarks (benchmarks=[NAME,...], or all with an answer to grade): {', '.join(choices('benchmark'))}\n"
+
+
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("evaluate", EvaluateConfig, evaluate, results_path, HELP))
+    sys.exit(cli.run("evaluate", EvaluateConfig, evaluate, results_path, HELP + benchmark_line()))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
         if word.startswith("="):
             return _fail(f"error: cannot read '{word}': options look like key=value.", 2)
         group, equals, choice = word.lstrip("+").partition("=")
-        if equals and choice in ("", "null") and group in groups_of(config_name):
+        if equals and {"", "null"} & set(choice.split(",")) and group in groups_of(config_name):
             listed = ", ".join(choices(group))
             return _fail(f"error: {group}={choice} is no choice: leave it out, or give one of: {listed}.", 2)
         if not _is_unicode(word):

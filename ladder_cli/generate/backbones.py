@@ -57,7 +57,6 @@ class SharedBackbone:
         self._lora: LoRAHost | None = None
         self._ladder: LadderModel | None = None
         self._bare: PreTrainedModel | None = None
-        self._alone_model: nn.Module | None = None
         self._mounted: AdapterFolder | None = None
         self._model: nn.Module | None = None
         self._turns = 0
@@ -114,9 +113,8 @@ class SharedBackbone:
 
     def release(self) -> None:
         """Free the memory; what is asked for next is loaded anew."""
-        parts = (self._bare, self._ladder, self._lora, self._alone_model)
-        held = any(part is not None for part in parts)
-        self._bare = self._ladder = self._lora = self._alone_model = self._model = self._mounted = None
+        held = any(part is not None for part in (self._bare, self._ladder, self._lora, self._model))
+        self._bare = self._ladder = self._lora = self._model = self._mounted = None
         if held:
             gc.collect()
             if torch.cuda.is_available():
@@ -128,8 +126,7 @@ class SharedBackbone:
             return hosts[folder.loader](folder)
         # Another kind may have changed the backbone in ways that nobody here knows: it is loaded for each anew.
         self.release()
-        self._alone_model = load_adapter(folder, self._load())
-        return self._alone_model
+        return load_adapter(folder, self._load())
 
     def _with_lora(self, folder: AdapterFolder) -> nn.Module:
         if self._lora is None:

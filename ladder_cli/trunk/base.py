@@ -1,5 +1,6 @@
 """The frozen backbone as everything above sees it: a batch goes in, taps come out, and no gradient ever enters."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -192,31 +193,31 @@ class Trainable(Protocol):
         ...
 
 
-class TrainableModule(nn.Module):
+class TrainableModule(nn.Module, ABC):
     """A `Trainable` that is a PyTorch module: what methods attach."""
 
     @property
+    @abstractmethod
     def request(self) -> TapRequest | None:
         """See `Trainable`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
         """See `Trainable`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def bare_backbone(self) -> PreTrainedModel:
         """The frozen model under what is trained."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def starts_as_the_backbone(self) -> bool:
         """Whether the logits are the backbone's before anything was learned; a proof then asks for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backbone_logits(self, **inputs: Any) -> Tensor:
         """What the backbone gives by itself, `[batch, tokens, vocabulary]`, for inputs of its `forward`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One backbone for all runs of a model: loaded once, and every adapter gives what it gives on a backbone of its own."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from itertools import permutations
@@ -19,6 +20,7 @@ from ladder_cli.evaluate.run import evaluate_models
 from ladder_cli.generate import backbones
 from ladder_cli.generate.backbones import Backbones
 from ladder_cli.methods import lora as qlora
+from ladder_cli.methods import registry
 from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn import adapter
 from ladder_cli.nn.adapter import AdapterFolder
@@ -127,6 +129,25 @@ def test_with_the_kind_of_adapter_the_backbone_is_loaded_anew(order, count, adap
     for name in order:
         assert same(answers(backbone.with_adapter(AdapterFolder.open(root / name)), ids), expected[name]), name
     assert loads["loads"] == count
+
+
+def test_for_adapters_of_a_kind_that_nothing_is_known_of_the_backbone_is_loaded_each_time(
+    adapters, shared, tmp_path, monkeypatch
+):
+    _, root, ids, expected = adapters
+    backbone, loads = shared
+    other = shutil.copytree(root / "xladder", tmp_path / "other")
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps(config | {"adapter_type": "other"}))
+    with pytest.raises(UserError, match="of type other, and those that can be read are peft, ladder"):
+        backbone.with_adapter(AdapterFolder.open(other))
+    monkeypatch.setitem(
+        registry.LOADERS, "other", lambda folder, trunk, _: LadderModel.from_pretrained(root / "xladder", trunk)
+    )
+    loads.clear()
+    for folder, name in ((other, "xladder"), (other, "xladder"), (root / "ladder", "ladder"), (other, "xladder")):
+        assert same(answers(backbone.with_adapter(AdapterFolder.open(folder)), ids), expected[name]), name
+    assert loads["loads"] == 4
 
 
 def test_an_adapter_that_is_on_already_is_not_read_again(adapters, shared, monkeypatch):

@@ -1,6 +1,7 @@
 """Reads numbers, names, brackets and braces. Imports no torch."""
 
 import re
+from abc import ABC, abstractmethod
 
 from ladder_cli.evaluate.answers.nodes import Node, Unreadable, number
 from ladder_cli.evaluate.answers.tokens import GREEK, OPERATORS, UNKNOWN_FUNCTIONS, TokenReader
@@ -9,7 +10,7 @@ _CLOSING = {"(": (")", "]"), "[": ("]", ")")}
 DEEPEST = 60
 
 
-class Atoms(TokenReader):
+class Atoms(TokenReader, ABC):
     """Reads numbers, names, brackets and braces; `expression.py` reads their contents."""
 
     def argument(self) -> Node:
@@ -199,38 +200,38 @@ class Atoms(TokenReader):
             return 7
         return 0
 
+    @abstractmethod
     def items(self, *closing: str) -> Node:
         """Read parts between commas and the like."""
-        raise NotImplementedError
 
+    @abstractmethod
     def relation(self) -> Node:
         """Read terms with signs of relation between them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sum(self) -> Node:
         """Read terms with plus and minus between them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self) -> Node:
         """Read factors with signs of multiplication between them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def power(self) -> Node:
         """Read an atom with its exponent and marks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def starts_factor(self) -> bool:
         """Return whether a factor begins here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def postfix(self, node: Node) -> Node:
         """Read the marks that follow an expression."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matrix(self) -> Node:
         """Read an environment of rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self, name: str) -> Node:
         """Read a command with its arguments."""
-        raise NotImplementedError
