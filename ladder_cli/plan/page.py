@@ -11,6 +11,7 @@ from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Plan:
     learning_rate: float
     flops_per_token: dict[str, int]
     memory: Preflight
+    reading: Reading
 
     @property
     def epochs(self) -> float | None:
@@ -65,6 +67,7 @@ class Plan:
             "trainable_parameters": self.trainable_parameters,
             "flops_per_token": self.flops_per_token,
             "peak_memory_bytes": self.memory.as_dict(),
+            "reading": self.reading.as_dict(),
         }
 
     def print(self, console: Console) -> None:
@@ -84,6 +87,7 @@ class Plan:
                 else [("training rows", f"not known of {self.data_name}: see below")]
             ),
             *([("steps", self._steps_line())] if self.steps is not None else []),
+            *self.reading.lines(),
             ("learning rate", f"{self.learning_rate:g} at its peak"),
             (
                 "FLOPs per token",
