@@ -50,7 +50,7 @@ from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, planned_device, planned_dtype, resolve_device
-from ladder_cli.trunk.open import open_trunk
+from ladder_cli.trunk.open import open_trunk, open_upper
 
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
@@ -73,7 +73,9 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
     reading = job.reading(data, local_weights(config))
-    memory = preflight(config, job.device, data.longest if data is not None else None, reading.host_bytes)
+    memory = preflight(
+        config, job.device, data.longest if data is not None else None, reading.host_bytes, reading.absent
+    )
     plan = job.plan(data, reading.over(trunk), model, dtype, memory, reading)
     plan.print(console)
     for line in job.method.picture(trunk):
@@ -180,7 +182,7 @@ class _Training:
             data = prepare_data(config, source)
         _tell_fewer_rows(config, data, self._console)
         reading = self._job.reading(data, local_weights(config))
-        memory_plan = preflight(config, self._job.device, data.longest, reading.host_bytes)
+        memory_plan = preflight(config, self._job.device, data.longest, reading.host_bytes, reading.absent)
         if config.preflight is OnMisfit.REFUSE:
             memory_plan.refuse()
         return data, memory_plan, reading
@@ -188,7 +190,11 @@ class _Training:
     def _build(self, data: PreparedData, memory_plan: Preflight, reading: Reading, continued_at: int | None) -> _Built:
         """The backbone with what is trained on it, told apart from other runs and announced."""
         job, config, console = self._job, self._job.config, self._console
-        trunk: Trunk = open_trunk(config.model, job.device, job.trunk_kind)
+        trunk: Trunk
+        if reading.absent:
+            trunk = open_upper(config.model, job.device, reading.layers - reading.absent)
+        else:
+            trunk = open_trunk(config.model, job.device, job.trunk_kind)
         backbone = trunk.whole()
         with main_first():
             # Now, when a model of the hub is here, and as the commit that was loaded.
@@ -202,7 +208,8 @@ class _Training:
         trunk = reading.over(trunk)
         collate = PaddingCollator(data.tokenizer.pad_token_id)
         sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
-        model = job.method.attach(trunk, sample, config.train.loss_chunk)
+        # The proof needs all layers. They were proven when the cache was filled, and are again in every evaluation.
+        model = job.method.attach(trunk, sample, config.train.loss_chunk, proven=not reading.absent)
         plan = job.plan(data, trunk, model, backbone.dtype, memory_plan, reading)
         plan.print(console)
         console.print(
