@@ -30,6 +30,7 @@ from ladder_cli.config.schema import (
     OptimizationConfig,
     TrackingConfig,
     TrainConfig,
+    TrunkConfig,
     option_names,
 )
 from ladder_cli.errors import UserError
@@ -38,8 +39,7 @@ from ladder_cli.run.identity import RunIdentity
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {
-    "trunk": TrunkConfig,
-    "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "train": OptimizationConfig,
+    "trunk": TrunkConfig, "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "train": OptimizationConfig,
     "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig, "method": LadderMethodConfig,
 }  # fmt: skip
 CHOICES = [
