@@ -170,7 +170,7 @@ class DiskStore(TapStore):
         """As `TapStore.refresh`: shards are only ever added, or pruned."""
         try:
             changed = self._folder.stat().st_mtime_ns
-        except FileNotFoundError:  # pruned while it is in use
+        except (FileNotFoundError, NotADirectoryError):  # not made yet, or pruned while it is in use
             return
         if changed == self._seen:
             return
