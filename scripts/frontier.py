@@ -25,6 +25,7 @@ from typing import Any
 from ladder_cli.console import make_console
 from ladder_cli.run.directory import OUTPUTS, safe_name, write_json
 from ladder_cli.run.files import write_text
+from ladder_cli.streams import quiet_libraries
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 SEEDS = (0, 1, 2)
@@ -250,13 +251,14 @@ def main() -> None:
         f"train.micro_batch_size={min(args.batch, 4)}",
         f"data.train_samples={args.train_rows}",
         f"data.max_length={args.max_length}",
-        *args.options,
     ]
     if args.path:
         common.append(f"model.path={args.path}")
     if args.rows:
         common += ["data=jsonl", f"data.path={args.rows}", f"data.prompt={args.prompt}"]
         common += [f"data.completion={args.completion}", "data.validation_samples=64"]
+    common += args.options
+    quiet_libraries(downloads=False)
     study = Study(folder, common)
     first = Arm("start", ("method=ladder", "data.validation_samples=1"))
     start = study.run(first, 1e-3, 0, cached=False, steps=1)["seconds"]
