@@ -102,10 +102,11 @@ class Job:
             learning_rate=config.peak_learning_rate,
             flops_per_token=self.method.cost(cost).flops_per_token(trainable),
             memory=memory,
+            pass_per_token=round(cost.flops_per_token) if model.request is not None else 0,
         )
 
-    def batches(self, data: PreparedData) -> tuple[TrainingBatches, ValidationBatches]:
-        """What this process trains on and is validated on."""
+    def batches(self, data: PreparedData, order_of_seed: int) -> tuple[TrainingBatches, ValidationBatches]:
+        """What this process trains on, in the order that a seed gives, and is validated on."""
         loading = Loading(
             PaddingCollator(data.tokenizer.pad_token_id),
             self.config.train.micro_batch_size,
@@ -114,5 +115,5 @@ class Job:
             self.config.hardware.workers,
             self.device.type == "cuda",
         )
-        training = TrainingBatches(data.train_rows, loading, self.accumulation, self.config.seed)
+        training = TrainingBatches(data.train_rows, loading, self.accumulation, order_of_seed)
         return training, ValidationBatches(data.validation, loading)
