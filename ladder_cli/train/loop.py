@@ -11,8 +11,9 @@ has its own pace and random numbers, and what goes wrong in one of them ends no 
 
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 
 import torch
 
@@ -21,7 +22,7 @@ from ladder_cli.distributed import summed, summed_numbers
 from ladder_cli.train.learner import Learner
 from ladder_cli.train.monitor import Line, Throughput
 from ladder_cli.train.signals import StopOnSignal
-from ladder_cli.trunk.base import Batch
+from ladder_cli.trunk.base import Batch, Taps, Trunk
 
 
 def raise_failure(learner: Learner, failure: Exception | None) -> None:
@@ -47,6 +48,7 @@ class Loop:
         device: torch.device,
         stop: StopOnSignal,
         throughput: Throughput,
+        trunk: Trunk | None = None,
         ended: Callable[[Learner, Exception | None], None] = raise_failure,
     ) -> None:
         """Put together.
@@ -54,10 +56,12 @@ class Loop:
         Args:
             stop: is asked after every step.
             throughput: times the steps.
+            trunk: that all learners read; None: each asks its own.
             ended: is told of a learner that has come to its end, with its best weights, or of what went wrong in it.
         """
         self.learning, self._batches, self._validation = list(learners), batches, validation
-        self._device, self._stop, self._throughput, self._ended = device, stop, throughput, ended
+        self._device, self._stop, self._throughput = device, stop, throughput
+        self._trunk, self._ended = trunk, ended
         self.step = self.tokens_seen = 0
 
     def resume(self, step: int) -> None:
@@ -140,8 +144,6 @@ class Loop:
         except Exception as failure:
             self.learning.remove(learner)
             learner.end()
-            # Its graph goes with the frames that hold it.
-            traceback.clear_frames(failure.__traceback__)
             self._ended(learner, failure)
 
     def _take(self, micro_batches: list[Batch]) -> None:
@@ -155,7 +157,8 @@ class Loop:
             for learner, count in zip(learning, counts, strict=True)
         }
         for micro_batch in micro_batches:
-            batch, taps = micro_batch.to(self._device), None
+            batch = micro_batch.to(self._device)
+            taps = self._taps(self.learning, batch)
             self._each(lambda learner, b=batch, t=taps: learner.backward(self.step, b, t, divisors[learner]))
         self._each(Learner.update)
         self.step += 1
@@ -170,9 +173,10 @@ class Loop:
         own = dict(zip(learning, sums, strict=True))
         self._each(lambda learner: learner.model.eval(), learning)
         for micro_batch, counts in self._validation:
-            batch, taps = micro_batch.to(self._device), None
+            batch = micro_batch.to(self._device)
+            taps = self._taps([learner for learner in learning if learner in self.learning], batch)
 
-            def add(learner: Learner, batch: Batch = batch, taps: None = taps, counts: bool = counts) -> None:
+            def add(learner: Learner, batch: Batch = batch, taps: Taps | None = taps, counts: bool = counts) -> None:
                 loss = learner.loss(batch, taps)
                 if counts:
                     own[learner] += torch.stack([loss.total.double(), loss.count.double()])
@@ -188,6 +192,13 @@ class Loop:
             learner.best.met(self.step, mean)
 
         self._each(take_note, learning)
+
+    def _taps(self, learning: list[Learner], batch: Batch) -> Taps | None:
+        """One pass for all that read the trunk; None where one learner asks for itself, and lets go of what it can."""
+        requests = [request for learner in learning if (request := learner.model.request) is not None]
+        if self._trunk is None or len(learning) == 1 or not requests:
+            return None
+        return self._trunk.taps(reduce(or_, requests), batch)
 
     def _line(self, metrics: dict[str, float]) -> Line:
         return {
