@@ -127,10 +127,10 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     update = at_rest + roots + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
     passes = Counter({part: count.peak[part] for part in count.peak.keys() - {WEIGHTS, TRAINED, GRADIENTS, TAPS}})
     return MemoryPrediction(
-        dict(max(backward, update, key=Counter.total)),
+        dict(max(backward, update, key=lambda parts: parts.total())),
         host,
         {TRAINED: count.live[TRAINED], GRADIENTS: size, OPTIMIZER: optimizer},
-        dict(max(passes, roots, key=Counter.total)),
+        dict(max(passes, roots, key=lambda parts: parts.total())),
     )
 
 

@@ -185,7 +185,7 @@ class Learner:
         """
         self.bad_batch.seen(step, batch.row_ids)
         loss = self.loss(batch, taps, divisor).total
-        # Draws nothing: what is recomputed draws again what the forward pass drew, and leaves the generators as they are.
+        # Draws nothing new: what is recomputed draws again what the forward pass drew, and sets the generators back.
         loss.backward()
         if not torch.isfinite(loss):
             self.bad_batch.refuse("loss", loss.item(), batch.row_ids)

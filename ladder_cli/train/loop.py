@@ -12,10 +12,11 @@ has its own pace and random numbers, and what goes wrong in one of them ends no 
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 
 import torch
+from torch import Tensor
 
 from ladder_cli.data.passes import TrainingBatches, ValidationBatches
 from ladder_cli.distributed import summed, summed_numbers
@@ -105,8 +106,7 @@ class Loop:
             stopped = self._stop.requested(self._device)
             speed = _speed(time.time() - began, self.tokens_seen - seen_before)
             self._each(
-                lambda learner, speed=speed: learner.log(self._line(learner.training_metrics(self.step)) | speed),
-                [learner for learner in self.learning if learner.pace.logs(self.step)],
+                partial(self._log, speed), [learner for learner in self.learning if learner.pace.logs(self.step)]
             )
             validated = [learner for learner in self.learning if learner.pace.validates(self.step)]
             if validated:
@@ -119,6 +119,9 @@ class Loop:
             if stopped:
                 return
 
+    def _log(self, speed: dict[str, float], learner: Learner) -> None:
+        learner.log(self._line(learner.training_metrics(self.step)) | speed)
+
     def _let_go(self) -> None:
         """End the learners that have nothing left to train."""
 
@@ -130,7 +133,7 @@ class Loop:
         self._each(finish, done)
         self.learning = [learner for learner in self.learning if learner not in done]
 
-    def _each(self, work: Callable[[Learner], None], learners: Iterable[Learner] | None = None) -> None:
+    def _each(self, work: Callable[[Learner], object], learners: Iterable[Learner] | None = None) -> None:
         """Do something for each of the learners that have not ended; what goes wrong in one ends that one."""
         for learner in list(self.learning if learners is None else learners):
             if learner in self.learning:
@@ -159,12 +162,15 @@ class Loop:
         for micro_batch in micro_batches:
             batch = micro_batch.to(self._device)
             taps = self._taps(self.learning, batch)
-            self._each(lambda learner, b=batch, t=taps: learner.backward(self.step, b, t, divisors[learner]))
+            self._each(partial(self._backward, batch, taps, divisors))
         self._each(Learner.update)
         self.step += 1
         self.tokens_seen += tokens
         self._throughput.end(tokens)
         self._each(lambda learner: learner.stepped(self.step))
+
+    def _backward(self, batch: Batch, taps: Taps | None, divisors: dict[Learner, Tensor], learner: Learner) -> None:
+        learner.backward(self.step, batch, taps, divisors[learner])
 
     @torch.no_grad()
     def _validate(self, learning: list[Learner]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import platform
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,8 +42,7 @@ from ladder_cli.train.checkpoints import Checkpoints
 from ladder_cli.train.job import Job
 from ladder_cli.train.learner import Learner, Pace
 from ladder_cli.train.loop import Loop
-from ladder_cli.train.measures import Measures
-from ladder_cli.train.monitor import MetricsLog, Monitor, ProgressDisplay, WandbTracker
+from ladder_cli.train.monitor import Measures, MetricsLog, Monitor, ProgressDisplay, WandbTracker
 from ladder_cli.train.optimizer import make_optimizer, make_schedule
 from ladder_cli.train.random_states import RandomStream
 from ladder_cli.train.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
@@ -119,6 +119,9 @@ class Member:
             raise
         except Exception as failure:
             self.failure = failure
+            # What it holds goes with the frames that hold it: others go on.
+            for told in (failure, failure.__cause__):
+                traceback.clear_frames(told.__traceback__ if told is not None else None)
             if self._shows_status:
                 self._say_what_ended_it("failed", failure)
             self._let_go()
@@ -161,13 +164,12 @@ class Member:
         """Give the directory free."""
         self._claims.close()
 
-    def build(
-        self, trunk: Trunk, data: PreparedData, weights: str | None, memory: Preflight, order_of_seed: int
-    ) -> None:
+    def build(self, trunk: Trunk, data: PreparedData, memory: Preflight, order_of_seed: int) -> None:
         """Attach what is trained to the backbone.
 
         Args:
-            weights: identity of the backbone's.
+            trunk: belongs to it from now on.
+            data: its rows.
             memory: what a step takes.
             order_of_seed: the seed that orders the rows.
 
@@ -175,7 +177,7 @@ class Member:
             UserError: if its directory holds another run, or method and architecture do not go together.
         """
         job, config = self.job, self.config
-        self.identity = identify(config, data, weights)
+        self.identity = identify(config, data, trunk.identity)
         if self.continued_at is not None:
             self.run.refuse_other(self.identity)
         collate = PaddingCollator(data.tokenizer.pad_token_id)
@@ -226,7 +228,7 @@ class Member:
         flops, tracking = self.plan.flops_per_token["actual"], self.config.tracking
         monitors: list[Monitor] = [
             MetricsLog(self.run.metrics_log),
-            ProgressDisplay(measures.bars, measures.throughput, flops, measures.memory, name),
+            ProgressDisplay(measures, flops, name),
         ]
         if tracking.wandb is WandbMode.OFF:
             return monitors

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -120,21 +121,21 @@ class Bars:
             self.progress.stop()
 
 
+class Measures:
+    """What is measured over runs that are trained side by side, from its construction on, and where it is shown."""
+
+    def __init__(self, device: torch.device, console: Console) -> None:
+        self.started = time.perf_counter()
+        self.memory, self.throughput, self.bars = PeakMemory(device), Throughput(), Bars(console)
+
+
 class ProgressDisplay:
     """A progress bar on a terminal; plain lines, one per log line, elsewhere."""
 
-    def __init__(
-        self, bars: Bars, throughput: Throughput, flops_per_token: int, memory: PeakMemory, name: str = ""
-    ) -> None:
-        """Take part.
-
-        Args:
-            flops_per_token: as really done.
-            memory: has measured since before the model was loaded.
-            name: of the run among those beside it; empty where it is alone.
-        """
-        self._bars, self._throughput, self._name = bars, throughput, name
-        self._flops_per_token, self._memory = flops_per_token, memory
+    def __init__(self, measures: Measures, flops_per_token: int, name: str = "") -> None:
+        """`flops_per_token`: as really done; `name`: of the run among those beside it, empty where it is alone."""
+        self._bars, self._throughput, self._memory = measures.bars, measures.throughput, measures.memory
+        self._flops_per_token, self._name = flops_per_token, name
 
     def begin(self, step: int, steps: int, history: list[Line]) -> None:
         """Show the bar."""
