@@ -126,11 +126,13 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     roots = Counter({BACKWARD: size * (step.optimizer is Optimizer.ADAMW)})
     update = at_rest + roots + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
     passes = Counter({part: count.peak[part] for part in count.peak.keys() - {WEIGHTS, TRAINED, GRADIENTS, TAPS}})
+    moment = max((passes, roots), key=Counter.total)
+    peak = max((backward, update), key=Counter.total)
     return MemoryPrediction(
-        dict(max(backward, update, key=lambda parts: parts.total())),
+        dict(peak),
         host,
         {TRAINED: count.live[TRAINED], GRADIENTS: size, OPTIMIZER: optimizer},
-        dict(max(passes, roots, key=lambda parts: parts.total())),
+        dict(moment),
     )
 
 

@@ -54,11 +54,11 @@ class Group:
                 self._fit(trunk, stop)
             if stop.received is None:
                 return
-        left = self._left()
-        for member in left:
-            member.interrupted()
-        if left:
-            raise Interrupted(f"saved at step {self._loop.step}; the same command continues from there.")
+        if left := self._left():
+            interrupted = Interrupted(f"saved at step {self._loop.step}; the same command continues from there.")
+            for member in left:
+                member.stop(interrupted)
+            raise interrupted
         # Too late for these, but of a sweep the others have not begun.
         which = "these runs were" if self._several else "this run was"
         raise Interrupted(f"{which} at {'their' if self._several else 'its'} last step and done.")
@@ -77,7 +77,7 @@ class Group:
                     raise failure
         except BaseException as error:
             for member in self._left():
-                member.interrupted(error)
+                member.cut_off(error)
             raise
 
     def _open(self) -> Trunk:

@@ -125,6 +125,7 @@ class Member:
             if self._shows_status:
                 self._say_what_ended_it("failed", failure)
             self._let_go()
+            free_memory()
 
     def settle(self) -> None:
         """Decide about the run, and see whether it is done already.
@@ -248,11 +249,15 @@ class Member:
         self.metrics = metrics
         self._let_go()
 
-    def interrupted(self, error: BaseException | None = None) -> None:
-        """Say that it was cut off: with a checkpoint, or by an error."""
-        if error is None:
-            self._write_status("interrupted")
-        elif self._shows_status:
+    def stop(self, interrupted: Interrupted) -> None:
+        """Say that a signal came, and that the same command continues from its checkpoint."""
+        self._write_status("interrupted")
+        self.failure = interrupted
+        self._let_go()
+
+    def cut_off(self, error: BaseException) -> None:
+        """Say that it was ended at once, by a second signal for instance."""
+        if self._shows_status:
             self._say_what_ended_it("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error)
 
     def _metrics(self, data: PreparedData, loop: Loop, measures: Measures) -> dict[str, Any]:
@@ -288,7 +293,6 @@ class Member:
         self.leave()
         for held in ("model", "learner"):
             vars(self).pop(held, None)
-        free_memory()
         self._told(self)
 
     def _say_what_ended_it(self, status: str, error: BaseException) -> None:

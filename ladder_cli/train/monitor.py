@@ -185,9 +185,7 @@ class WandbTracker:
         mode: Any = self._tracking.wandb
         # A run of its own, whatever other runs this process has.
         own: Any = "create_new"
-        self._run: Any = wandb.init(
-            project=project, name=self._name, mode=mode, config=self._config, reinit=own
-        )
+        self._run: Any = wandb.init(project=project, name=self._name, mode=mode, config=self._config, reinit=own)
         self._run.define_metric("train/global_step")
         self._run.define_metric("*", step_metric="train/global_step", step_sync=True)
 
