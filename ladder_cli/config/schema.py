@@ -16,12 +16,16 @@ from omegaconf import MISSING
 
 from ladder_cli.config.choices import (
     BenchmarkKind,
+    CacheCommand,
+    CacheFormat,
+    CacheMode,
     Device,
     Dtype,
     GoldReading,
     Learn,
     OnMisfit,
     Optimizer,
+    Passes,
     Quantization,
     RowFormat,
     Scheduler,
@@ -174,6 +178,26 @@ class HardwareConfig:
 
 
 @dataclass
+class TrunkConfig:
+    """How the frozen backbone is read (the key `trunk`). Nothing of it concerns QLoRA, which does not only read it."""
+
+    passes: Passes = option(
+        Passes.AUTO, "rows go through the backbone each by itself, or a micro-batch together; auto: by itself on a CPU"
+    )
+    cache: CacheMode = incidental(CacheMode.OFF, "where taps are kept, so that no row passes the backbone twice")
+    cache_format: CacheFormat = option(CacheFormat.EXACT, "how taps are kept; int8 rounds them")
+    cache_dir: str | None = incidental(None, "folder of the cache on disk; null: outputs/.cache/taps")
+    cache_limit_gb: float | None = incidental(
+        None, "the cache grows no larger; null: nine tenths of what is free, half of it in memory", unit="10^9 bytes",
+        at_least=0.0,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        self.cache_dir = expanded(self.cache_dir)
+        settle(self, "trunk.")
+
+
+@dataclass
 class OptimizationConfig:
     """The training run itself (the key `train`)."""
 
@@ -254,12 +278,16 @@ class TrainConfig:
     method: Any = option(MISSING, "what is trained: one of METHOD_KINDS (config/methods.py)")
     data: DataConfig = option(DataConfig, "on what")
     hardware: HardwareConfig = option(HardwareConfig, "where")
+    trunk: TrunkConfig = option(TrunkConfig, "how the frozen backbone is read")
     train: OptimizationConfig = option(OptimizationConfig, "the training run itself")
     tracking: TrackingConfig = incidental(TrackingConfig, "trackers")
     seed: int = option(0, "of first weights, data order and held-out rows", at_least=0, at_most=2**32 - 1)
     output_dir: str | None = incidental(None, "the run directory; null: outputs/<run name>")
     data_dir: str | None = place(None, "local mirror, DIR/<name>/<split>.jsonl; null: the hub")
     preflight: OnMisfit = incidental(OnMisfit.REFUSE, "what happens if a step cannot fit the memory")
+    cache: CacheCommand | None = incidental(
+        None, "list what a cache of taps on disk holds, or prune it to trunk.cache_limit_gb, in place of training"
+    )
     dry_run: bool = incidental(False, "compose, load the data, print and write the plan, train nothing")
     resume: bool = incidental(
         True, "continue an unfinished run of the same configuration; false sets an existing one aside and starts over"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ladder_cli.config.choices import Optimizer, Quantization
+from ladder_cli.config.choices import Optimizer, Passes, Quantization
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, TAPS, AllocationCount
@@ -33,7 +33,7 @@ from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, backbone_shape, has_sdpa
 from ladder_cli.trunk.parts import refused_by_name
 
-WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER = "weights", "trained", "gradients", "optimizer"
+WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER, CACHE = "weights", "trained", "gradients", "optimizer", "cache"
 # bitsandbytes' 8-bit Adam: two bytes a parameter and two float32 scales for 256 of them; small tensors stay float32.
 _EIGHT_BIT_BLOCK, _EIGHT_BIT_SMALLEST = 256, 4096
 
@@ -48,6 +48,9 @@ class Step:
         optimizer: `adamw`, `adamw_8bit` or `paged_adamw_8bit`.
         loss_chunk: counted tokens whose logits exist at the same time.
         shards: processes that hold the layers together; 1 where each holds them all.
+        passes: rows go through a backbone that is only read alone, or a micro-batch together.
+        cached: bytes of taps that are kept in the host's memory.
+        on_host: the host is what computes.
     """
 
     rows: int
@@ -56,6 +59,9 @@ class Step:
     optimizer: Optimizer
     loss_chunk: int
     shards: int = 1
+    passes: Passes = Passes.BATCH
+    cached: int = 0
+    on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ class MemoryPrediction:
     Attributes:
         parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
             (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
-            moment), `backbone` (what its forward pass takes for a moment) and `gathered` (of several processes' layers
-            the one that runs); those that are there at the peak.
+            moment), `backbone` (what its forward pass takes for a moment), `gathered` (of several processes' layers
+            the one that runs) and `cache` (taps that are kept); those that are there at the peak.
         host: bytes that were left in the host's memory.
         stays: what lasts from step to step beside the weights: `trained`, `gradients` (all of them), `optimizer`.
         passes: what is there for a moment at most beside that and the taps, by part.
@@ -115,7 +121,7 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
             trunk.hang()  # behind what frees a layer, as over layers that are really sharded
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-        mark_passes(trained, count)
+        mark_passes(trained, count, step.passes is Passes.ROW)
         with refused_by_name(trunk.whole(), "a step cannot be planned"), one_document_a_row():
             _micro_batch(trained, parameters, step, count)
     optimizer = sum(optimizer_bytes(parameter.numel(), step.optimizer) for parameter in parameters)
@@ -127,10 +133,10 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     update = at_rest + roots + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
     passes = Counter({part: count.peak[part] for part in count.peak.keys() - {WEIGHTS, TRAINED, GRADIENTS, TAPS}})
     moment = max((passes, roots), key=Counter.total)
-    peak = max((backward, update), key=Counter.total)
+    peak = max((backward, update), key=Counter.total) + Counter({CACHE: step.cached if step.on_host else 0})
     return MemoryPrediction(
         dict(peak),
-        host,
+        host if step.on_host else host + step.cached,
         {TRAINED: count.live[TRAINED], GRADIENTS: size, OPTIMIZER: optimizer},
         dict(moment),
     )

@@ -11,6 +11,7 @@ from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Plan:
     learning_rate: float
     flops_per_token: dict[str, int]
     memory: Preflight
+    reading: Reading
     pass_per_token: int = 0
 
     @property
@@ -68,6 +70,7 @@ class Plan:
             "trainable_parameters": self.trainable_parameters,
             "flops_per_token": self.flops_per_token,
             "peak_memory_bytes": self.memory.as_dict(),
+            "reading": self.reading.as_dict(),
         }
 
     def print(self, console: Console) -> None:
@@ -103,6 +106,7 @@ class Plan:
                 if self.data is not None
                 else [("training rows", f"not known of {self.data_name}: see below")]
             ),
+            *self.reading.lines(),
             *more,
         ]
         for label, value in rows:

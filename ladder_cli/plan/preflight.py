@@ -14,6 +14,7 @@ from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import MemoryPrediction, Step, predict_memory
+from ladder_cli.plan.reading import settled_passes
 from ladder_cli.ranks import processes
 from ladder_cli.trunk.loading import planned_dtype
 
@@ -106,18 +107,19 @@ class Preflight:
         )
 
 
-def preflight(config: TrainConfig, device: torch.device, longest: int | None = None) -> Preflight:
+def preflight(config: TrainConfig, device: torch.device, longest: int | None = None, cached: int = 0) -> Preflight:
     """Predict the peak of a training step on `device`.
 
     Args:
         config: the run.
         device: where it will run; need not be there.
         longest: tokens of the longest row, if the data is known; else `data.max_length` stands in.
+        cached: bytes of taps that lie in the host's memory beside it.
 
     Raises:
         UserError: if the backbone's shape cannot be read.
     """
-    step = _step(config, device, longest)
+    step = _step(config, device, longest, cached)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
     prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
@@ -137,7 +139,7 @@ def leaner_settings(config: TrainConfig, device: torch.device) -> list[str]:
     return [setting for setting, *_ in _remedies(config.model, config.method, _step(config, device))]
 
 
-def _step(config: TrainConfig, device: torch.device, longest: int | None = None) -> Step:
+def _step(config: TrainConfig, device: torch.device, longest: int | None = None, cached: int = 0) -> Step:
     return Step(
         rows=config.train.micro_batch_size,
         tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
@@ -145,6 +147,9 @@ def _step(config: TrainConfig, device: torch.device, longest: int | None = None)
         optimizer=config.train.optimizer.on(device.type),
         loss_chunk=config.train.loss_chunk,
         shards=processes() if config.hardware.shard_backbone else 1,
+        passes=settled_passes(config.trunk, device.type, config.hardware.shard_backbone),
+        cached=cached,
+        on_host=device.type == "cpu",
     )
 
 

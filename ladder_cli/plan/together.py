@@ -2,54 +2,50 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import reduce
 
 from rich.console import Console
 from rich.table import Table
 
 from ladder_cli.console import show
 from ladder_cli.plan.allocation import TAPS
-from ladder_cli.plan.memory import WEIGHTS, MemoryPrediction, Step
+from ladder_cli.plan.memory import CACHE, WEIGHTS, MemoryPrediction
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight
-from ladder_cli.trunk.base import TapRequest
+from ladder_cli.plan.reading import Shape
 
 
-@dataclass(frozen=True)
-class Width:
-    """What a tap of one token is made of.
-
-    Attributes:
-        layers: L.
-        token_bytes: of one layer's output for one token.
-    """
-
-    layers: int
-    token_bytes: int
-
-    def taps(self, request: TapRequest, step: Step) -> int:
-        """Bytes of what a pass over a micro-batch hands out, the first layer's input included."""
-        rungs = {0, *request.layers, *([self.layers] if request.final else [])}
-        return len(rungs) * self.token_bytes * step.rows * step.tokens
+def both(first: Shape, second: Shape) -> Shape:
+    """What two runs read of one backbone."""
+    assert first.request is not None
+    assert second.request is not None
+    return replace(first, request=first.request | second.request)
 
 
-def side_by_side(memories: Sequence[Preflight], taps: int) -> Preflight:
+def side_by_side(memories: Sequence[Preflight], shapes: Sequence[Shape], cached: int = 0) -> Preflight:
     """The peak of a step of several runs: the weights once, what stays of every run, the taps that all of them read,
     and what passes of the run that takes most for a moment, since one computes after the other.
 
     Args:
         memories: of each run by itself; one alone is given back as it is.
-        taps: bytes of what the pass hands out for all of them.
+        shapes: what each reads.
+        cached: bytes of taps that lie in the host's memory for all of them.
     """
     if len(memories) == 1:
         return memories[0]
-    predictions = [memory.prediction for memory in memories]
+    step, predictions = memories[0].step, [memory.prediction for memory in memories]
+    shape = reduce(both, shapes)
+    assert shape.request is not None
+    # The first layer's input is handed out in any case.
+    rungs = {0, *shape.request.layers, *([shape.layers] if shape.request.final else [])}
+    taps = len(rungs) * shape.width * shape.dtype.itemsize * step.rows * step.tokens
     weights = max(prediction.parts.get(WEIGHTS, 0) for prediction in predictions)
-    parts = Counter({WEIGHTS: weights, TAPS: taps})
+    parts = Counter({WEIGHTS: weights, TAPS: taps, CACHE: cached if step.on_host else 0})
     for prediction in predictions:
         parts.update(prediction.stays)
     parts.update(max((prediction.passes for prediction in predictions), key=lambda passes: sum(passes.values())))
-    host = max(prediction.host for prediction in predictions)
+    host = max(prediction.host for prediction in predictions) + (0 if step.on_host else cached)
     return replace(memories[0], prediction=MemoryPrediction(dict(parts), host), remedies=())
 
 

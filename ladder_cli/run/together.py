@@ -1,7 +1,7 @@
 """Which runs of a sweep may share a pass over the backbone, as far as their options say. Imports no torch.
 
 Everything counts but what belongs to the learning of one run. What is decided by content beyond the options (rows that
-a seed draws, methods that read no taps, memory) is for `train.sharing`.
+a seed draws, where a run goes on from, memory) is for `train.sharing`.
 """
 
 import json
@@ -36,7 +36,9 @@ def _shared(placed: Placed) -> str:
     config: TrainConfig = placed.config
     alone = (
         config.train.together is Together.FALSE
+        or not config.method.reads_taps
         or config.dry_run
+        or config.cache is not None
         # Its results are those of other variants of its code, the more runs there are.
         or config.train.compile
         or config.hardware.shard_backbone

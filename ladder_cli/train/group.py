@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ladder_cli.config.choices import CacheMode
 from ladder_cli.data.preview import marked_example
 from ladder_cli.distributed import main_first
 from ladder_cli.errors import Interrupted
@@ -34,7 +35,7 @@ class Group:
         self._sharing, self._members, self._console = sharing, list(sharing.members), console
         self._several = len(self._members) > 1
         self._names = short_names([member.run.path for member in self._members]) if self._several else [""]
-        self._continued_at = self._members[0].continued_at
+        self._continued_at, self._reading = self._members[0].continued_at, sharing.reading
 
     def run(self) -> None:
         """Train.
@@ -81,13 +82,17 @@ class Group:
             raise
 
     def _open(self) -> Trunk:
-        first = self._members[0]
+        """The backbone as it is read."""
+        first, sharing = self._members[0], self._sharing
         trunk = open_trunk(first.config.model, first.job.device, first.job.trunk_kind)
         with main_first():
             # Now, when a model of the hub is here, and as the commit that was loaded.
-            revision = getattr(trunk.whole().config, "_commit_hash", None)
-            trunk.identity = local_weights(first.config, revision)
-        return trunk
+            trunk.identity = local_weights(first.config, getattr(trunk.whole().config, "_commit_hash", None))
+        if self._reading.cache is not CacheMode.OFF and self._reading.store is None:
+            # Of the hub, and here only now.
+            steps = max(member.job.steps(len(sharing.data.train_rows)) for member in self._members)
+            self._reading = first.job.reading(sharing.data, trunk.identity, sharing.shape, steps)
+        return self._reading.over(trunk)
 
     def _build(self, trunk: Trunk) -> None:
         """Attach what each run trains, and tell it apart from other runs."""
@@ -96,7 +101,7 @@ class Group:
             with member.alone():
                 # A method may put its parts into the backbone; the one that serves all of them stays bare.
                 own = trunk.view() if self._several else trunk
-                member.build(own, sharing.data, sharing.memory, sharing.order_of_seed)
+                member.build(own, sharing.data, sharing.memory, self._reading, sharing.order_of_seed)
 
     def _announce(self, trunk: Trunk) -> None:
         left, console, data = self._left(), self._console, self._sharing.data
@@ -133,7 +138,11 @@ class Group:
         self._loop = Loop(list(members), *batches, job.device, stop, measures.throughput, trunk, ended)
         if self._continued_at is not None:
             self._loop.resume(self._continued_at)
-        self._loop.run()
+        try:
+            self._loop.run()
+        finally:
+            if self._reading.store is not None:
+                self._reading.store.flush()
 
 
 def short_names(paths: list[Path]) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.choices import Optimizer
+from ladder_cli.config.choices import CacheMode, Optimizer, Passes
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
@@ -13,11 +13,13 @@ from ladder_cli.methods.base import Method
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.reading import Reading, Shape, settle_reading, settled_passes, tap_space
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.monitor import check_tracking
 from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk
-from ladder_cli.trunk.loading import parameter_count
+from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import backbone_shape, parameter_count, planned_dtype
 from ladder_cli.trunk.open import TrunkKind
 
 
@@ -35,6 +37,7 @@ class Job:
         effective_batch: rows of an optimizer step, over all processes.
         optimizer: its name; never `auto`.
         trunk_kind: where the backbone's layers are.
+        passes: rows go through it alone, or a micro-batch together.
     """
 
     config: TrainConfig
@@ -46,15 +49,18 @@ class Job:
     effective_batch: int
     optimizer: Optimizer
     trunk_kind: TrunkKind
+    passes: Passes
 
     @classmethod
     def settle(cls, config: TrainConfig, run: RunDir, device: torch.device) -> "Job":
         """Decide.
 
         Raises:
-            UserError: for batches that do not add up, or a tracker that is not installed.
+            UserError: for batches that do not add up, a tracker that is not installed, or a backbone that cannot be
+                read as it is asked.
         """
         check_tracking(config.tracking)
+        sharded = config.hardware.shard_backbone
         accumulation = config.train.accumulation(processes())
         return cls(
             config,
@@ -65,15 +71,63 @@ class Job:
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
             config.train.optimizer.on(device.type),
-            TrunkKind.SHARDED if config.hardware.shard_backbone else TrunkKind.LIVE,
+            TrunkKind.SHARDED if sharded else TrunkKind.LIVE,
+            settled_passes(config.trunk, device.type, sharded),
         )
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over so many training rows."""
         return steps_for(rows, self.effective_batch, self.config.train.epochs, self.config.train.max_steps)
 
+    def shape(self) -> Shape:
+        """What it reads of the backbone, found on shapes alone.
+
+        Raises:
+            UserError: if the method does not fit the backbone.
+        """
+        dtype = planned_dtype(self.config.model, self.device)
+        with torch.device("meta"):
+            trunk = LiveTrunk(backbone_shape(self.config.model, dtype))
+            request = self.method.shape(trunk).request
+        return Shape(request, len(trunk.parts.layers), trunk.parts.config.hidden_size, dtype)
+
+    def reading(
+        self,
+        data: PreparedData | None,
+        weights: str | None,
+        shape: Shape | None = None,
+        steps: int | None = None,
+    ) -> Reading:
+        """How the rows are read of the backbone.
+
+        Args:
+            data: None where it cannot be had here.
+            weights: their identity; None where they are not on this machine.
+            shape: what is read; None: what this run alone reads.
+            steps: over how many; None: of this run.
+
+        Raises:
+            UserError: where a cache is asked for and cannot be, or the method does not fit the backbone.
+        """
+        config, dtype = self.config, planned_dtype(self.config.model, self.device)
+        if shape is None:
+            shape = self.shape() if config.trunk.cache is not CacheMode.OFF else Shape(None, 0, 0, dtype)
+        if steps is None:
+            steps = self.steps(len(data.train_rows)) if data is not None else config.train.max_steps
+        space = None
+        if weights is not None:
+            space = tap_space(config, weights, dtype, self.device.type, self.passes)
+        sharded = self.trunk_kind is TrunkKind.SHARDED
+        return settle_reading(config, self.passes, sharded, shape, data, steps, self.effective_batch, space)
+
     def plan(
-        self, data: PreparedData | None, trunk: Trunk, model: TrainableModule, dtype: torch.dtype, memory: Preflight
+        self,
+        data: PreparedData | None,
+        trunk: Trunk,
+        model: TrainableModule,
+        dtype: torch.dtype,
+        memory: Preflight,
+        reading: Reading,
     ) -> Plan:
         """What is about to be done, for the page that is printed.
 
@@ -82,6 +136,7 @@ class Job:
             model: what the method attached to `trunk`; may be without values.
             dtype: that the backbone computes in.
             memory: what a step takes.
+            reading: how `trunk` is read.
         """
         config, cost = self.config, trunk.cost(model.request or WHOLE)
         trainable = parameter_count(model, trained=True)
@@ -102,6 +157,7 @@ class Job:
             learning_rate=config.peak_learning_rate,
             flops_per_token=self.method.cost(cost).flops_per_token(trainable),
             memory=memory,
+            reading=reading,
             pass_per_token=round(cost.flops_per_token) if model.request is not None else 0,
         )
 

@@ -32,6 +32,7 @@ from ladder_cli.nn.packing import check_packing
 from ladder_cli.plan.out_of_memory import free_memory, out_of_memory_advised
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight, leaner_settings
+from ladder_cli.plan.reading import Reading
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.credentials import redacted
@@ -165,13 +166,14 @@ class Member:
         """Give the directory free."""
         self._claims.close()
 
-    def build(self, trunk: Trunk, data: PreparedData, memory: Preflight, order_of_seed: int) -> None:
+    def build(self, trunk: Trunk, data: PreparedData, memory: Preflight, reading: Reading, order_of_seed: int) -> None:
         """Attach what is trained to the backbone.
 
         Args:
             trunk: belongs to it from now on.
             data: its rows.
             memory: what a step takes.
+            reading: how the backbone is read.
             order_of_seed: the seed that orders the rows.
 
         Raises:
@@ -186,7 +188,7 @@ class Member:
         # Seeded here, so that first weights depend on the seed and not on what was drawn before.
         set_seed(config.seed)
         self.model: TrainableModule = job.method.attach(trunk, sample, config.train.loss_chunk)
-        self.plan: Plan = job.plan(data, trunk, self.model, trunk.whole().dtype, memory)
+        self.plan: Plan = job.plan(data, trunk, self.model, trunk.whole().dtype, memory, reading)
         if config.data.packing:
             check_packing(self.model)
         if config.train.compile:

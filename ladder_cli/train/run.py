@@ -16,7 +16,7 @@ from ladder_cli.run.directory import RunDir, write_json
 from ladder_cli.train.group import Group
 from ladder_cli.train.job import Job
 from ladder_cli.train.member import Member
-from ladder_cli.train.resume import settings_of
+from ladder_cli.train.resume import local_weights, settings_of
 from ladder_cli.train.sharing import sharings, tell_fewer_rows
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, planned_device, planned_dtype
@@ -39,8 +39,9 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
     with torch.device("meta"):
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
-    memory = preflight(config, job.device, data.longest if data is not None else None)
-    plan = job.plan(data, trunk, model, dtype, memory)
+    reading = job.reading(data, local_weights(config))
+    memory = preflight(config, job.device, data.longest if data is not None else None, reading.host_bytes)
+    plan = job.plan(data, reading.over(trunk), model, dtype, memory, reading)
     plan.print(console)
     for line in job.method.picture(trunk):
         console.print(f"  {line}", highlight=False)
@@ -111,7 +112,7 @@ def run_together(
             if not member.is_over:
                 with member.alone():
                     member.enter()
-        for sharing in sharings([member for member in members if not member.is_over], members, console):
+        for sharing in sharings(members, console):
             for member in sharing.members:
                 begins(member)
             Group(sharing, console).run()

@@ -1,24 +1,25 @@
 """Which runs share a pass over the backbone: decided by content, and by what the memory holds.
 
 `run.together` has compared their options already. Here it is the rows, the order that they come in, the step to go on
-from, and whether a method reads taps at all.
+from, and the memory.
 """
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
-import torch
 from rich.console import Console
 
 from ladder_cli.config.choices import OnMisfit, Together
+from ladder_cli.config.compose import as_dict
 from ladder_cli.data.prepare import PreparedData, Source, load_source, prepare_data
 from ladder_cli.distributed import main_first
 from ladder_cli.plan.preflight import Preflight, preflight
-from ladder_cli.plan.together import Width, side_by_side
+from ladder_cli.plan.reading import Reading, Shape
+from ladder_cli.plan.together import both, side_by_side
 from ladder_cli.train.member import Member
-from ladder_cli.trunk.base import TapRequest
-from ladder_cli.trunk.live import LiveTrunk
-from ladder_cli.trunk.loading import architecture, backbone_shape, planned_dtype
+from ladder_cli.train.resume import local_weights
 
 
 @dataclass(frozen=True)
@@ -30,41 +31,46 @@ class Sharing:
         data: their rows.
         order_of_seed: the seed that orders them.
         memory: what a step of all of them takes.
+        reading: how the backbone is read for them.
+        shape: what of it is read; None of a run by itself, which says so itself.
     """
 
     members: Sequence[Member]
     data: PreparedData
     order_of_seed: int
     memory: Preflight
+    reading: Reading
+    shape: Shape | None
 
 
 @dataclass(frozen=True)
 class _Alike:
     """Runs with one order of the same rows, that go on from the same step."""
 
-    members: list[Member]
     order_of_seed: int
+    members: list[Member] = field(default_factory=list)
+
+    def left(self) -> list[Member]:
+        return [member for member in self.members if not member.is_over]
 
 
-def sharings(members: Sequence[Member], asked: Sequence[Member], console: Console) -> Iterator[Sharing]:
+def sharings(asked: Sequence[Member], console: Console) -> Iterator[Sharing]:
     """Runs whose options let them share, in groups that really can. What goes wrong in one ends that one.
 
     Args:
-        members: settled, with the step that they continue from.
-        asked: those and the ones beside them that are over.
+        asked: settled, with the step that they continue from; some may be over already.
     """
-    requests = _requests(members)
-    for alike in _alike([member for member in members if not member.is_over], asked, requests, console):
-        memories: dict[Member, Preflight] = {}
-        data = _prepared(alike.members, console)
-        for member in _open(alike.members):
-            assert data is not None
-            with member.alone():
-                memory = preflight(member.config, member.job.device, data.longest)
-                if member.config.preflight is OnMisfit.REFUSE:
-                    memory.refuse()
-                memories[member] = memory
-        groups = fitting(memories, requests)
+    for alike in _alike(asked, console):
+        data = _prepared(alike, console)
+        if data is None:
+            continue
+        shapes = _shapes(alike)
+        shape = reduce(both, shapes.values()) if shapes else None
+        reading = _reading(alike, data, shape)
+        if reading is None:
+            continue
+        memories = _memories(alike, data, reading)
+        groups = fitting(memories, shapes, reading.host_bytes)
         if len(groups) > 1:
             sizes = " + ".join(str(len(group)) for group in groups)
             console.print(
@@ -73,58 +79,30 @@ def sharings(members: Sequence[Member], asked: Sequence[Member], console: Consol
                 soft_wrap=True,
             )
         for group, memory in groups.items():
-            assert data is not None
-            yield Sharing(group, data, alike.order_of_seed, memory)
+            yield Sharing(group, data, alike.order_of_seed, memory, reading, shape)
 
 
-def _open(members: Sequence[Member]) -> list[Member]:
-    return [member for member in members if not member.is_over]
-
-
-def _requests(members: Sequence[Member]) -> dict[Member, TapRequest | None]:
-    """What each run reads of the backbone; looked at only where there are several."""
-    if len(members) == 1:
-        return {members[0]: None}
-    requests: dict[Member, TapRequest | None] = {}
-    for member in members:
-        with member.alone(), torch.device("meta"):
-            model = member.config.model
-            shape = backbone_shape(model, planned_dtype(model, member.job.device))
-            requests[member] = member.job.method.shape(LiveTrunk(shape)).request
-    return requests
-
-
-def _alike(
-    members: list[Member], asked: Sequence[Member], requests: dict[Member, TapRequest | None], console: Console
-) -> list[_Alike]:
-    """The runs by rows, order and step; those that read no taps each by itself. In the order of their first ones."""
+def _alike(asked: Sequence[Member], console: Console) -> list[_Alike]:
+    """The runs by rows, order and step, in the order of their first ones."""
+    members = [member for member in asked if not member.is_over]
     if len(members) == 1:
         (member,) = members
-        return [_Alike(members, _own_order(member))]
+        return [_Alike(_own_order(member), [member])]
     rows = _Rows()
-    readers = []
     for member in members:
         with member.alone():
-            if requests[member] is not None:
-                rows.load(member)
-                readers.append(member)
-    fingerprints = {rows.of(member) for member in readers}
-    if len(fingerprints) > 1:
+            rows.load(member)
+    if len({rows.of(member) for member in members} - {None}) > 1:
         console.print(
-            f"the seed draws the rows, so that runs of {len(fingerprints)} seeds share no pass: they are grouped by "
-            "seed",
+            "each seed draws rows of its own, so that runs of different seeds share no pass: those of one seed do",
             soft_wrap=True,
         )
     groups: dict[tuple, _Alike] = {}
     for member in members:
-        if member.is_over:
-            continue
-        if member not in readers:
-            groups[(member.number,)] = _Alike([member], _own_order(member))
-            continue
-        order = _order(member, rows, asked)
-        key = (rows.of(member), order, member.continued_at)
-        groups.setdefault(key, _Alike([], order)).members.append(member)
+        if not member.is_over:
+            order = _order(member, rows, asked)
+            key = (rows.of(member), order, member.continued_at)
+            groups.setdefault(key, _Alike(order)).members.append(member)
     return list(groups.values())
 
 
@@ -174,15 +152,14 @@ def _order(member: Member, rows: _Rows, asked: Sequence[Member]) -> int:
     return first.recorded_order if first.recorded_order is not None else first.config.seed
 
 
-def _prepared(members: Sequence[Member], console: Console) -> PreparedData | None:
+def _prepared(alike: _Alike, console: Console) -> PreparedData | None:
     """The rows as tokens; None where that fails, which ends all of the runs."""
     data = None
-    for member in members:
+    for member in alike.members:
         if data is None:
             with member.alone(), main_first():
                 data = prepare_data(member.config, member.source)
-    if data is not None:
-        tell_fewer_rows(members[0].config.data.train_samples, data, console)
+                tell_fewer_rows(member.config.data.train_samples, data, console)
     return data
 
 
@@ -198,40 +175,83 @@ def tell_fewer_rows(asked: int | None, data: PreparedData, console: Console) -> 
         )
 
 
+def _shapes(alike: _Alike) -> dict[Member, Shape]:
+    """What each of several runs reads of the backbone; empty for a run by itself."""
+    if len(alike.members) == 1:
+        return {}
+    known: dict[str, Shape] = {}
+    shapes: dict[Member, Shape] = {}
+    for member in alike.left():
+        with member.alone():
+            kind = _kind(member)
+            known[kind] = known[kind] if kind in known else member.job.shape()
+            shapes[member] = known[kind]
+    return shapes
+
+
+def _reading(alike: _Alike, data: PreparedData, shape: Shape | None) -> Reading | None:
+    """How the backbone is read for all of the runs; None where it cannot be, which ends them."""
+    reading = None
+    for member in alike.left():
+        if reading is None:
+            steps = max(member.job.steps(len(data.train_rows)) for member in alike.left())
+            with member.alone():
+                reading = member.job.reading(data, local_weights(member.config), shape, steps)
+    return reading
+
+
+def _memories(alike: _Alike, data: PreparedData, reading: Reading) -> dict[Member, Preflight]:
+    """What a step of each run takes by itself; a run for which there is no room ends."""
+    known: dict[str, Preflight] = {}
+    memories: dict[Member, Preflight] = {}
+    for member in alike.left():
+        with member.alone():
+            config, kind = member.config, _kind(member)
+            if kind not in known:
+                known[kind] = preflight(config, member.job.device, data.longest, reading.host_bytes)
+            if config.preflight is OnMisfit.REFUSE:
+                known[kind].refuse()
+            memories[member] = known[kind]
+    return memories
+
+
+def _kind(member: Member) -> str:
+    """What decides the memory of a run among runs that share all else."""
+    method, train = as_dict(member.config.method), member.config.train
+    del method["learning_rate"]
+    return json.dumps([method, train.optimizer, train.loss_chunk])
+
+
 def fitting(
-    memories: dict[Member, Preflight], requests: dict[Member, TapRequest | None]
+    memories: dict[Member, Preflight], shapes: dict[Member, Shape], cached: int = 0
 ) -> dict[tuple[Member, ...], Preflight]:
     """The runs in as few groups as fit the memory: each into the first group that has room, the largest first.
+
+    Args:
+        memories: of each run by itself.
+        shapes: what each reads.
+        cached: bytes of taps that lie in the host's memory for all of them.
 
     Returns:
         The memory of each group, in the order of their first runs. A run that does not fit by itself is alone.
     """
+
+    def memory_of(group: Sequence[Member]) -> Preflight:
+        return side_by_side(
+            [memories[member] for member in group], [shapes[member] for member in group if member in shapes], cached
+        )
+
     groups: list[list[Member]] = []
     for member in sorted(memories, key=lambda member: -memories[member].prediction.total):
         for group in groups:
-            if _beside([*group, member], memories, requests).fits:
+            if memory_of([*group, member]).fits:
                 group.append(member)
                 break
         else:
             groups.append([member])
     ordered = sorted((sorted(group, key=_number) for group in groups), key=lambda group: _number(group[0]))
-    return {tuple(group): _beside(group, memories, requests) for group in ordered}
+    return {tuple(group): memory_of(group) for group in ordered}
 
 
 def _number(member: Member) -> int:
     return member.number
-
-
-def _beside(
-    group: Sequence[Member], memories: dict[Member, Preflight], requests: dict[Member, TapRequest | None]
-) -> Preflight:
-    together = [memories[member] for member in group]
-    if len(group) == 1:
-        return together[0]
-    request = TapRequest(frozenset(), final=False)
-    for member in group:
-        request |= requests[member] or request
-    config = architecture(group[0].config.model).get_text_config()
-    dtype = planned_dtype(group[0].config.model, group[0].job.device)
-    width = Width(int(config.num_hidden_layers), int(config.hidden_size) * dtype.itemsize)
-    return side_by_side(together, width.taps(request, together[0].step))
