@@ -36,7 +36,7 @@ from ladder_cli.plan.reading import Reading
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.credentials import redacted
-from ladder_cli.run.directory import BACKBONE, PROMPT, RunDir, read_json, write_json
+from ladder_cli.run.directory import BACKBONE, ORDER_OF_SEED, PROMPT, RunDir, read_json, write_json
 from ladder_cli.run.identity import RunIdentity
 from ladder_cli.train.bad_batch import BadBatch
 from ladder_cli.train.checkpoints import Checkpoints
@@ -51,7 +51,7 @@ from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.loading import resolve_device
 
-ORDER_OF_SEED, TOGETHER = "order_of_seed", "together"
+_TOGETHER = "together"
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
 
@@ -140,7 +140,7 @@ class Member:
             return
         # What costs nothing first.
         self.run.refuse_other(settings_of(self.config))
-        self.recorded_order = read_json(self.run.run).get(ORDER_OF_SEED)
+        self.recorded_order = self.run.order_of_seed()
         self.source = load_source(self.config)
         if finished_before(identify(self.config, self.source, local_weights(self.config)), self.run, self._console):
             self.metrics = read_json(self.run.metrics)
@@ -204,7 +204,7 @@ class Member:
         """
         job, run, train = self.job, self.run, self.config.train
         if names:
-            self._record[TOGETHER] = list(names)
+            self._record[_TOGETHER] = list(names)
         if is_main_process():
             run.write_config(as_dict(self.config))
         self._write_status("running")
