@@ -5,14 +5,15 @@ all of them.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import or_
-from pathlib import Path
 
 from rich.console import Console
 
 from ladder_cli.config.choices import CacheMode
+from ladder_cli.config.compose import as_dict
+from ladder_cli.config.options import flat
 from ladder_cli.data.preview import marked_example
 from ladder_cli.distributed import main_first
 from ladder_cli.errors import Interrupted
@@ -28,13 +29,16 @@ from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.open import open_trunk
 
 
+_LONGEST_NAME = 60  # that is told from others at a glance
+
+
 class Group:
     """The steps from rows to adapters: build, announce, fit."""
 
     def __init__(self, sharing: Sharing, console: Console) -> None:
         self._sharing, self._members, self._console = sharing, list(sharing.members), console
         self._several = len(self._members) > 1
-        self._names = short_names([member.run.path for member in self._members]) if self._several else [""]
+        self._names = short_names(self._members) if self._several else [""]
         self._continued_at, self._reading = self._members[0].continued_at, sharing.reading
 
     def run(self) -> None:
@@ -44,17 +48,17 @@ class Group:
             Interrupted: after a signal, with a checkpoint of each run that is not done.
         """
         job = self._members[0].job
-        self._measures = Measures(job.device, self._console)
+        self._measures, stop = Measures(job.device, self._console), StopOnSignal()
         with self._common():
             trunk = self._open()
             self._build(trunk)
             if not self._left():
                 return
             self._announce(trunk)
-            with StopOnSignal() as stop:
+            with stop:
                 self._fit(trunk, stop)
-            if stop.received is None:
-                return
+        if stop.received is None:
+            return
         if left := self._left():
             interrupted = Interrupted(f"saved at step {self._loop.step}; the same command continues from there.")
             for member in left:
@@ -145,9 +149,22 @@ class Group:
                 self._reading.store.flush()
 
 
-def short_names(paths: list[Path]) -> list[str]:
-    """A name for each run: of its folder's name the parts that not all of them share."""
-    parts = [path.name.split(",") for path in paths]
-    common = set(parts[0]).intersection(*parts[1:])
-    names = [",".join(part for part in each if part not in common) for each in parts]
-    return names if all(names) and len(set(names)) == len(names) else [path.name for path in paths]
+def short_names(members: Sequence[Member]) -> list[str]:
+    """A name for each run: the options in which they differ, those of a method among the runs of that method."""
+    kinds = [member.config.method.name for member in members]
+    values = [
+        {key: value for key, value in flat(as_dict(member.config)).items() if key != "output_dir"} for member in members
+    ]
+    names = []
+    for kind, own in zip(kinds, values, strict=True):
+        alike = [other for name, other in zip(kinds, values, strict=True) if name == kind]
+        differing = [
+            key
+            for key, value in own.items()
+            if any(other.get(key) != value for other in (alike if key.startswith("method.") else values))
+        ]
+        parts = [f"{key.rpartition('.')[2]}={own[key]}" for key in differing]
+        names.append(" ".join([*([kind] if len(set(kinds)) > 1 else []), *parts]))
+    if len(set(names)) == len(names) and max(map(len, names)) <= _LONGEST_NAME:
+        return names
+    return [member.run.path.name for member in members]
