@@ -28,7 +28,6 @@ from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.open import open_trunk
 
-
 _LONGEST_NAME = 60  # that is told from others at a glance
 
 
