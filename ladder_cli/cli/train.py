@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
+from ladder_cli.cli.cache import cache_command
 from ladder_cli.config.compose import given_options, output_folder, sweep_job
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread
@@ -31,6 +32,8 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
   ladder-train method=xladder model=qwen2.5-math-1.5b             a real model on a GPU, on its own data set (s1k)
   ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
   ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
+  ladder-train trunk.cache=disk train.epochs=3                    what is read of the backbone is kept, for all runs
+  ladder-train cache=list                                         what the cache holds; cache=prune makes it smaller
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
   train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
@@ -96,7 +99,10 @@ def train_several(waiting: list[Placed], sweep: Sweep) -> None:
         (placed,) = alike
         with sweep.recorded(placed):
             sweep.begin(placed)
-            _one(placed.config, placed.overrides, placed.path)
+            if placed.config.cache is not None:
+                cache_command(placed.config, given_options(placed.overrides))
+            else:
+                _one(placed.config, placed.overrides, placed.path)
 
 
 def _one(config: TrainConfig, overrides: list[str], path: Path) -> tuple[RunDir, dict[str, Any]]:
@@ -151,6 +157,14 @@ def _checked(config: TrainConfig, overrides: list[str], path: Path) -> tuple[Tra
     return config, run
 
 
+def command(config: TrainConfig, overrides: list[str]) -> None:
+    """What the console script does: train, or look after the cache of taps."""
+    if config.cache is not None:
+        cache_command(config, given_options(overrides))
+    else:
+        train(config, overrides)
+
+
 def _report(metrics: dict[str, Any], run: RunDir, console: "Console") -> None:
     # Of a few steps there is no speed to report.
     speed = f"{metrics['tokens_per_second']:,.0f} tokens/s   " if metrics["tokens_per_second"] else ""
@@ -170,7 +184,7 @@ def _typed(path: Path) -> str:
 def main() -> None:
     """The console script."""
     help_text = HELP + cli.default_data_lines()
-    sys.exit(cli.run("train", TrainConfig, train, run_path, help_text, one_each=True, several=train_several))
+    sys.exit(cli.run("train", TrainConfig, command, run_path, help_text, one_each=True, several=train_several))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,9 @@ class Preflight:
         )
 
 
-def preflight(config: TrainConfig, device: torch.device, longest: int | None = None, cached: int = 0) -> Preflight:
+def preflight(
+    config: TrainConfig, device: torch.device, longest: int | None = None, cached: int = 0, absent: int = 0
+) -> Preflight:
     """Predict the peak of a training step on `device`.
 
     Args:
@@ -115,11 +117,12 @@ def preflight(config: TrainConfig, device: torch.device, longest: int | None = N
         device: where it will run; need not be there.
         longest: tokens of the longest row, if the data is known; else `data.max_length` stands in.
         cached: bytes of taps that lie in the host's memory beside it.
+        absent: layers that are not loaded, from the first on.
 
     Raises:
         UserError: if the backbone's shape cannot be read.
     """
-    step = _step(config, device, longest, cached)
+    step = replace(_step(config, device, longest), cached=cached, absent=absent)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
     prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
@@ -139,7 +142,7 @@ def leaner_settings(config: TrainConfig, device: torch.device) -> list[str]:
     return [setting for setting, *_ in _remedies(config.model, config.method, _step(config, device))]
 
 
-def _step(config: TrainConfig, device: torch.device, longest: int | None = None, cached: int = 0) -> Step:
+def _step(config: TrainConfig, device: torch.device, longest: int | None = None) -> Step:
     return Step(
         rows=config.train.micro_batch_size,
         tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
@@ -148,7 +151,6 @@ def _step(config: TrainConfig, device: torch.device, longest: int | None = None,
         loss_chunk=config.train.loss_chunk,
         shards=processes() if config.hardware.shard_backbone else 1,
         passes=settled_passes(config.trunk, device.type, config.hardware.shard_backbone),
-        cached=cached,
         on_host=device.type == "cpu",
     )
 

@@ -20,7 +20,7 @@ def both(first: Shape, second: Shape) -> Shape:
     """What two runs read of one backbone."""
     assert first.request is not None
     assert second.request is not None
-    return replace(first, request=first.request | second.request)
+    return replace(first, request=first.request | second.request, needed=max(first.needed, second.needed))
 
 
 def side_by_side(memories: Sequence[Preflight], shapes: Sequence[Shape], cached: int = 0) -> Preflight:

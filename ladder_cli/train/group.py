@@ -26,7 +26,7 @@ from ladder_cli.train.resume import local_weights
 from ladder_cli.train.sharing import Sharing
 from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Trunk
-from ladder_cli.trunk.open import open_trunk
+from ladder_cli.trunk.open import open_trunk, open_upper
 
 _LONGEST_NAME = 60  # that is told from others at a glance
 
@@ -87,7 +87,7 @@ class Group:
     def _open(self) -> Trunk:
         """The backbone as it is read."""
         first, sharing = self._members[0], self._sharing
-        trunk = open_trunk(first.config.model, first.job.device, first.job.trunk_kind)
+        trunk = self._opened(first)
         with main_first():
             # Now, when a model of the hub is here, and as the commit that was loaded.
             trunk.identity = local_weights(first.config, getattr(trunk.whole().config, "_commit_hash", None))
@@ -96,6 +96,12 @@ class Group:
             steps = max(member.job.steps(len(sharing.data.train_rows)) for member in self._members)
             self._reading = first.job.reading(sharing.data, trunk.identity, sharing.shape, steps)
         return self._reading.over(trunk)
+
+    def _opened(self, first: Member) -> Trunk:
+        reading = self._reading
+        if reading.absent:
+            return open_upper(first.config.model, first.job.device, reading.layers - reading.absent)
+        return open_trunk(first.config.model, first.job.device, first.job.trunk_kind)
 
     def _build(self, trunk: Trunk) -> None:
         """Attach what each run trains, and tell it apart from other runs."""

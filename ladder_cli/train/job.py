@@ -89,7 +89,8 @@ class Job:
         with torch.device("meta"):
             trunk = LiveTrunk(backbone_shape(self.config.model, dtype))
             request = self.method.shape(trunk).request
-        return Shape(request, len(trunk.parts.layers), trunk.parts.config.hidden_size, dtype)
+        layers = len(trunk.parts.layers)
+        return Shape(request, self.method.layers_needed(layers), layers, trunk.parts.config.hidden_size, dtype)
 
     def reading(
         self,
@@ -111,7 +112,7 @@ class Job:
         """
         config, dtype = self.config, planned_dtype(self.config.model, self.device)
         if shape is None:
-            shape = self.shape() if config.trunk.cache is not CacheMode.OFF else Shape(None, 0, 0, dtype)
+            shape = self.shape() if config.trunk.cache is not CacheMode.OFF else Shape(None, 0, 0, 0, dtype)
         if steps is None:
             steps = self.steps(len(data.train_rows)) if data is not None else config.train.max_steps
         space = None

@@ -187,7 +187,9 @@ class Member:
         sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
         # Seeded here, so that first weights depend on the seed and not on what was drawn before.
         set_seed(config.seed)
-        self.model: TrainableModule = job.method.attach(trunk, sample, config.train.loss_chunk)
+        # The proof needs all layers. They were proven when the cache was filled, and are again in every evaluation.
+        proven = not reading.absent
+        self.model: TrainableModule = job.method.attach(trunk, sample, config.train.loss_chunk, proven)
         self.plan: Plan = job.plan(data, trunk, self.model, trunk.whole().dtype, memory, reading)
         if config.data.packing:
             check_packing(self.model)

@@ -40,7 +40,8 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
     reading = job.reading(data, local_weights(config))
-    memory = preflight(config, job.device, data.longest if data is not None else None, reading.host_bytes)
+    longest = data.longest if data is not None else None
+    memory = preflight(config, job.device, longest, reading.host_bytes, reading.absent)
     plan = job.plan(data, reading.over(trunk), model, dtype, memory, reading)
     plan.print(console)
     for line in job.method.picture(trunk):

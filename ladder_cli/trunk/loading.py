@@ -131,7 +131,7 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
             revision=model.revision,
             dtype=dtype,
             attn_implementation=model.attention,
-            quantization_config=_quantization(model, dtype),
+            quantization_config=quantization(model, dtype),
             device_map=None if on_host else {"": device},
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
@@ -267,7 +267,8 @@ _DTYPES: dict[Dtype, torch.dtype] = {
 }
 
 
-def _quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """How bitsandbytes stores the layers; None: as they are."""
     nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
     settings: dict[Quantization, dict[str, Any]] = {
         Quantization.NONE: {},

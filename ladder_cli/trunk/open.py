@@ -9,6 +9,7 @@ from ladder_cli.config.schema import ModelConfig
 from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.partial import CannotBePartial, PartialTrunk, load_upper
 from ladder_cli.trunk.sharded import ShardedTrunk
 
 
@@ -45,6 +46,20 @@ def open_trunk(model: ModelConfig, device: torch.device, kind: TrunkKind = Trunk
         UserError: if it cannot be read, or is no decoder-only model of the known shape.
     """
     return TRUNKS[kind](model, device)
+
+
+def open_upper(model: ModelConfig, device: torch.device, kept: int) -> Trunk:
+    """Load the last `kept` layers of a backbone, for whoever reads the others out of a cache; all of them where they
+    cannot be told apart.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        upper = load_upper(model, device, kept)
+    except CannotBePartial:
+        return _live(model, device)
+    return PartialTrunk(upper, home_of(model), model.revision, lambda: _live(model, device))
 
 
 def home_of(model: ModelConfig) -> str:

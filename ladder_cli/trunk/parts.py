@@ -71,8 +71,10 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """The device of the layers."""
-        return next(self.layers.parameters()).device
+        """The device of the layers; of the final norm or head where none is loaded (`trunk.partial`)."""
+        places = (next(part.parameters()).device for part in (*reversed(self.layers), self.final_norm or self.head))
+        found = list(dict.fromkeys(places))
+        return next((device for device in found if device.type != "meta"), found[0])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,6 +114,12 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     kind = f"{type(model).__name__} ({model.config.model_type})"
     with refused_by_name(model, "its parts cannot be found"):
         return _anatomy_of(model, kind)
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers, of which there may be none."""
+    layers: nn.ModuleList = _first_attribute(model.get_decoder(), _LAYER_NAMES)
+    return layers
 
 
 def _anatomy_of(model: PreTrainedModel, kind: str) -> Anatomy:
