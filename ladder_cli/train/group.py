@@ -64,8 +64,8 @@ class Group:
                 member.stop(interrupted)
             raise interrupted
         # Too late for these, but of a sweep the others have not begun.
-        which = "these runs were" if self._several else "this run was"
-        raise Interrupted(f"{which} at {'their' if self._several else 'its'} last step and done.")
+        which = "these runs were at their last steps and are" if self._several else "this run was at its last step and is"
+        raise Interrupted(f"{which} done.")
 
     def _left(self) -> list[Member]:
         return [member for member in self._members if not member.is_over]
