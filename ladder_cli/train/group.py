@@ -64,8 +64,9 @@ class Group:
                 member.stop(interrupted)
             raise interrupted
         # Too late for these, but of a sweep the others have not begun.
-        which = "these runs were at their last steps and are" if self._several else "this run was at its last step and is"
-        raise Interrupted(f"{which} done.")
+        if self._several:
+            raise Interrupted("these runs were at their last steps and are done.")
+        raise Interrupted("this run was at its last step and is done.")
 
     def _left(self) -> list[Member]:
         return [member for member in self._members if not member.is_over]
