@@ -9,17 +9,18 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ladder_cli import __version__
-from ladder_cli.config.compose import Composed, choices, default_data, groups_of, run_composed
+from ladder_cli.config.compose import IN_PROCESS, Composed, choices, default_data, groups_of, run_composed
 from ladder_cli.config.quoting import quoted_words
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.ranks import check_launch, interrupt, is_main_process, processes
 from ladder_cli.run.credentials import holds_secret, redacted
 from ladder_cli.run.files import write_failure
-from ladder_cli.run.sweep import Place, Sweep, Task, refuse_shared_output, tell
+from ladder_cli.run.sweep import Place, Placed, Sweep, Task, refuse_shared_output, tell
 from ladder_cli.streams import shield_streams
 
 # Hydra's own.
@@ -32,12 +33,25 @@ _FLAGS = (
 _MODES = ("--cfg", "-c", "--run", "-r", "--multirun", "-m", "--info", "-i", "--shell-completion", "-sc")
 
 
-def run(config_name: str, schema: type, task: Task, place: Place, help_text: str, one_each: bool = False) -> int:
+# Works on the runs of a sweep that the launcher would run in this process.
+Several = Callable[[list[Placed], Sweep], None]
+
+
+def run(
+    config_name: str,
+    schema: type,
+    task: Task,
+    place: Place,
+    help_text: str,
+    one_each: bool = False,
+    several: Several | None = None,
+) -> int:
     """Compose the config named `config_name`, check it against `schema`, run `task(config, overrides)`.
 
     Args:
         place: the directory that such a run writes to.
         one_each: of a sweep, every run needs a directory of its own.
+        several: takes the place of `task` for a sweep in this process, once all of its runs are composed.
 
     Returns:
         The exit status of the command.
@@ -86,7 +100,7 @@ def run(config_name: str, schema: type, task: Task, place: Place, help_text: str
     # Hydra prints errors itself, several lines each, unless it is asked for the bare exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        _compose_and_run(config_name, schema, task, place, one_each)
+        _compose_and_run(config_name, schema, task, place, one_each, several)
     except UserError as error:
         return _fail(f"error: {error}", 2)
     except RunFailed as error:
@@ -128,23 +142,21 @@ def _fail(line: str, status: int) -> int:
     return status
 
 
-def _compose_and_run(config_name: str, schema: type, task: Task, place: Place, one_each: bool) -> None:
+def _compose_and_run(
+    config_name: str, schema: type, task: Task, place: Place, one_each: bool, several: Several | None
+) -> None:
     words = sys.argv[1:]
     sys.argv[1:] = quoted_words(words, schema, sweep=bool({"-m", "--multirun"} & set(words)))
     sweep = Sweep(one_each)
     if one_each:
         refuse_shared_output(words)
     failures: list[Exception] = []
+    waiting: list[Placed] = []
 
-    def checked(run: Composed) -> None:
-        # A launcher may run this in a process of its own.
-        shield_streams()
+    def guarded(work: Callable[[], object]) -> None:
         # Hydra would print errors in words of its own; so they are kept until its end.
         try:
-            if run.in_sweep:
-                sweep.run(run.typed, run.overrides, task, place)
-            else:
-                task(run.typed(), run.overrides)
+            work()
         except (UserError, RunFailed) as error:
             failures.append(error)
         except Interrupted as interrupted:
@@ -155,8 +167,21 @@ def _compose_and_run(config_name: str, schema: type, task: Task, place: Place, o
                 raise
             failures.append(UserError(f"{reason}. {_mend(error)}"))
 
+    def work_on(run: Composed) -> None:
+        # A launcher may run this in a process of its own.
+        shield_streams()
+        job = run.job
+        if job is None:
+            guarded(lambda: task(run.typed(), run.overrides))
+        elif several is not None and job.launcher == IN_PROCESS:
+            guarded(lambda: waiting.extend(sweep.place(job, run.typed, run.overrides, place, waiting)))
+        else:
+            guarded(lambda: sweep.run(job, run.typed, run.overrides, task, place))
+
     try:
-        run_composed(config_name, schema, checked)
+        run_composed(config_name, schema, work_on)
+        if several is not None and not failures:
+            guarded(lambda: several(waiting, sweep))
     finally:
         outcomes = sweep.close()
     if failures:

@@ -1,5 +1,6 @@
 """`ladder-train`: compose, load, print the plan, train, write the adapter. Each step lives in its own room."""
 
+import contextlib
 import shlex
 import sys
 from dataclasses import replace
@@ -9,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
 from ladder_cli.cli.cache import cache_command
-from ladder_cli.config.compose import given_options, output_folder
+from ladder_cli.config.compose import given_options, output_folder, sweep_job
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread
 from ladder_cli.ranks import check_launch, processes
 from ladder_cli.run.directory import RunDir, default_path
+from ladder_cli.run.sweep import Placed, Sweep
+from ladder_cli.run.together import candidates, refuse_together
 from ladder_cli.streams import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ladder_cli.train.member import Member
 
 HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoRA) at low memory.
 
@@ -77,16 +82,31 @@ def train(config: TrainConfig, overrides: list[str]) -> tuple[RunDir, dict[str, 
     Returns:
         The run's directory, and its `metrics.json`; of a dry run its `plan.json`.
     """
-    # Mistakes that need no torch are told before it is imported.
-    check_launch(planned=config.dry_run)
-    given = given_options(overrides)
-    check_options(config, given)
-    cli.check_folders(config.model, config.data_dir)
-    if config.model.path is None and not config.dry_run:
-        hub.require_model(config.model.name, config.model.location, config.model.revision)
-    config, run = _named(config, given), RunDir(run_path(config, overrides))
-    run.refuse_other_folder()
-    quiet_libraries(downloads=config.model.path is None)
+    refuse_together(config, given_options(overrides), sweep_job())
+    return _one(config, overrides, run_path(config, overrides))
+
+
+def train_several(waiting: list[Placed], sweep: Sweep) -> None:
+    """The runs of a sweep: those that share backbone and rows side by side, the others one after the other.
+
+    Raises:
+        Interrupted: after a signal, which ends the sweep.
+    """
+    for alike in candidates(waiting):
+        if len(alike) > 1:
+            _several(alike, sweep)
+            continue
+        (placed,) = alike
+        with sweep.recorded(placed):
+            sweep.begin(placed)
+            if placed.config.cache is not None:
+                cache_command(placed.config, given_options(placed.overrides))
+            else:
+                _one(placed.config, placed.overrides, placed.path)
+
+
+def _one(config: TrainConfig, overrides: list[str], path: Path) -> tuple[RunDir, dict[str, Any]]:
+    config, run = _checked(config, overrides, path)
     from ladder_cli.console import make_console
     from ladder_cli.train.run import plan_only, run_training
     from ladder_cli.train.sharding import sharding_settled
@@ -98,6 +118,43 @@ def train(config: TrainConfig, overrides: list[str]) -> tuple[RunDir, dict[str, 
         metrics = run_training(settled, run, console)
     _report(metrics, run, console)
     return run, metrics
+
+
+def _several(alike: list[Placed], sweep: Sweep) -> None:
+    """Runs of a sweep side by side, as far as they can."""
+    asked, runs = [], []
+    for placed in alike:
+        with sweep.recorded(placed, over=False):
+            asked.append(_checked(placed.config, placed.overrides, placed.path))
+            runs.append(placed)
+    from ladder_cli.console import make_console
+    from ladder_cli.train.run import run_together
+    from ladder_cli.train.sharding import sharding_settled
+
+    console = make_console()
+
+    def ended(member: "Member") -> None:
+        sweep.end(runs[member.number], member.failure)
+        if member.metrics is not None:
+            _report(member.metrics, member.run, console)
+
+    with contextlib.ExitStack() as settled:
+        several = [(settled.enter_context(sharding_settled(config, console)), run) for config, run in asked]
+        run_together(several, console, lambda member: sweep.begin(runs[member.number]), ended)
+
+
+def _checked(config: TrainConfig, overrides: list[str], path: Path) -> tuple[TrainConfig, RunDir]:
+    """Config and directory of a run, once all mistakes are told that need no torch; that is imported from here on."""
+    check_launch(planned=config.dry_run)
+    given = given_options(overrides)
+    check_options(config, given)
+    cli.check_folders(config.model, config.data_dir)
+    if config.model.path is None and not config.dry_run:
+        hub.require_model(config.model.name, config.model.location, config.model.revision)
+    config, run = _named(config, given), RunDir(path)
+    run.refuse_other_folder()
+    quiet_libraries(downloads=config.model.path is None)
+    return config, run
 
 
 def command(config: TrainConfig, overrides: list[str]) -> None:
@@ -126,7 +183,8 @@ def _typed(path: Path) -> str:
 
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("train", TrainConfig, command, run_path, HELP + cli.default_data_lines(), one_each=True))
+    help_text = HELP + cli.default_data_lines()
+    sys.exit(cli.run("train", TrainConfig, command, run_path, help_text, one_each=True, several=train_several))
 
 
 if __name__ == "__main__":

@@ -107,6 +107,14 @@ class WandbMode(StrEnum):
     ONLINE = "online"
 
 
+class Together(StrEnum):
+    """Whether runs of a sweep that share backbone and rows are trained side by side on one pass."""
+
+    AUTO = "auto"  # those of the same seed
+    TRUE = "true"  # other seeds too, all in one order of the rows
+    FALSE = "false"
+
+
 class Passes(StrEnum):
     """How the rows of a micro-batch go through a backbone that is only read."""
 

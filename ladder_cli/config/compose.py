@@ -26,6 +26,26 @@ _COMMANDS = {"ladder-train": TrainConfig, "ladder-eval": EvaluateConfig}
 PRESET_GROUPS: dict[type, tuple[str, ...]] = {TrainConfig: (), EvaluateConfig: ("method", "train")}
 
 
+IN_PROCESS = "basic"  # the launcher that runs the jobs of a sweep in this process, one after the other
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepJob:
+    """What Hydra says of one run of a sweep (`-m`).
+
+    Attributes:
+        number: of the run within the sweep, from 0.
+        folder: of the sweep.
+        launcher: that starts it, by its name in the group `hydra/launcher`.
+        workers: processes of this machine among which the launcher shares the sweep; 1 where it does not say.
+    """
+
+    number: int
+    folder: str
+    launcher: str
+    workers: int = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Composed:
     """What Hydra made of the command line, for one run.
@@ -33,12 +53,12 @@ class Composed:
     Attributes:
         typed: gives the typed config, or raises what is wrong with it (a UserError).
         overrides: the options that made it, as they were given.
-        in_sweep: it is one of several (`-m`).
+        job: of the sweep that it belongs to; None for a run by itself.
     """
 
     typed: Callable[[], Any]
     overrides: list[str]
-    in_sweep: bool
+    job: SweepJob | None = None
 
 
 def run_composed(config_name: str, schema: type, work: Callable[[Composed], None]) -> None:
@@ -51,7 +71,6 @@ def run_composed(config_name: str, schema: type, work: Callable[[Composed], None
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -61,8 +80,7 @@ def run_composed(config_name: str, schema: type, work: Callable[[Composed], None
         # As they were typed: an interpolation in one of them is for `parse` to complain of.
         words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         overrides = [str(word) for word in words]
-        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        work(Composed(lambda: _parse_composed(config, schema, overrides), overrides, in_sweep))
+        work(Composed(lambda: _parse_composed(config, schema, overrides), overrides, sweep_job()))
 
     try:
         hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name=config_name)(task)()
@@ -325,13 +343,23 @@ def _declared(group: str, choice: str) -> dict[str, Any]:
 
 def output_folder() -> Path:
     """Where runs without an `output_dir` go: `outputs`, or `hydra.sweep.dir` in a sweep."""
+    job = sweep_job()
+    return Path(job.folder) if job is not None else OUTPUTS
+
+
+def sweep_job() -> SweepJob | None:
+    """What Hydra says of the run of a sweep that it is at; None outside of a sweep, and where Hydra runs nothing."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     if not HydraConfig.initialized():
-        return OUTPUTS  # composed from Python
+        return None  # composed from Python
     hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else OUTPUTS
+    if hydra.mode != RunMode.MULTIRUN or OmegaConf.is_missing(hydra.job, "num"):
+        return None
+    launcher, workers = str(hydra.runtime.choices["hydra/launcher"]), hydra.launcher.get("n_jobs")
+    return SweepJob(int(hydra.job.num), str(hydra.sweep.dir), launcher, int(workers) if workers is not None else 1)
 
 
 def groups() -> list[str]:

@@ -29,6 +29,7 @@ from ladder_cli.config.choices import (
     Quantization,
     RowFormat,
     Scheduler,
+    Together,
     Truncation,
     WandbMode,
 )
@@ -230,8 +231,16 @@ class OptimizationConfig:
     logging_steps: int = incidental(10, "between two lines of the log", unit="optimizer steps", at_least=1)
     loss_chunk: int = option(512, "whose logits exist at the same time", unit="counted tokens", at_least=1)
     compile: bool = option(False, "layers through torch.compile: takes a minute at the start, and rounds differently")
+    # What it can change, the order of rows under another seed's, is recorded by itself (`order_of_seed` in run.json).
+    together: Together = incidental(
+        Together.AUTO,
+        "runs of a sweep that share backbone and rows go side by side on one pass; auto: those of the same seed, which "
+        "changes no result; true: other seeds too, all in one order of the rows",
+    )
 
     def __post_init__(self) -> None:
+        # YAML and Hydra read a truth value, and write it with a capital.
+        self.together = str(self.together).lower()  # type: ignore[assignment]
         settle(self, "train.")
         if self.epochs == 0 and self.max_steps is None:
             raise UserError("train.epochs=0 trains nothing: give the passes over the rows, or train.max_steps.")

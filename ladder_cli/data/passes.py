@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -91,8 +92,7 @@ class Loading:
     def batches(self, rows: Rows, plan: list[list[int]], workers: int = 0) -> Iterator[Batch]:
         """The batches of these rows, on the host.
 
-        At its first batch the loader draws one number from torch's global generator; a run that is continued has to
-        draw it where the uninterrupted run did.
+        A loader draws a seed for its workers, which nobody reads; it shall not draw it from the learners' numbers.
         """
         loader = DataLoader(
             PassedRows(rows),
@@ -100,6 +100,7 @@ class Loading:
             collate_fn=self.collate,
             num_workers=workers,
             pin_memory=self.pinned,
+            generator=torch.Generator(),
         )
         for row_ids, tensors in zip(plan, loader, strict=True):
             yield Batch(**tensors, row_ids=tuple(row_ids))
@@ -126,10 +127,6 @@ class TrainingBatches:
     def tokens(self, batches: Iterable[Batch]) -> int:
         """Tokens of the rows in these batches, without padding and blanks."""
         return sum(self._rows.lengths[row] for batch in batches for row in batch.row_ids if row != BLANK)
-
-    def begins_epoch(self, step: int) -> bool:
-        """Whether the step after `step` is the first of an epoch."""
-        return step % self.steps_in_epoch == 0
 
     def steps(self, first: int = 0) -> Iterator[list[Batch]]:
         """The micro-batches of each step from the one after `first` on."""

@@ -19,7 +19,7 @@ from ladder_cli.evaluate.modes import refuse_unread_by_labels
 from ladder_cli.evaluate.report import table
 from ladder_cli.evaluate.results import Extent, write_result
 from ladder_cli.evaluate.samples import Sample
-from ladder_cli.evaluate.summary import Answers, summarise, summarise_labels
+from ladder_cli.evaluate.summary import RUNS, Answers, summarise, summarise_labels
 from ladder_cli.evaluate.targets import Experiment, Target, find_experiments, in_turns
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run.directory import RESULT, SUMMARY, match_folders, repeat_folder
@@ -62,7 +62,8 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
             for name, benchmark in benchmarks.items():
                 extent = Extent(runs, config.repeats, problems[name])
                 rows[experiment.name, name] = _write(
-                    experiment.folder, benchmark, experiment.name, answers[name], extent, config, console
+                    *(experiment.folder, benchmark, experiment.name, answers[name], extent, config, console),
+                    differ_in=experiment.differ_in,
                 )
             if is_main_process():
                 console.print(f"{experiment.name}: {experiment.folder / SUMMARY}", soft_wrap=True)
@@ -124,15 +125,16 @@ def _write(
     extent: Extent,
     config: EvaluateConfig,
     console: Console,
+    differ_in: str = RUNS,
 ) -> dict[str, Any]:
     """Write a benchmark's metrics, into `result.json` and `summary.json` unless larger ones stand there."""
     about: dict[str, Any] = {"evaluated": evaluated}
     if benchmark.path is not None:
         about["file"] = benchmark.path
     if benchmark.kind is BenchmarkKind.LABEL:
-        metrics = summarise_labels(answers, positive=LABELS[1])
+        metrics = summarise_labels(answers, LABELS[1], differ_in)
     else:
-        metrics = summarise(answers, greedy=config.decode.temperature == 0)
+        metrics = summarise(answers, config.decode.temperature == 0, differ_in)
         about |= {"decode": vars(config.decode), "rule": benchmark.rule}
         about["grader"] = grader_identity(config.decode.grade_seconds)
     if is_main_process():

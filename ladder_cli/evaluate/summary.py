@@ -19,17 +19,23 @@ from ladder_cli.evaluate.statistics import (
 from ladder_cli.generate.engine import LENGTH
 
 # What a standard deviation is over.
-RUNS, SEEDS, ORDERS = "runs", "sampling seeds", "batch orders"
+RUNS, INITIALISATIONS, SEEDS, ORDERS = "runs", "initialisations", "sampling seeds", "batch orders"
 # Run -> its repeats -> the samples of all problems, in the same order.
 Answers = dict[str, list[list[Sample]]]
 
 
-def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
+def summarise(answers: Answers, greedy: bool = True, differ_in: str = RUNS) -> dict[str, Any]:
     """Compute the metrics of one benchmark.
+
+    Args:
+        answers: of runs that differ in nothing but the seed, or of one.
+        greedy: whether the completions are.
+        differ_in: what several runs differ in by their seed: `RUNS`, in first weights and order of rows; or
+            `INITIALISATIONS`, in first weights alone.
 
     Returns:
         `pass_at_1`, the mean of `scores`; `std`, their sample standard deviation (n - 1), null for a single one;
-        `n_runs`, how many scores that are; `spread_over`, what they differ in: runs, or of a single run that was
+        `n_runs`, how many scores that are; `spread_over`, what they differ in: `differ_in`, or of a single run that was
         repeated its sampling seeds or (greedy) its batch orders, null for a single score; `n_repeats` of each run;
         `scores` by run; `n_problems`; `ci95` and `ci95_method`; `truncated_rate`, `no_answer_rate`, `timeout_rate`;
         `mean_tokens_correct` and `mean_tokens_incorrect` over all samples (null where there is none);
@@ -43,7 +49,7 @@ def summarise(answers: Answers, greedy: bool = True) -> dict[str, Any]:
     correct = [sample for sample in samples if sample.verdict == CORRECT]
     wrong = [sample for sample in samples if sample.verdict != CORRECT]
     count, several = matrix.shape[1], len(scores) > 1
-    over = RUNS if len(answers) > 1 else ORDERS if greedy else SEEDS
+    over = differ_in if len(answers) > 1 else ORDERS if greedy else SEEDS
 
     def share(wanted: Callable[[Sample], bool]) -> float:
         return sum(map(wanted, samples)) / len(samples)
@@ -76,7 +82,7 @@ def _math_verify(samples: list[Sample]) -> dict[str, Any] | None:
     return {"pass_at_1": sum(right) / len(right), "disagreements": len(disagreed), "disagreed": disagreed}
 
 
-def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
+def summarise_labels(answers: Answers, positive: str, differ_in: str = RUNS) -> dict[str, Any]:
     """The metrics of a label task: those of `summarise`, where Pass@1 is the accuracy, and what label tasks add.
 
     Returns:
@@ -89,7 +95,7 @@ def summarise_labels(answers: Answers, positive: str) -> dict[str, Any]:
         gold, given = sample.gold == positive, sample.answer == positive
         return [gold and given, gold and not given, given and not gold, not (gold or given)]
 
-    metrics = summarise(answers)
+    metrics = summarise(answers, differ_in=differ_in)
     cells = np.array([[cell(s) for s in repeat] for repeats in answers.values() for repeat in repeats], dtype=float)
     by_run = matthews_correlation(cells.sum(1))
     tp, fn, fp, _ = cells.sum(1).T

@@ -15,6 +15,7 @@ from ladder_cli.config.schema import DEFAULT_DATE, BenchmarkConfig, EvaluateConf
 from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
+from ladder_cli.evaluate.summary import INITIALISATIONS, RUNS
 from ladder_cli.generate.backbones import Backbones, SharedBackbone
 from ladder_cli.generate.engine import Engine
 from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
@@ -59,6 +60,12 @@ class Experiment:
     name: str
     folder: Path
     targets: list[Target]
+
+    @property
+    def differ_in(self) -> str:
+        """What the seed decided: first weights alone where all runs had one order of the rows, and say so."""
+        orders = {RunDir(target.run).order_of_seed() if target.run is not None else None for target in self.targets}
+        return INITIALISATIONS if len(orders) == 1 and None not in orders else RUNS
 
 
 def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Experiment]:

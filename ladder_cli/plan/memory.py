@@ -7,7 +7,7 @@ Storages are counted as they live and die (`plan.allocation`), quantised weights
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ladder_cli.config.choices import Optimizer, Passes, Quantization
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
-from ladder_cli.plan.allocation import BACKWARD, AllocationCount
+from ladder_cli.plan.allocation import BACKWARD, TAPS, AllocationCount
 from ladder_cli.plan.counting import (
     CountingRows,
     CountingTrunk,
@@ -83,10 +83,14 @@ class MemoryPrediction:
             moment), `backbone` (what its forward pass takes for a moment), `gathered` (of several processes' layers
             the one that runs) and `cache` (taps that are kept); those that are there at the peak.
         host: bytes that were left in the host's memory.
+        stays: what lasts from step to step beside the weights: `trained`, `gradients` (all of them), `optimizer`.
+        passes: what is there for a moment at most beside that and the taps, by part.
     """
 
     parts: dict[str, int]
     host: int = 0
+    stays: dict[str, int] = field(default_factory=dict)
+    passes: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -137,13 +141,17 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     size = 4 * sum(parameter.numel() for parameter in parameters)
     at_rest = Counter({part: count.live[part] for part in (WEIGHTS, TRAINED)})
     # PyTorch's AdamW takes the square roots of all second moments at once.
-    update = at_rest + Counter(
-        {GRADIENTS: size, OPTIMIZER: optimizer, BACKWARD: size * (step.optimizer is Optimizer.ADAMW)}
+    roots = Counter({BACKWARD: size * (step.optimizer is Optimizer.ADAMW)})
+    update = at_rest + roots + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
+    passes = Counter({part: count.peak[part] for part in count.peak.keys() - {WEIGHTS, TRAINED, GRADIENTS, TAPS}})
+    moment = max((passes, roots), key=Counter.total)
+    peak = max((backward, update), key=Counter.total) + Counter({CACHE: step.cached if step.on_host else 0})
+    return MemoryPrediction(
+        dict(peak),
+        host if step.on_host else host + step.cached,
+        {TRAINED: count.live[TRAINED], GRADIENTS: size, OPTIMIZER: optimizer},
+        dict(moment),
     )
-    highest = backward if backward.total() > update.total() else update
-    if step.on_host:
-        return MemoryPrediction(dict(highest + Counter({CACHE: step.cached})), host)
-    return MemoryPrediction(dict(highest), host + step.cached)
 
 
 _READ: dict[Passes, type[CountingTrunk]] = {Passes.BATCH: CountingTrunk, Passes.ROW: CountingRows}

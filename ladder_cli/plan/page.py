@@ -23,6 +23,8 @@ class Plan:
         steps: optimizer steps; None where that depends on the data.
         effective_batch: rows per optimizer step over all processes.
         flops_per_token: `paper` and `actual`, see `methods.base.Cost`.
+        pass_per_token: of `actual`, the pass over the backbone, which several runs can share; 0 where it is the run's
+            own because gradients pass through it.
     """
 
     method: str
@@ -42,6 +44,7 @@ class Plan:
     flops_per_token: dict[str, int]
     memory: Preflight
     reading: Reading
+    pass_per_token: int = 0
 
     @property
     def epochs(self) -> float | None:
@@ -73,6 +76,23 @@ class Plan:
     def print(self, console: Console) -> None:
         """What is frozen, what is trained, on what, for how long."""
         share = 100 * self.trainable_parameters / self.backbone_parameters
+        trained = f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"
+        done, paper = self.flops_per_token["actual"], self.flops_per_token["paper"]
+        self.print_shared(
+            console,
+            ("trained", trained),
+            *([("steps", self._steps_line())] if self.steps is not None else []),
+            ("learning rate", f"{self.learning_rate:g} at its peak"),
+            ("FLOPs per token", f"{done:.3g} done, {paper:.3g} by the paper's count"),
+        )
+
+    def print_shared(self, console: Console, trained: tuple[str, str], *more: tuple[str, str]) -> None:
+        """Backbone, rows and memory, which runs that are trained together share.
+
+        Args:
+            trained: label and line of what is trained.
+            more: further ones, for the end of the table.
+        """
         table = Table(show_header=False, box=None, padding=(0, 2))
         rows = [
             (
@@ -80,19 +100,14 @@ class Plan:
                 f"{self.model}: {self.backbone_parameters:,} parameters, frozen, "
                 f"quantization {self.quantization}, {self.dtype}, on {self.device}",
             ),
-            ("trained", f"{self.method}: {self.trainable_parameters:,} parameters ({share:.2f}% of the backbone)"),
+            trained,
             *(
                 _row_lines(self.data, self.data_name)
                 if self.data is not None
                 else [("training rows", f"not known of {self.data_name}: see below")]
             ),
-            *([("steps", self._steps_line())] if self.steps is not None else []),
             *self.reading.lines(),
-            ("learning rate", f"{self.learning_rate:g} at its peak"),
-            (
-                "FLOPs per token",
-                f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by the paper's count",
-            ),
+            *more,
         ]
         for label, value in rows:
             table.add_row(Text(label, style="bold"), value)

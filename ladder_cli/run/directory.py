@@ -1,7 +1,8 @@
 """Paths inside a run directory, and how its files are written. No other module knows either.
 
 config.yaml     the resolved config that ran
-run.json        status (running, done, failed, interrupted), identity (of weights, rows, prompt), versions, device, seed
+run.json        status (running, done, failed, interrupted), identity (of weights, rows, prompt), versions, device,
+                seed, order_of_seed, and together: the runs that shared its pass over the backbone
 plan.json       what a dry run found
 metrics.jsonl   one line per log step
 metrics.json    the run's figures
@@ -40,6 +41,7 @@ SUMMARY = "summary.json"
 EVALUATION = "eval"
 PROMPT = "prompt.json"
 BACKBONE = "backbone.json"  # of the adapter: the identity of the weights that it was trained on
+ORDER_OF_SEED = "order_of_seed"  # of run.json
 SAMPLES, SETTINGS, RESULT = "samples.jsonl", "settings.json", "result.json"
 _SET_ASIDE = re.compile(r"\.old-\d+$")
 _LARGEST_CONFIG = 2**20  # characters
@@ -129,6 +131,11 @@ class RunDir:
     def status(self) -> str | None:
         """`running`, `done`, `failed`, `interrupted`, or None where nothing ran yet."""
         return read_json(self.run).get("status") if self.run.is_file() else None
+
+    def order_of_seed(self) -> int | None:
+        """The seed whose order its rows came in, perhaps that of a run beside it; None where nobody recorded it."""
+        recorded = read_json(self.run).get(ORDER_OF_SEED) if self.run.is_file() else None
+        return recorded if isinstance(recorded, int) else None
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the resolved config."""

@@ -1,5 +1,7 @@
 """A sweep (`-m`): what became of each of its runs, wherever the launcher ran them. Imports no torch.
 
+Where the launcher runs them in this process they are collected first, so that some can be trained side by side.
+
 Every run writes its outcome into a folder of the sweep, since a launcher may run it in another process or on another
 machine; at the end the outcomes become `summary.csv`, one row a run directory. Rows of other sweeps in the same
 folder stay.
@@ -14,12 +16,13 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ladder_cli.config.compose import SweepJob
 from ladder_cli.errors import Interrupted, RunFailed, UserError
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.directory import OUTPUTS, RunDir, read_json, write_json
@@ -58,6 +61,29 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A run of a sweep that knows its directory, and has not begun.
+
+    Attributes:
+        outcome: as far as it is known.
+        config: typed.
+    """
+
+    outcome: Outcome
+    config: Any
+
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return Path(self.outcome.run)
+
+    @property
+    def overrides(self) -> list[str]:
+        """The options that made it."""
+        return self.outcome.options
+
+
 class Sweep:
     """The outcomes of one sweep. Pickled into the launcher's processes, so it holds a path and nothing else."""
 
@@ -67,7 +93,7 @@ class Sweep:
         # Absolute and under outputs/: the processes of every launcher reach it.
         self._records = (OUTPUTS / ".sweeps" / uuid4().hex[:12]).absolute()
 
-    def run(self, check: Callable[[], Any], overrides: list[str], task: Task, place: Place) -> None:
+    def run(self, job: SweepJob, check: Callable[[], Any], overrides: list[str], task: Task, place: Place) -> None:
         """One run of the sweep, inside a job of Hydra's; what goes wrong in it is recorded and stops no other.
 
         Args:
@@ -76,39 +102,63 @@ class Sweep:
         Raises:
             Interrupted: which does stop the sweep.
         """
-        from hydra.core.hydra_config import HydraConfig
+        for placed in self.place(job, check, overrides, place):
+            with self.recorded(placed):
+                if job.launcher == "joblib":
+                    claim_card(job.workers, Path(job.folder))
+                self.begin(placed)
+                task(placed.config, overrides)
 
-        job = HydraConfig.get()
-        outcome = Outcome(int(job.job.num), str(job.sweep.dir), " ".join(overrides), overrides)
-        try:
+    def place(
+        self, job: SweepJob, check: Callable[[], Any], overrides: list[str], place: Place, others: Sequence[Placed] = ()
+    ) -> list[Placed]:
+        """A run with its directory; none if there is a mistake in its options, which is then recorded.
+
+        Args:
+            check: gives the typed config.
+            others: that have not begun.
+        """
+        outcome = Outcome(job.number, job.folder, " ".join(overrides), overrides)
+        with self.recorded(Placed(outcome, None), over=False):
             config = check()
             placed = replace(outcome, run=str(place(config, overrides)))
             if self._one_each:
-                self._refuse_taken(placed)
-            outcome = placed
-            self.record(outcome)
-            if job.runtime.choices["hydra/launcher"] == "joblib":
-                claim_card(int(job.launcher.n_jobs), Path(job.sweep.dir))
-            print(f"\nrun {outcome.number}: {outcome.run}", flush=True)
-            task(config, overrides)
-            outcome = replace(outcome, status=DONE)
-        except Interrupted:
-            outcome = replace(outcome, status=INTERRUPTED)
-            raise
-        except UserError as error:
-            outcome = replace(outcome, status=MISTAKE, error=str(error))
-        except RunFailed as error:
-            outcome = replace(outcome, status=FAILED, error=str(error))
-        except Exception as error:
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            outcome = replace(outcome, status=FAILED, error=reason)
-        finally:
-            self.record(outcome)
+                self._refuse_taken(placed, [other.outcome for other in others])
+            return [Placed(placed, config)]
+        return []
 
-    def _refuse_taken(self, outcome: Outcome) -> None:
-        for path in self._records.glob("*.json"):
-            other = Outcome(**read_json(path))
+    def begin(self, placed: Placed) -> None:
+        """Say that a run begins."""
+        self.record(placed.outcome)
+        print(f"\nrun {placed.outcome.number}: {placed.outcome.run}", flush=True)
+
+    @contextlib.contextmanager
+    def recorded(self, placed: Placed, over: bool = True) -> Iterator[None]:
+        """What comes of a run within: it is done (unless it is not `over` with it), or what went wrong is recorded.
+
+        Raises:
+            Interrupted: which stops the sweep.
+        """
+        try:
+            yield
+        except Exception as failure:
+            self.end(placed, failure)
+            if isinstance(failure, Interrupted):
+                raise
+        else:
+            if over:
+                self.end(placed, None)
+
+    def end(self, placed: Placed, failure: Exception | None) -> None:
+        """Record what became of a run.
+
+        Args:
+            failure: what ended it before it was done.
+        """
+        self.record(replace(placed.outcome, **_ending(failure)))
+
+    def _refuse_taken(self, outcome: Outcome, others: Sequence[Outcome]) -> None:
+        for other in (*others, *(Outcome(**read_json(path)) for path in self._records.glob("*.json"))):
             if other.number != outcome.number and other.run == outcome.run:
                 raise UserError(
                     f"run {other.number} of this sweep writes to {outcome.run} too: their options differ in nothing "
@@ -133,6 +183,21 @@ class Sweep:
         with contextlib.suppress(OSError):
             self._records.parent.rmdir()
         return outcomes
+
+
+def _ending(failure: Exception | None) -> dict[str, Any]:
+    """Status and error of a run that is over."""
+    if failure is None:
+        return {"status": DONE}
+    for kind, status in _STATUSES.items():
+        if isinstance(failure, kind):
+            return {"status": status, "error": str(failure) if status is not INTERRUPTED else None}
+    traceback.print_exception(failure)
+    return {"status": FAILED, "error": f"{type(failure).__name__}: {' '.join(str(failure).split())}"}
+
+
+# What ends a run in a known way; anything else is told with its traceback.
+_STATUSES = {Interrupted: INTERRUPTED, UserError: MISTAKE, RunFailed: FAILED}
 
 
 def refuse_shared_output(words: list[str]) -> None:

@@ -79,37 +79,47 @@ class Job:
         """Optimizer steps over so many training rows."""
         return steps_for(rows, self.effective_batch, self.config.train.epochs, self.config.train.max_steps)
 
-    def reading(self, data: PreparedData | None, weights: str | None) -> Reading:
+    def shape(self) -> Shape:
+        """What it reads of the backbone, found on shapes alone.
+
+        Raises:
+            UserError: if the method does not fit the backbone.
+        """
+        dtype = planned_dtype(self.config.model, self.device)
+        with torch.device("meta"):
+            trunk = LiveTrunk(backbone_shape(self.config.model, dtype))
+            request = self.method.shape(trunk).request
+        layers = len(trunk.parts.layers)
+        return Shape(request, self.method.layers_needed(layers), layers, trunk.parts.config.hidden_size, dtype)
+
+    def reading(
+        self,
+        data: PreparedData | None,
+        weights: str | None,
+        shape: Shape | None = None,
+        steps: int | None = None,
+    ) -> Reading:
         """How the rows are read of the backbone.
 
         Args:
             data: None where it cannot be had here.
             weights: their identity; None where they are not on this machine.
+            shape: what is read; None: what this run alone reads.
+            steps: over how many; None: of this run.
 
         Raises:
             UserError: where a cache is asked for and cannot be, or the method does not fit the backbone.
         """
         config, dtype = self.config, planned_dtype(self.config.model, self.device)
-        request, layers, width, needed = None, 0, 0, 0
-        if config.trunk.cache is not CacheMode.OFF:
-            with torch.device("meta"):
-                trunk = LiveTrunk(backbone_shape(config.model, dtype))
-                request = self.method.shape(trunk).request
-            layers, width = len(trunk.parts.layers), trunk.parts.config.hidden_size
-            needed = self.method.layers_needed(layers)
+        if shape is None:
+            shape = self.shape() if config.trunk.cache is not CacheMode.OFF else Shape(None, 0, 0, 0, dtype)
+        if steps is None:
+            steps = self.steps(len(data.train_rows)) if data is not None else config.train.max_steps
         space = None
         if weights is not None:
             space = tap_space(config, weights, dtype, self.device.type, self.passes)
-        return settle_reading(
-            config,
-            self.passes,
-            self.trunk_kind is TrunkKind.SHARDED,
-            Shape(request, needed, layers, width, dtype),
-            data,
-            self.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
-            self.effective_batch,
-            space,
-        )
+        sharded = self.trunk_kind is TrunkKind.SHARDED
+        return settle_reading(config, self.passes, sharded, shape, data, steps, self.effective_batch, space)
 
     def plan(
         self,
@@ -149,10 +159,11 @@ class Job:
             flops_per_token=self.method.cost(cost).flops_per_token(trainable),
             memory=memory,
             reading=reading,
+            pass_per_token=round(cost.flops_per_token) if model.request is not None else 0,
         )
 
-    def batches(self, data: PreparedData) -> tuple[TrainingBatches, ValidationBatches]:
-        """What this process trains on and is validated on."""
+    def batches(self, data: PreparedData, order_of_seed: int) -> tuple[TrainingBatches, ValidationBatches]:
+        """What this process trains on, in the order that a seed gives, and is validated on."""
         loading = Loading(
             PaddingCollator(data.tokenizer.pad_token_id),
             self.config.train.micro_batch_size,
@@ -161,5 +172,5 @@ class Job:
             self.config.hardware.workers,
             self.device.type == "cuda",
         )
-        training = TrainingBatches(data.train_rows, loading, self.accumulation, self.config.seed)
+        training = TrainingBatches(data.train_rows, loading, self.accumulation, order_of_seed)
         return training, ValidationBatches(data.validation, loading)

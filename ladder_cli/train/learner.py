@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ladder_cli.config.schema import OptimizationConfig
 from ladder_cli.distributed import add_gradients, from_each, start_alike, summed, wait_for_everyone
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import is_main_process, process_index, processes
@@ -19,10 +20,44 @@ from ladder_cli.train.bad_batch import BadBatch
 from ladder_cli.train.checkpoints import Checkpoints, Progress
 from ladder_cli.train.monitor import Line, Monitor
 from ladder_cli.train.optimizer import load_state, save_state
-from ladder_cli.train.random_states import load_random_states, save_random_states
+from ladder_cli.train.random_states import RandomStream
 from ladder_cli.trunk.base import Batch, Objective, Summed, Taps, TrainableModule
 
 _OPTIMIZER = "optimizer.safetensors"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When what happens, in optimizer steps.
+
+    Attributes:
+        steps: of the whole run.
+        validate_every: between two validations, each with a checkpoint; the last step has one in any case.
+        log_every: between two log lines; the first step has one in any case.
+        patience: validations without improvement after which a learner stops; infinite: it never does.
+        max_norm: that gradients are scaled down to; 0: they are left as they are.
+    """
+
+    steps: int
+    validate_every: int
+    log_every: int
+    patience: float
+    max_norm: float
+
+    @classmethod
+    def of(cls, train: OptimizationConfig, steps: int) -> "Pace":
+        """As a config says it."""
+        every = max(1, steps // train.evaluations)
+        patience = math.inf if train.early_stopping is None else train.early_stopping
+        return cls(steps, every, train.logging_steps, patience, train.max_grad_norm)
+
+    def logs(self, step: int) -> bool:
+        """Whether a step has a log line."""
+        return step == 1 or step % self.log_every == 0
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation and a checkpoint follow a step."""
+        return step % self.validate_every == 0 or step >= self.steps
 
 
 @dataclass
@@ -72,13 +107,15 @@ class Losses:
         return (self.total + summed(self.pending.clone()).item()) / step
 
 
-@dataclass
+@dataclass(eq=False)
 class Learner:
     """A model of which a part is trained, and how.
 
     Attributes:
         model: with the trained part.
         load_weights: overwrites the trained part by an adapter's.
+        pace: when what happens.
+        random: what it draws from while it computes (dropout).
         monitors: are told its log lines; empty in processes that do not print.
         best: step and loss of the best validation.
         history: its log lines.
@@ -91,9 +128,11 @@ class Learner:
     objective: Objective
     optimizer: Optimizer
     schedule: LRScheduler
+    pace: Pace
     checkpoints: Checkpoints
     bad_batch: BadBatch
     device: torch.device
+    random: RandomStream = field(default_factory=RandomStream)
     monitors: Sequence[Monitor] = ()
     best: Best = field(default_factory=Best)
     history: list[Line] = field(default_factory=list)
@@ -103,11 +142,13 @@ class Learner:
     def __post_init__(self) -> None:
         self.losses = Losses(torch.zeros((), device=self.device))
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._watched = False
 
-    def begin(self, step: int, steps: int) -> None:
+    def begin(self, step: int) -> None:
         """Get ready to train on from `step`, with the same weights in all processes."""
         for monitor in self.monitors:
-            monitor.begin(step, steps, self.history)
+            monitor.begin(step, self.pace.steps, self.history)
+        self._watched = True
         start_alike(self.trained)
         self.model.train()
 
@@ -119,9 +160,11 @@ class Learner:
         self.end()
 
     def end(self) -> None:
-        """Tell the monitors that it is over."""
-        for monitor in self.monitors:
-            monitor.end(self.train_loss)
+        """Tell the monitors that it is over, once."""
+        if self._watched:
+            self._watched = False
+            for monitor in self.monitors:
+                monitor.end(self.train_loss)
 
     def loss(self, batch: Batch, taps: Taps | None, divisor: Tensor | None = None) -> Summed:
         """The loss of a batch: the one place where a batch becomes a loss.
@@ -130,8 +173,9 @@ class Learner:
             taps: of the trunk, where it has run already.
             divisor: of the sum, in place of 1.
         """
-        # Nobody reads the bare backbone's state yet: it goes before the loss takes its memory.
-        return self.objective(replace(self.model.hidden(batch, taps), reference=None), batch, divisor)
+        with self.random.drawing():
+            # Nobody reads the bare backbone's state yet: it goes before the loss takes its memory.
+            return self.objective(replace(self.model.hidden(batch, taps), reference=None), batch, divisor)
 
     def backward(self, step: int, batch: Batch, taps: Taps | None, divisor: Tensor) -> None:
         """Add the gradients of a micro-batch of the step after `step`.
@@ -141,22 +185,20 @@ class Learner:
         """
         self.bad_batch.seen(step, batch.row_ids)
         loss = self.loss(batch, taps, divisor).total
+        # Draws nothing new: what is recomputed draws again what the forward pass drew, and sets the generators back.
         loss.backward()
         if not torch.isfinite(loss):
             self.bad_batch.refuse("loss", loss.item(), batch.row_ids)
         self.losses.pending += loss.detach()
 
-    def update(self, max_norm: float) -> None:
+    def update(self) -> None:
         """Take a step by the gradients of all processes.
-
-        Args:
-            max_norm: gradients are scaled down to it; 0: they are left as they are.
 
         Raises:
             RunFailed: on a gradient that is not finite; the step is not taken.
         """
         add_gradients(self.trained)
-        self._norm = nn.utils.clip_grad_norm_(self.trained, max_norm or math.inf).item()
+        self._norm = nn.utils.clip_grad_norm_(self.trained, self.pace.max_norm or math.inf).item()
         if not math.isfinite(self._norm):
             self.bad_batch.refuse("gradient norm", self._norm)
         self.optimizer.step()
@@ -185,7 +227,7 @@ class Learner:
         if is_main_process():
             self.save_adapter(folder)
             save_state(self.optimizer, self.schedule, folder / _OPTIMIZER)
-        save_random_states(folder / _random_states())
+        self.random.save(folder / _random_states())
         pending = from_each(self.losses.pending.item(), self.device)
         wait_for_everyone()
         if is_main_process():
@@ -206,7 +248,7 @@ class Learner:
         wait_for_everyone()
 
     def load(self, step: int) -> Progress:
-        """Take over from a checkpoint all but the random states.
+        """Take over from a checkpoint. Other processes than wrote it draw other random numbers.
 
         Raises:
             UserError: if the checkpoint is of another run.
@@ -228,13 +270,9 @@ class Learner:
             pending = [sum(pending), *[0.0] * (processes() - 1)]
         share = pending[process_index()]
         self.losses = Losses(torch.tensor(share, device=self.device), progress.total_loss, progress.last_logged)
+        if (states := folder / _random_states()).is_file():
+            self.random.load(states)
         return progress
-
-    def load_random_states(self, step: int) -> None:
-        """Go on with the random numbers of a checkpoint. Other processes than then draw others."""
-        path = self.checkpoints.at(step) / _random_states()
-        if path.is_file():
-            load_random_states(path)
 
     def save_adapter(self, folder: Path) -> None:
         """Write the trained part alone."""

@@ -5,19 +5,19 @@ backward, sum the gradients of all processes, clip, update. After it: log, valid
 left to train or a signal came.
 
 A run that is continued from a checkpoint ends as if it had never stopped: weights, optimizer, order of rows, random
-states, best step, early stopping, and the losses that are logged.
+numbers, best step, early stopping, and the losses that are logged. And a learner ends as it would have ended alone: it
+has its own pace and random numbers, and what goes wrong in one of them ends no other.
 """
 
-import math
+import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
 from operator import or_
 
 import torch
+from torch import Tensor
 
-from ladder_cli.config.schema import OptimizationConfig
 from ladder_cli.data.passes import TrainingBatches, ValidationBatches
 from ladder_cli.distributed import summed, summed_numbers
 from ladder_cli.train.learner import Learner
@@ -26,46 +26,19 @@ from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Batch, Taps, Trunk
 
 
-@dataclass(frozen=True)
-class Pace:
-    """When what happens, in optimizer steps.
-
-    Attributes:
-        steps: of the whole run.
-        validate_every: between two validations, each with a checkpoint; the last step has one in any case.
-        log_every: between two log lines; the first step has one in any case.
-        patience: validations without improvement after which a learner stops; infinite: it never does.
-        max_norm: that gradients are scaled down to; 0: they are left as they are.
-    """
-
-    steps: int
-    validate_every: int
-    log_every: int
-    patience: float
-    max_norm: float
-
-    @classmethod
-    def of(cls, train: OptimizationConfig, steps: int) -> "Pace":
-        """As a config says it."""
-        every = max(1, steps // train.evaluations)
-        patience = math.inf if train.early_stopping is None else train.early_stopping
-        return cls(steps, every, train.logging_steps, patience, train.max_grad_norm)
-
-    def logs(self, step: int) -> bool:
-        """Whether a step has a log line."""
-        return step == 1 or step % self.log_every == 0
-
-    def validates(self, step: int) -> bool:
-        """Whether a validation and a checkpoint follow a step."""
-        return step % self.validate_every == 0 or step >= self.steps
+def raise_failure(learner: Learner, failure: Exception | None) -> None:
+    """What to do about a learner that ended, where there is no other that could go on."""
+    if failure is not None:
+        raise failure
 
 
 class Loop:
-    """Trains learners on the same batches.
+    """Trains learners that share their batches.
 
     Attributes:
+        learning: those that have not ended.
         step: optimizer steps that were taken.
-        tokens_seen: tokens of the rows that were passed, of all processes, without padding.
+        tokens_seen: tokens of the rows that were passed, without padding.
     """
 
     def __init__(
@@ -73,126 +46,158 @@ class Loop:
         learners: Sequence[Learner],
         batches: TrainingBatches,
         validation: ValidationBatches,
-        pace: Pace,
         device: torch.device,
         stop: StopOnSignal,
         throughput: Throughput,
         trunk: Trunk | None = None,
+        ended: Callable[[Learner, Exception | None], None] = raise_failure,
     ) -> None:
-        """Get ready.
+        """Put together.
 
         Args:
             stop: is asked after every step.
             throughput: times the steps.
             trunk: that all learners read; None: each asks its own.
+            ended: is told of a learner that has come to its end, with its best weights, or of what went wrong in it.
         """
-        self.learners, self._batches, self._validation = learners, batches, validation
-        self._trunk = trunk
-        self._pace, self._device, self._stop, self._throughput = pace, device, stop, throughput
+        self.learning, self._batches, self._validation = list(learners), batches, validation
+        self._device, self._stop, self._throughput = device, stop, throughput
+        self._trunk, self._ended = trunk, ended
         self.step = self.tokens_seen = 0
-        self._resumed_at: int | None = None
 
     def resume(self, step: int) -> None:
         """Take over from the checkpoints of a step.
 
         Raises:
-            UserError: if one of them belongs to another run.
+            UserError: if one of them belongs to another run, and its learner is the only one.
         """
-        for learner in self.learners:
+
+        def load(learner: Learner) -> None:
             progress = learner.load(step)
             self.step, self.tokens_seen = progress.step, progress.tokens_seen
-        self._resumed_at = step
+
+        self._each(load)
 
     def run(self) -> None:
         """Train to the end or to a signal, and load the best weights.
 
         Raises:
-            RunFailed: on a loss or gradient that is not finite, before the optimizer could spread it.
+            RunFailed: on a loss or gradient that is not finite, before the optimizer could spread it, where no other
+                learner goes on.
         """
-        for learner in self.learners:
-            learner.begin(self.step, self._pace.steps)
+        self._each(lambda learner: learner.begin(self.step))
         try:
             self._train()
         except BaseException:
-            for learner in self.learners:
+            for learner in self.learning:
                 learner.end()
             raise
-        for learner in self.learners:
-            learner.finish(self.step)
+        # A signal came: they have been saved.
+        self._each(lambda learner: learner.finish(self.step))
 
     def _train(self) -> None:
         began, seen_before = time.time(), self.tokens_seen
-        steps, stopped = self._micro_batches(), False
-        while (learning := [learner for learner in self.learners if not learner.finished]) and not stopped:
-            self._take(next(steps), learning)
-            stopped = self._stop.requested(self._device)
-            if self._pace.logs(self.step):
-                speed = _speed(time.time() - began, self.tokens_seen - seen_before)
-                for learner in learning:
-                    learner.log(self._line(learner.training_metrics(self.step)) | speed)
-            if self._pace.validates(self.step):
-                self._validate(learning)
-            for learner in learning:
-                learner.finished = self.step >= self._pace.steps or learner.best.misses >= self._pace.patience
-                if stopped or self._pace.validates(self.step):
-                    learner.save(self.step, self.tokens_seen)
-
-    def _micro_batches(self) -> Iterator[list[Batch]]:
-        """Those of each step that is left.
-
-        The random states of a checkpoint are set where they were saved: before the loader of a new epoch draws its
-        seed, and behind that draw where a loader starts in the middle of an epoch.
-        """
         steps = self._batches.steps(self.step)
-        if self._batches.begins_epoch(self.step):
-            self._load_random_states()
-        else:
-            first = next(steps)
-            self._load_random_states()
-            yield first
-        yield from steps
+        self._let_go()
+        while self.learning:
+            self._take(next(steps))
+            if not self.learning:
+                return
+            stopped = self._stop.requested(self._device)
+            speed = _speed(time.time() - began, self.tokens_seen - seen_before)
+            self._each(
+                partial(self._log, speed), [learner for learner in self.learning if learner.pace.logs(self.step)]
+            )
+            validated = [learner for learner in self.learning if learner.pace.validates(self.step)]
+            if validated:
+                self._validate(validated)
+            for learner in self.learning:
+                learner.finished = self.step >= learner.pace.steps or learner.best.misses >= learner.pace.patience
+            saved = self.learning if stopped else validated
+            self._each(lambda learner: learner.save(self.step, self.tokens_seen), saved)
+            self._let_go()
+            if stopped:
+                return
 
-    def _load_random_states(self) -> None:
-        if self._resumed_at is not None:
-            self.learners[0].load_random_states(self._resumed_at)
+    def _log(self, speed: dict[str, float], learner: Learner) -> None:
+        learner.log(self._line(learner.training_metrics(self.step)) | speed)
 
-    def _take(self, micro_batches: list[Batch], learning: list[Learner]) -> None:
+    def _let_go(self) -> None:
+        """End the learners that have nothing left to train."""
+
+        def finish(learner: Learner) -> None:
+            learner.finish(self.step)
+            self._ended(learner, None)
+
+        done = [learner for learner in self.learning if learner.finished]
+        self._each(finish, done)
+        self.learning = [learner for learner in self.learning if learner not in done]
+
+    def _each(self, work: Callable[[Learner], object], learners: Iterable[Learner] | None = None) -> None:
+        """Do something for each of the learners that have not ended; what goes wrong in one ends that one."""
+        for learner in list(self.learning if learners is None else learners):
+            if learner in self.learning:
+                with self._alone(learner):
+                    work(learner)
+
+    @contextlib.contextmanager
+    def _alone(self, learner: Learner) -> Iterator[None]:
+        try:
+            yield
+        except Exception as failure:
+            self.learning.remove(learner)
+            learner.end()
+            self._ended(learner, failure)
+
+    def _take(self, micro_batches: list[Batch]) -> None:
         """One optimizer step."""
         self._throughput.begin()
+        learning = list(self.learning)
         own = [learner.objective.count(micro_batches) for learner in learning]
         tokens, *counts = summed_numbers([self._batches.tokens(micro_batches), *own], self._device)
-        divisors = [torch.tensor(float(count), device=self._device) for count in counts]
+        divisors = {
+            learner: torch.tensor(float(count), device=self._device)
+            for learner, count in zip(learning, counts, strict=True)
+        }
         for micro_batch in micro_batches:
             batch = micro_batch.to(self._device)
-            taps = self._taps(learning, batch)
-            for learner, divisor in zip(learning, divisors, strict=True):
-                learner.backward(self.step, batch, taps, divisor)
-        for learner in learning:
-            learner.update(self._pace.max_norm)
+            taps = self._taps(self.learning, batch)
+            self._each(partial(self._backward, batch, taps, divisors))
+        self._each(Learner.update)
         self.step += 1
         self.tokens_seen += tokens
         self._throughput.end(tokens)
-        for learner in learning:
-            learner.stepped(self.step)
+        self._each(lambda learner: learner.stepped(self.step))
+
+    def _backward(self, batch: Batch, taps: Taps | None, divisors: dict[Learner, Tensor], learner: Learner) -> None:
+        learner.backward(self.step, batch, taps, divisors[learner])
 
     @torch.no_grad()
     def _validate(self, learning: list[Learner]) -> None:
         """The mean loss over the whole validation set, whatever the batches."""
         sums = torch.zeros(len(learning), 2, dtype=torch.float64, device=self._device)
-        for learner in learning:
-            learner.model.eval()
+        own = dict(zip(learning, sums, strict=True))
+        self._each(lambda learner: learner.model.eval(), learning)
         for micro_batch, counts in self._validation:
             batch = micro_batch.to(self._device)
-            taps = self._taps(learning, batch)
-            for learner, own in zip(learning, sums, strict=True):
+            taps = self._taps([learner for learner in learning if learner in self.learning], batch)
+
+            def add(learner: Learner, batch: Batch = batch, taps: Taps | None = taps, counts: bool = counts) -> None:
                 loss = learner.loss(batch, taps)
                 if counts:
-                    own += torch.stack([loss.total.double(), loss.count.double()])
-        for learner, (total, count) in zip(learning, summed(sums), strict=True):
+                    own[learner] += torch.stack([loss.total.double(), loss.count.double()])
+
+            self._each(add, learning)
+        summed(sums)
+
+        def take_note(learner: Learner) -> None:
             learner.model.train()
+            total, count = own[learner]
             mean = (total / count).item()
             learner.log(self._line({"eval_loss": mean}))
             learner.best.met(self.step, mean)
+
+        self._each(take_note, learning)
 
     def _taps(self, learning: list[Learner], batch: Batch) -> Taps | None:
         """One pass for all that read the trunk; None where one learner asks for itself, and lets go of what it can."""

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ladder_cli.config.schema import TrackingConfig
 from ladder_cli.errors import UserError
@@ -92,31 +93,58 @@ class Throughput:
         return self._tokens / self._seconds if self._seconds else None
 
 
-class ProgressDisplay:
-    """A progress bar on a terminal; plain lines, one per log line, elsewhere."""
+class Bars:
+    """The progress bars of runs that are trained side by side, one each: a terminal shows one display at a time."""
 
-    def __init__(self, console: Console, throughput: Throughput, flops_per_token: int, memory: PeakMemory) -> None:
-        """`flops_per_token`: as really done; `memory`: has measured since before the model was loaded."""
-        self._console, self._throughput = console, throughput
-        self._flops_per_token, self._memory = flops_per_token, memory
+    def __init__(self, console: Console) -> None:
+        self.console, self._shown = console, 0
         columns = (
-            TextColumn("training"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[metrics]}", markup=False),
         )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def add(self, name: str, step: int, steps: int) -> TaskID:
+        """Show another bar."""
+        if not self._shown:
+            self.progress.start()
+        self._shown += 1
+        return self.progress.add_task(name, total=steps, completed=step, metrics="")
+
+    def leave(self) -> None:
+        """Leave a bar as it is; with the last one all are."""
+        self._shown -= 1
+        if not self._shown:
+            self.progress.stop()
+
+
+class Measures:
+    """What is measured over runs that are trained side by side, from its construction on, and where it is shown."""
+
+    def __init__(self, device: torch.device, console: Console) -> None:
+        self.started = time.perf_counter()
+        self.memory, self.throughput, self.bars = PeakMemory(device), Throughput(), Bars(console)
+
+
+class ProgressDisplay:
+    """A progress bar on a terminal; plain lines, one per log line, elsewhere."""
+
+    def __init__(self, measures: Measures, flops_per_token: int, name: str = "") -> None:
+        """`flops_per_token`: as really done; `name`: of the run among those beside it, empty where it is alone."""
+        self._bars, self._throughput, self._memory = measures.bars, measures.throughput, measures.memory
+        self._flops_per_token, self._name = flops_per_token, name
 
     def begin(self, step: int, steps: int, history: list[Line]) -> None:
         """Show the bar."""
         self._steps = steps
-        self._progress.start()
-        self._task = self._progress.add_task("", total=steps, completed=step, metrics="")
+        self._task = self._bars.add(self._name or "training", step, steps)
 
     def stepped(self, step: int) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=step)
+        self._bars.progress.update(self._task, completed=step)
 
     def log(self, line: Line) -> None:
         """Show the newest metrics."""
@@ -128,14 +156,15 @@ class ProgressDisplay:
             parts.append(f"{speed * self._flops_per_token / 1e12:.3g} TFLOP/s")
         if (peak := self._memory.measured()) is not None:
             parts.append(f"peak {peak / 1e9:.2f} GB")
-        metrics = "  ".join(parts)
-        self._progress.update(self._task, metrics=metrics)
-        if not self._console.is_terminal:
-            self._console.print(f"step {line['step']}/{self._steps}  {metrics}")
+        metrics, console = "  ".join(parts), self._bars.console
+        self._bars.progress.update(self._task, metrics=metrics)
+        if not console.is_terminal:
+            whose = f"{self._name}  " if self._name else ""
+            console.print(f"step {line['step']}/{self._steps}  {whose}{metrics}", soft_wrap=True)
 
     def end(self, train_loss: float | None) -> None:
         """Leave the bar as it is."""
-        self._progress.stop()
+        self._bars.leave()
 
 
 class WandbTracker:
@@ -154,7 +183,9 @@ class WandbTracker:
 
         project = os.environ.get("WANDB_PROJECT", self._tracking.project)
         mode: Any = self._tracking.wandb
-        self._run: Any = wandb.init(project=project, name=self._name, mode=mode, config=self._config)
+        # A run of its own, whatever other runs this process has.
+        own: Any = "create_new"
+        self._run: Any = wandb.init(project=project, name=self._name, mode=mode, config=self._config, reinit=own)
         self._run.define_metric("train/global_step")
         self._run.define_metric("*", step_metric="train/global_step", step_sync=True)
 

@@ -151,6 +151,14 @@ class Trunk(Protocol):
         """
         ...
 
+    def view(self) -> "Trunk":
+        """Another trunk over the same weights, into whose layers a method may put its parts while this one stays bare.
+
+        Raises:
+            UserError: where the layers are not all here.
+        """
+        ...
+
     def settle(self, model: nn.Module) -> None:
         """Bring everything where it computes, once first weights have been read off the whole backbone.
 

@@ -23,6 +23,7 @@ from ladder_cli.trunk.compact import make_lean
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, backbone_shape, planned_dtype, quantization
 from ladder_cli.trunk.parts import layers_of
+from ladder_cli.trunk.upper import structural_copy
 from ladder_cli.trunk.weights_identity import weights_files
 
 _LOG = logging.getLogger("ladder_cli")
@@ -46,10 +47,19 @@ class PartialTrunk(LiveTrunk):
 
     def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """Of the whole backbone, which is loaded for it."""
+        return self._all_of_it().taps(request, batch, cache, **more)
+
+    def view(self) -> "PartialTrunk":
+        """As of any trunk; if one of them must load the whole backbone, all of them have it."""
+        twin = PartialTrunk(structural_copy(self.backbone), self.name, self.revision, self._all_of_it)
+        twin.identity = self.identity
+        return twin
+
+    def _all_of_it(self) -> Trunk:
         if self._whole is None:
             _LOG.warning("note: a row is missing in the cache of taps: the whole backbone is loaded to read it")
             self._whole = self._open()
-        return self._whole.taps(request, batch, cache, **more)
+        return self._whole
 
 
 def load_upper(model: ModelConfig, device: torch.device, kept: int) -> PreTrainedModel:

@@ -5,6 +5,7 @@ attention. Alone and without padding they are always the same: whatever the batc
 a CPU that is no slower (rows of a hundred tokens and more: faster, since nothing is padded).
 """
 
+import copy
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -56,6 +57,12 @@ class TrunkOver:
     def whole(self) -> PreTrainedModel:
         """The backbone as a model."""
         return self.under.whole()
+
+    def view(self) -> Trunk:
+        """The same over a view of the trunk below."""
+        twin = copy.copy(self)
+        twin.under = self.under.view()
+        return twin
 
     def settle(self, model: nn.Module) -> None:
         """Bring everything where it computes."""

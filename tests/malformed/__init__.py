@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ladder_cli.cli import main as cli
 from ladder_cli.cli.evaluate import evaluate, results_path
-from ladder_cli.cli.train import run_path, train
+from ladder_cli.cli.train import run_path, train, train_several
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 
 TINY_RUN = (
@@ -39,12 +39,13 @@ def run_command(command: str, arguments: list[str]) -> tuple[int, str, str]:
     Returns:
         Exit status, stdout and stderr. An exception that the boundary lets through is raised.
     """
-    wiring = (TrainConfig, train, run_path) if command == "train" else (EvaluateConfig, evaluate, results_path)
+    trains = command == "train"
+    wiring = (TrainConfig, train, run_path) if trains else (EvaluateConfig, evaluate, results_path)
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, [f"ladder-{command}", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = cli.run(command, *wiring, "", one_each=command == "train")
+            status = cli.run(command, *wiring, "", one_each=trains, several=train_several if trains else None)
     finally:
         sys.argv = before
     return status, out.getvalue(), err.getvalue()

@@ -17,11 +17,11 @@ from ladder_cli.nn.loss import counted_positions
 from ladder_cli.nn.objective import objective_for
 from ladder_cli.train.bad_batch import BadBatch
 from ladder_cli.train.checkpoints import Checkpoints
-from ladder_cli.train.learner import Learner
-from ladder_cli.train.loop import Loop, Pace
+from ladder_cli.train.learner import Learner, Pace
+from ladder_cli.train.loop import Loop
 from ladder_cli.train.monitor import Throughput
 from ladder_cli.train.optimizer import load_state, make_optimizer, make_schedule, save_state
-from ladder_cli.train.random_states import load_random_states, save_random_states
+from ladder_cli.train.random_states import RandomStream
 from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone
@@ -62,19 +62,20 @@ def make_learner(tiny_config):
             objective_for("sft"),
             made,
             make_schedule(made, OptimizationConfig(), steps),
+            Pace(steps, validate_every=3, log_every=1, patience=float("inf"), max_norm=1.0),
             Checkpoints(folder / "checkpoints"),
             BadBatch(folder / "bad_batch.json", lambda row: [f"example {row}"]),
             CPU,
+            RandomStream(seed),
         )
 
     return make
 
 
-def make_loop(*learners, steps=6, micro_batch=2, accumulation=2, stop=None):
+def make_loop(*learners, micro_batch=2, accumulation=2, stop=None):
     loading = Loading(PaddingCollator(0), micro_batch)
-    pace = Pace(steps, validate_every=3, log_every=1, patience=float("inf"), max_norm=1.0)
     batches = TrainingBatches(Rows(14), loading, accumulation, seed=1)
-    return Loop(learners, batches, ValidationBatches(Rows(5), loading), pace, CPU, stop or StopOnSignal(), Throughput())
+    return Loop(learners, batches, ValidationBatches(Rows(5), loading), CPU, stop or StopOnSignal(), Throughput())
 
 
 def weights(learner):
@@ -125,16 +126,12 @@ class StopsAfter(StopOnSignal):
 @pytest.mark.parametrize("name", ["ladder", "qlora"])
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, stopped_at, make_learner, tmp_path):
     whole, ours = make_learner(tmp_path / "whole", name, steps=9), make_learner(tmp_path / "ours", name, steps=9)
-    torch.manual_seed(5)
-    make_loop(whole, steps=9).run()
-    drawn = torch.get_rng_state()
-    torch.manual_seed(5)
-    stopped = make_loop(ours, steps=9, stop=StopsAfter(stopped_at))
+    make_loop(whole).run()
+    stopped = make_loop(ours, stop=StopsAfter(stopped_at))
     stopped.run()
     assert stopped.step == stopped_at
     ours = make_learner(tmp_path / "ours", name, seed=3, steps=9)
-    torch.manual_seed(6)
-    loop = make_loop(ours, steps=9)
+    loop = make_loop(ours)
     loop.resume(stopped_at)
     loop.run()
     assert all(map(torch.equal, weights(ours), weights(whole)))
@@ -144,12 +141,15 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, stopped_at, mak
     assert all(
         torch.equal(values["exp_avg_sq"], whole_state[number]["exp_avg_sq"]) for number, values in ours_state.items()
     )
-    assert torch.equal(torch.get_rng_state(), drawn)
+    with ours.random.drawing():
+        drawn = torch.rand(3)
+    with whole.random.drawing():
+        assert torch.equal(torch.rand(3), drawn)
 
 
 def test_the_validation_loss_is_the_mean_over_all_counted_tokens(make_learner, tmp_path):
-    learner = make_learner(tmp_path)
-    make_loop(learner, steps=3).run()
+    learner = make_learner(tmp_path, steps=3)
+    make_loop(learner).run()
     rows, collate = Rows(5), PaddingCollator(0)
     total, count = 0.0, 0
     with torch.no_grad():
@@ -183,11 +183,17 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     def draw():
         return random.random(), np.random.rand(), torch.rand(3).tolist()
 
-    save_random_states(tmp_path / "random.json")
-    expected = draw()
-    assert draw() != expected
-    load_random_states(tmp_path / "random.json")
-    assert draw() == expected
+    stream, outside = RandomStream(seed=3), draw()
+    with stream.drawing():
+        first = draw()
+    stream.save(tmp_path / "random.json")
+    with stream.drawing():
+        expected = draw()
+    assert len({str(numbers) for numbers in (first, expected, outside, draw())}) == 4
+    other = RandomStream()
+    other.load(tmp_path / "random.json")
+    with other.drawing():
+        assert draw() == expected
 
 
 def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step_and_names_its_rows(make_learner, tmp_path):
