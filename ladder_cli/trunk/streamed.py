@@ -1,0 +1,211 @@
+"""A frozen backbone whose layers are on disk or in the host's memory, and come through a small window.
+
+A backbone that is only read is read once in every pass, and in one direction: the next layers come while one computes.
+Each layer sends for itself, so that whoever runs the model's own `forward` (a proof, `generate`) streams it too.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import Cache, GenerationConfig, PreTrainedModel
+
+from ladder_cli.config.choices import Residency
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.errors import UserError
+from ladder_cli.trunk.base import Batch, TapRequest, Taps, TrunkCost
+from ladder_cli.trunk.compact import make_lean
+from ladder_cli.trunk.layer_files import LayerFile
+from ladder_cli.trunk.layer_folder import filled, prepare_layers
+from ladder_cli.trunk.live import LiveTrunk, _remove
+from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
+from ladder_cli.trunk.window import CudaCopier, Lane, MappedLane, RingLane, Window
+
+
+class StreamedTrunk(LiveTrunk):
+    """A backbone over layer files.
+
+    Its 4-bit layers are never packed for the CPU (`parts.keep_differentiable`): they lie where they are mapped.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        files: list[LayerFile],
+        device: torch.device,
+        window: int,
+        lane: Lane,
+        name: str = "",
+        revision: str | None = None,
+    ) -> None:
+        """Hang the hooks by which layers come and go.
+
+        Args:
+            backbone: its layers over `files`, the rest where it computes.
+            files: of its layers, in their order.
+            device: where it computes.
+            window: layers that are there at a time.
+            lane: brings them.
+            name, revision: see `LiveTrunk`.
+        """
+        self._files, self._device = files, device
+        self._window = Window(lane, len(files), window)
+        self._size = window
+        self._streaming: list[RemovableHandle] = []
+        keep_differentiable(backbone)
+        super().__init__(backbone, name, revision)
+
+    def hang(self) -> None:
+        """A layer has left before a tap ends the pass, and a pass that reads nothing of a layer sends for none."""
+        _remove(self._streaming)
+        layers = self.parts.layers
+        leaves = [layer.register_forward_hook(partial(_leave, self._window, n)) for n, layer in enumerate(layers, 1)]
+        super().hang()
+        arrives = [
+            layer.register_forward_pre_hook(partial(_arrive, self._window, n), with_kwargs=True)
+            for n, layer in enumerate(layers, 1)
+        ]
+        self._streaming += leaves + arrives
+        self._handles += self._streaming  # go with the trunk
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; the layers' weights are elsewhere."""
+        return self._device
+
+    @property
+    def streamed(self) -> frozenset[int]:
+        """Layers that come and go, counted from 1."""
+        return self._window.streamed
+
+    def hold(self, layers: Iterable[int]) -> None:
+        """Keep these layers' weights where it computes: gradients will pass through them.
+
+        Raises:
+            UserError: if a file is damaged.
+        """
+        self._window.hold(layers)
+
+    def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
+        """As of a live one, bit for bit. While nobody asks, the first layers of the next pass come."""
+        depth = len(self.parts.layers)
+        self._window.end = depth if request.final else max(request.layers, default=0) or depth
+        try:
+            return super().taps(request, batch, cache, **more)
+        finally:
+            self._window.end = depth
+
+    def settle(self, model: nn.Module) -> None:
+        """Give back what reading first weights has brought, and refuse gradients through layers that are not here.
+
+        Raises:
+            UserError: if gradients pass through streamed layers.
+        """
+        refuse_gradients(model, self.streamed)
+        for number in self.streamed:
+            self._files[number - 1].release()
+
+    def cost(self, request: TapRequest) -> TrunkCost:
+        """As of a live one; the layers that come and go are moved here in every pass, and the window is resident."""
+        whole = super().cost(request)
+        last = whole.layers if request.final else max(request.layers, default=0)
+        sizes = {number: self._files[number - 1].nbytes for number in self.streamed}
+        window = self._size * max(sizes.values(), default=0)
+        return TrunkCost(
+            parameters=whole.parameters,
+            layers=whole.layers,
+            resident_bytes=sum(weight.nbytes for weight in self._resident()) + window,
+            moved_bytes=sum(size for number, size in sizes.items() if number <= last),
+            flops_per_token=whole.flops_per_token,
+        )
+
+    def _resident(self) -> Iterable[Tensor]:
+        streamed = {id(weight) for number in self.streamed for weight in self.parts.layers[number - 1].parameters()}
+        return (weight for weight in super()._resident() if id(weight) not in streamed)
+
+
+def _arrive(window: Window, number: int, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    hidden = args[0] if args else kwargs["hidden_states"]
+    if torch.is_grad_enabled() and hidden.requires_grad and number in window.streamed:
+        raise UserError(_GRADIENTS.format(number))
+    window.arrive(number)
+
+
+def _leave(window: Window, number: int, layer: nn.Module, args: tuple, output: Any) -> None:
+    window.leave(number)
+
+
+_GRADIENTS = (
+    "gradients would pass through layer {} of the backbone, which is streamed: use trunk.residency=resident, or a "
+    "method that only reads (ladder, xladder, branch, suffix)."
+)
+
+
+def refuse_gradients(model: nn.Module, streamed: frozenset[int]) -> None:
+    """Refuse a model whose gradients pass through the whole backbone.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if streamed and getattr(model, "request", _READS) is None:
+        raise UserError(_GRADIENTS.format(min(streamed)))
+
+
+_READS = object()
+
+
+def _unmoved(layer: nn.Module, *_: Any, **__: Any) -> nn.Module:
+    return layer
+
+
+def open_streamed(
+    model: ModelConfig,
+    device: torch.device,
+    residency: Residency,
+    window: int,
+    place: Path | None = None,
+    name: str = "",
+) -> StreamedTrunk:
+    """A streamed backbone; its layer files are made if they are not there.
+
+    Args:
+        model: what to open.
+        device: where it computes.
+        residency: `host` or `disk`.
+        window: layers that are there at a time.
+        place: folder above the layer files; None: the user's cache.
+        name: see `LiveTrunk`.
+
+    Raises:
+        UserError: if it cannot be read, taken apart or streamed.
+    """
+    folder = prepare_layers(model, device, place)
+    backbone, files = filled(model, device, folder)
+    try:
+        backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision)
+    except OSError:
+        pass  # a model without one has the defaults of its config
+    lane = _LANES[device.type](anatomy_of(backbone).layers, files, device, residency, window)
+    for layer in anatomy_of(backbone).layers:
+        # Who moves the whole model leaves them where they are.
+        layer._apply = partial(_unmoved, layer)
+    nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
+    make_lean(backbone, model, device)
+    trunk = StreamedTrunk(backbone, files, device, window, lane, name, model.revision)
+    trunk.identity = folder.weights
+    return trunk
+
+
+def _mapped(layers: Any, files: list[LayerFile], device: torch.device, residency: Residency, window: int) -> Lane:
+    return MappedLane(files)
+
+
+def _ring(layers: Any, files: list[LayerFile], device: torch.device, residency: Residency, window: int) -> Lane:
+    return RingLane(list(layers), files, window, CudaCopier(device), pinned=residency is Residency.HOST)
+
+
+_LANES: dict[str, Callable[..., Lane]] = {"cpu": _mapped, "cuda": _ring}
