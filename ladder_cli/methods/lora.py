@@ -14,9 +14,11 @@ from transformers.pytorch_utils import Conv1D
 from ladder_cli.errors import UserError
 from ladder_cli.nn.loss import completion_cross_entropy
 from ladder_cli.nn.runtime import Runtime
-from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule
+from ladder_cli.trunk.base import Batch, Hidden, TapRequest, Taps, TrainableModule, Trunk
 from ladder_cli.trunk.compact import QuantizedHead
+from ladder_cli.trunk.live import trunk_over
 from ladder_cli.trunk.parts import Anatomy, anatomy_of, keep_differentiable
+from ladder_cli.trunk.upper import run_above
 
 
 class LowRankModel(TrainableModule, PeftModelForCausalLM):
@@ -24,19 +26,38 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
 
     Everything else is peft's. Adapter weights stay float32 and compute in the backbone's type, by autocast, in
     training, evaluation and generation alike.
+
+    Where adapters are in the last layers alone, training begins from a tap of the layer below them (`method=suffix`).
     """
 
-    def __init__(self, backbone: PreTrainedModel, config: LoraConfig, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel | Trunk,
+        config: LoraConfig,
+        runtime: Runtime | None = None,
+        reads: int | None = None,
+    ) -> None:
         """Put untrained adapters into `backbone`.
+
+        Args:
+            backbone: a loaded model, or the trunk over it.
+            config: of the adapters.
+            runtime: how it runs.
+            reads: of the layers without adapters, which no gradient enters, the last; 0: there are none. None:
+                gradients pass through the backbone.
 
         Raises:
             ValueError: from peft, if none of the layers that the config names is there.
         """
-        anatomy = anatomy_of(backbone)
+        model = backbone if isinstance(backbone, PreTrainedModel) else backbone.whole()
+        anatomy = anatomy_of(model)
         with _quiet_peft():
-            super().__init__(backbone, config)
+            super().__init__(model, config)
         self.runtime = runtime or Runtime()
         self._anatomy: Anatomy = anatomy
+        self._reads = reads
+        if reads is not None:
+            self.trunk = trunk_over(backbone)
 
     @property
     def bare_backbone(self) -> PreTrainedModel:
@@ -56,15 +77,35 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
         return logits
 
     @property
-    def request(self) -> None:
-        """None: gradients pass through the backbone."""
-        return None
+    def request(self) -> TapRequest | None:
+        """The one tap that a suffix begins from; None: gradients pass through the backbone."""
+        return TapRequest(frozenset({self._reads} - {0}), final=False) if self._reads is not None else None
 
     def hidden(self, batch: Batch, taps: Taps | None = None) -> Hidden:
-        """What a loss reads; `taps` are none that it could use."""
+        """What a loss reads.
+
+        Args:
+            batch: rows.
+            taps: at least those of `request`; None runs the trunk. Where `request` is None they are of no use.
+        """
+        if self._reads is not None and taps is None:
+            taps = self.trunk.taps(cast(TapRequest, self.request), batch)
         with self._anatomy.autocast():
-            outputs = self._anatomy.decoder(**batch.inputs, use_cache=False)
-        return Hidden(outputs.last_hidden_state, self._readout)
+            if self._reads is None:
+                state = self._anatomy.decoder(**batch.inputs, use_cache=False).last_hidden_state
+            else:
+                assert taps is not None
+                state = run_above(self._anatomy, self._reads, taps.rungs[self._reads], batch.inputs)
+        return Hidden(state, self._readout)
+
+    def train(self, mode: bool = True) -> "LowRankModel":
+        """Training mode; what is only read stays in evaluation mode (no dropout), as under a ladder."""
+        super().train(mode)
+        if getattr(self, "_reads", None) is not None:
+            self.bare_backbone.eval()
+            for layer in self._anatomy.layers[self._reads :]:
+                layer.train(mode)
+        return self
 
     def _readout(self, features: Tensor) -> Tensor:
         """`[..., d]` to logits `[..., vocabulary]`."""
@@ -102,7 +143,7 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
 
 
 def attach(
-    backbone: PreTrainedModel,
+    backbone: PreTrainedModel | Trunk,
     rank: int,
     alpha: int,
     dropout: float,
@@ -113,11 +154,11 @@ def attach(
     """Low-rank adapters on the linear layers of a frozen backbone (Dettmers et al., 2023).
 
     Args:
-        backbone: frozen.
+        backbone: frozen; a loaded model, or the trunk over it.
         rank, alpha, dropout: of the adapters.
         gradient_checkpointing: layers that gradients pass through are recomputed in the backward pass.
-        last_layers: decoder layers that get adapters, counted from the last; the layers below see no gradient and
-            keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
+        last_layers: decoder layers that get adapters, counted from the last; the layers below are read through a tap
+            and keep nothing for the backward pass. None: every linear layer but the head, and gradients everywhere.
         runtime: how it runs.
 
     Experts are no linear layers but stacked parameters: of gpt-oss the attention alone is adapted.
@@ -125,27 +166,28 @@ def attach(
     Raises:
         UserError: where peft would adapt stacked experts (Mixtral, Qwen3-MoE).
     """
-    keep_differentiable(backbone)
+    whole = backbone if isinstance(backbone, PreTrainedModel) else backbone.whole()
+    keep_differentiable(whole)
     if last_layers is None:
         if gradient_checkpointing:
-            _checkpoint(backbone)
-        return _with_adapters(backbone, _lora(backbone, rank, alpha, dropout, target_modules="all-linear"), runtime)
-    layers = anatomy_of(backbone).layers
+            _checkpoint(whole)
+        return _with_adapters(whole, _lora(whole, rank, alpha, dropout, target_modules="all-linear"), runtime)
+    layers = anatomy_of(whole).layers
     learning = range(len(layers) - last_layers, len(layers))
     config = _lora(
-        backbone,
+        whole,
         rank,
         alpha,
         dropout,
         target_modules=sorted({name for number in learning for name in _linear_names(layers[number])}),
         layers_to_transform=list(learning),
-        layers_pattern=_name_of(layers, backbone).rpartition(".")[2],
+        layers_pattern=_name_of(layers, whole).rpartition(".")[2],
     )
-    model = _with_adapters(backbone, config, runtime)
+    model = _with_adapters(backbone, config, runtime, reads=len(layers) - last_layers)
     if gradient_checkpointing:
-        _checkpoint(backbone)
+        _checkpoint(whole)
         # Transformers lets gradients enter at the embeddings, for adapters in the lowest layers; here are none.
-        backbone.disable_input_require_grads()
+        whole.disable_input_require_grads()
     return model
 
 
@@ -163,11 +205,13 @@ def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **wh
     )
 
 
-def _with_adapters(backbone: PreTrainedModel, config: LoraConfig, runtime: Runtime | None) -> LowRankModel:
-    model = LowRankModel(backbone, config, runtime)
+def _with_adapters(
+    backbone: PreTrainedModel | Trunk, config: LoraConfig, runtime: Runtime | None, reads: int | None = None
+) -> LowRankModel:
+    model = LowRankModel(backbone, config, runtime, reads)
     if getattr(model.peft_config["default"], "target_parameters", None):
         raise UserError(
-            f"method=qlora is not supported for {backbone.config.model_type}: peft adapts its stacked experts by other "
+            f"method=qlora is not supported for {model.bare_backbone.config.model_type}: peft adapts its stacked experts by other "
             "means than low-rank matrices on linear layers, and such adapters are not read here. Use method=ladder."
         )
     return model

@@ -44,7 +44,7 @@ class QLoRAMethod:
     def _with_adapters(self, trunk: Trunk, loss_chunk: int) -> qlora.LowRankModel:
         config = self.config
         model = qlora.attach(
-            trunk.whole(),
+            trunk,
             config.rank,
             config.alpha,
             config.dropout,

@@ -12,6 +12,8 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 import torch
 
@@ -21,7 +23,7 @@ from ladder_cli.distributed import summed, summed_numbers
 from ladder_cli.train.learner import Learner
 from ladder_cli.train.monitor import Line, Throughput
 from ladder_cli.train.signals import StopOnSignal
-from ladder_cli.trunk.base import Batch
+from ladder_cli.trunk.base import Batch, Taps, Trunk
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,17 @@ class Loop:
         device: torch.device,
         stop: StopOnSignal,
         throughput: Throughput,
+        trunk: Trunk | None = None,
     ) -> None:
-        """`stop`: is asked after every step; `throughput`: times the steps."""
+        """Get ready.
+
+        Args:
+            stop: is asked after every step.
+            throughput: times the steps.
+            trunk: that all learners read; None: each asks its own.
+        """
         self.learners, self._batches, self._validation = learners, batches, validation
+        self._trunk = trunk
         self._pace, self._device, self._stop, self._throughput = pace, device, stop, throughput
         self.step = self.tokens_seen = 0
         self._resumed_at: int | None = None
@@ -153,7 +163,8 @@ class Loop:
         tokens, *counts = summed_numbers([self._batches.tokens(micro_batches), *own], self._device)
         divisors = [torch.tensor(float(count), device=self._device) for count in counts]
         for micro_batch in micro_batches:
-            batch, taps = micro_batch.to(self._device), None
+            batch = micro_batch.to(self._device)
+            taps = self._taps(learning, batch)
             for learner, divisor in zip(learning, divisors, strict=True):
                 learner.backward(self.step, batch, taps, divisor)
         for learner in learning:
@@ -171,7 +182,8 @@ class Loop:
         for learner in learning:
             learner.model.eval()
         for micro_batch, counts in self._validation:
-            batch, taps = micro_batch.to(self._device), None
+            batch = micro_batch.to(self._device)
+            taps = self._taps(learning, batch)
             for learner, own in zip(learning, sums, strict=True):
                 loss = learner.loss(batch, taps)
                 if counts:
@@ -181,6 +193,13 @@ class Loop:
             mean = (total / count).item()
             learner.log(self._line({"eval_loss": mean}))
             learner.best.met(self.step, mean)
+
+    def _taps(self, learning: list[Learner], batch: Batch) -> Taps | None:
+        """One pass for all that read the trunk; None where one learner asks for itself, and lets go of what it can."""
+        requests = [request for learner in learning if (request := learner.model.request) is not None]
+        if self._trunk is None or len(learning) == 1 or not requests:
+            return None
+        return self._trunk.taps(reduce(or_, requests), batch)
 
     def _line(self, metrics: dict[str, float]) -> Line:
         return {

@@ -15,6 +15,7 @@ from transformers import Cache, PreTrainedModel
 from ladder_cli.trunk.base import Batch, TapRequest, Taps, Trunk, TrunkCost
 from ladder_cli.trunk.loading import parameter_count
 from ladder_cli.trunk.parts import Anatomy, anatomy_of
+from ladder_cli.trunk.upper import structural_copy
 from ladder_cli.trunk.weights_identity import weights_identity
 
 
@@ -137,6 +138,14 @@ class LiveTrunk:
 
     def settle(self, model: nn.Module) -> None:
         """Nothing to do: it was loaded where it computes."""
+
+    def view(self) -> "LiveTrunk":
+        """Another trunk over a structural copy that shares all weights: a method may put its parts into it, and this
+        one stays bare.
+        """
+        twin = LiveTrunk(structural_copy(self.backbone), self.name, self.revision)
+        twin._identity = self._identity
+        return twin
 
     def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """Run the decoder stack once, without gradients.

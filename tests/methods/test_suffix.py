@@ -10,8 +10,9 @@ from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.methods.base import Cost
 from ladder_cli.methods.registry import load_adapter, method_for
+from ladder_cli.nn.objective import NextToken
 from ladder_cli.plan.memory import Step, predict_memory
-from ladder_cli.trunk.base import TrunkCost
+from ladder_cli.trunk.base import Batch, TapRequest, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import loss_curve, model_preset, random_backbone
 
@@ -56,6 +57,49 @@ def test_layers_below_the_suffix_see_no_gradient_and_keep_nothing(token_ids, che
     assert runs == {0: 1, 1: 1, 2: twice, 3: twice}
     adapted = {name.split(".layers.")[1].split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert adapted == {"2", "3"}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3_text", "opt"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_from_the_tap_is_training_through_the_whole_backbone(token_ids, family, checkpointing):
+    """Bit for bit: the loss of `hidden`, which begins at the tap, and of `forward`, which peft runs whole."""
+    model = suffix(2, gradient_checkpointing=checkpointing).attach(LiveTrunk(random_backbone(family), MODEL.hub_id))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    model.train()
+    batch = Batch(token_ids, token_ids.clone(), torch.ones_like(token_ids))
+    assert model.request == TapRequest(frozenset({2}), final=False)
+    gradients = []
+    for loss in (
+        lambda: model(**batch.inputs, labels=batch.labels, num_items_in_batch=1).loss,
+        lambda: NextToken()(model.hidden(batch), batch).total,
+        lambda: NextToken()(model.hidden(batch, model.trunk.taps(model.request, batch)), batch).total,
+    ):
+        model.zero_grad()
+        torch.manual_seed(1)  # some architectures drop out in layers that learn
+        value = loss()
+        value.backward()
+        gradients.append([value.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+    for other in gradients[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(gradients[0][1:], other[1:], strict=True))
+
+
+def test_views_of_a_trunk_share_weights_and_nothing_else(token_ids):
+    trunk = LiveTrunk(random_backbone("llama"), MODEL.hub_id)
+    batch, whole = Batch(token_ids), TapRequest(frozenset({2, 4}))
+    before = trunk.taps(whole, batch)
+    models = [suffix(2).attach(trunk.view()) for _ in range(2)]
+    for model in models:
+        trained(model, token_ids)
+    after = trunk.taps(whole, batch)
+    assert all(torch.equal(before.rungs[number], after.rungs[number]) for number in before.rungs)
+    shared = {p.data_ptr() for p in trunk.whole().parameters()}
+    for model in models:
+        assert {p.data_ptr() for p in model.parameters() if not p.requires_grad} == shared
+    assert len({p.data_ptr() for model in models for p in model.parameters() if p.requires_grad}) == 2 * sum(
+        p.requires_grad for p in models[0].parameters()
+    )
 
 
 def test_a_suffix_of_all_layers_learns_as_lora_does(token_ids):

@@ -1,0 +1,89 @@
+"""The upper layers of a decoder by themselves, from a tap of the layer below them; gradients may pass through them.
+
+The model's own `forward` runs, so that masks, positions and the final norm are what they always are. Layers below
+the tap are passed by: they need not even be loaded.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ladder_cli.trunk.parts import Anatomy
+
+
+def run_above(parts: Anatomy, number: int, state: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Run layers `number` + 1 to L and the final norm.
+
+    Args:
+        parts: of the model.
+        number: of the layer that was tapped; 0 is the input of the first layer.
+        state: what it gave, `[batch, tokens, d]`.
+        inputs: of the decoder's own `forward`, for the same rows.
+
+    Returns:
+        The decoder's last hidden state `[batch, tokens, d]`, behind the final norm.
+    """
+    with _passed_by(parts.layers[:number], state), _entered_by(parts.layers[number], state):
+        last: Tensor = parts.decoder(**inputs, use_cache=False).last_hidden_state
+    return last
+
+
+@contextmanager
+def _passed_by(layers: nn.ModuleList, state: Tensor) -> Iterator[None]:
+    """Let these layers compute nothing, within a `with` block."""
+
+    def passed(*_: Any, **__: Any) -> Tensor:
+        return state
+
+    # A forward of a layer's own may be there already: `trunk.compilation` puts one.
+    own = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        layer.forward = passed
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, own, strict=True):
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward
+
+
+@contextmanager
+def _entered_by(layer: nn.Module, state: Tensor) -> Iterator[None]:
+    """Let this layer begin from `state`, whatever it is handed, within a `with` block."""
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            return (state, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": state}
+
+    handle = layer.register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def structural_copy(model: nn.Module) -> Any:
+    """A copy of a model's modules over the very same weights and buffers: what is put into the copy stays there.
+
+    Hooks are not copied.
+    """
+    shared: dict[int, Any] = {}
+    for module in model.modules():
+        # bitsandbytes keeps scales and outlier columns beside the weight.
+        beside = [value for name, value in vars(module).items() if name in ("quant_state", "state")]
+        for value in (*module._parameters.values(), *module._buffers.values(), *beside):
+            if value is not None:
+                shared[id(value)] = value
+    with torch.no_grad():
+        twin = copy.deepcopy(model, shared)
+    for module in twin.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return twin
