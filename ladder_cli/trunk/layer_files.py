@@ -151,6 +151,11 @@ class LayerFile:
         return found
 
     @property
+    def layout(self) -> tuple[Any, Any]:
+        """What is equal for layers that can lie in the same place, one after the other."""
+        return self._table, self.contents.facts
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the body."""
         return self.body.numel()

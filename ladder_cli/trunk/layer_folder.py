@@ -241,7 +241,8 @@ class _Checkpoint:
         full = f"{self._prefix}.{number - 1}.{name}"
         if self._quantizer is not None and self._quantizer.param_needs_quantization(self._model, full):
             value = value.to(self._device, self._model.dtype)
-            made: nn.Parameter = self._quantizer.get_quantize_ops().convert({full: value}, full, self._model)[full]
+            quantize = self._quantizer.get_quantize_ops()
+            made: nn.Parameter = quantize.convert({full: value}, full_layer_name=full, model=self._model)[full]
             return made
         if value.shape != own.shape:
             raise self._refused(f"layer {number} is of another shape", [name])

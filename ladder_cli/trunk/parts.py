@@ -71,8 +71,8 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """The device of the layers."""
-        return next(self.layers.parameters()).device
+        """Where it computes: the device of the head, for layers may be kept elsewhere."""
+        return next(self.head.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:

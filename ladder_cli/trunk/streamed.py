@@ -4,12 +4,15 @@ A backbone that is only read is read once in every pass, and in one direction: t
 Each layer sends for itself, so that whoever runs the model's own `forward` (a proof, `generate`) streams it too.
 """
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, GenerationConfig, PreTrainedModel
@@ -23,7 +26,46 @@ from ladder_cli.trunk.layer_files import LayerFile
 from ladder_cli.trunk.layer_folder import filled, prepare_layers
 from ladder_cli.trunk.live import LiveTrunk, _remove
 from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
-from ladder_cli.trunk.window import CudaCopier, Lane, MappedLane, RingLane, Window
+from ladder_cli.trunk.upper import structural_copy
+from ladder_cli.trunk.window import Copier, CudaCopier, Lane, MappedLane, RingLane, Window, pinned_copies
+
+
+class Source(Protocol):
+    """Where layers come from.
+
+    Attributes:
+        files: of the layers, in their order.
+    """
+
+    files: list[LayerFile]
+
+    def lane(self, layers: Sequence[nn.Module], window: int) -> Lane:
+        """What brings them to modules that lie over the files, as many as `window` at a time."""
+        ...
+
+
+@dataclass
+class MappedSource:
+    """Files that the computing device can read itself."""
+
+    files: list[LayerFile]
+
+    def lane(self, layers: Sequence[nn.Module], window: int) -> Lane:
+        """See `Source`."""
+        return MappedLane(self.files)
+
+
+@dataclass
+class CopiedSource:
+    """Files, or page-locked copies of them, that a GPU is sent copies of."""
+
+    files: list[LayerFile]
+    copier: Copier
+    pinned: list[Tensor]
+
+    def lane(self, layers: Sequence[nn.Module], window: int) -> Lane:
+        """See `Source`."""
+        return RingLane(layers, self.files, window, self.copier, self.pinned)
 
 
 class StreamedTrunk(LiveTrunk):
@@ -35,26 +77,23 @@ class StreamedTrunk(LiveTrunk):
     def __init__(
         self,
         backbone: PreTrainedModel,
-        files: list[LayerFile],
+        source: "Source",
         device: torch.device,
         window: int,
-        lane: Lane,
         name: str = "",
         revision: str | None = None,
     ) -> None:
         """Hang the hooks by which layers come and go.
 
         Args:
-            backbone: its layers over `files`, the rest where it computes.
-            files: of its layers, in their order.
+            backbone: its layers over the files of `source`, the rest where it computes.
+            source: of the layers.
             device: where it computes.
             window: layers that are there at a time.
-            lane: brings them.
             name, revision: see `LiveTrunk`.
         """
-        self._files, self._device = files, device
-        self._window = Window(lane, len(files), window)
-        self._size = window
+        self._source, self._files, self._device, self._size = source, source.files, device, window
+        self._window = Window(source.lane(anatomy_of(backbone).layers, window), len(source.files), window)
         self._streaming: list[RemovableHandle] = []
         keep_differentiable(backbone)
         super().__init__(backbone, name, revision)
@@ -98,6 +137,16 @@ class StreamedTrunk(LiveTrunk):
             return super().taps(request, batch, cache, **more)
         finally:
             self._window.end = depth
+
+    def view(self) -> "StreamedTrunk":
+        """See `LiveTrunk.view`; the two share files and page-locked copies, and each has a window of its own."""
+        copied = structural_copy(self.backbone)
+        for module in copied.modules():
+            if isinstance(module, Linear8bitLt):
+                module.state = copy.copy(module.state)  # which is pointed at a buffer while a layer is here
+        twin = StreamedTrunk(copied, self._source, self._device, self._size, self.name, self.revision)
+        twin._identity = self._identity
+        return twin
 
     def settle(self, model: nn.Module) -> None:
         """Give back what reading first weights has brought, and refuse gradients through layers that are not here.
@@ -189,23 +238,26 @@ def open_streamed(
         backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision)
     except OSError:
         pass  # a model without one has the defaults of its config
-    lane = _LANES[device.type](anatomy_of(backbone).layers, files, device, residency, window)
     for layer in anatomy_of(backbone).layers:
         # Who moves the whole model leaves them where they are.
         layer._apply = partial(_unmoved, layer)
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     make_lean(backbone, model, device)
-    trunk = StreamedTrunk(backbone, files, device, window, lane, name, model.revision)
+    source = _SOURCES[device.type](files, device, residency)
+    trunk = StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
     trunk.identity = folder.weights
     return trunk
 
 
-def _mapped(layers: Any, files: list[LayerFile], device: torch.device, residency: Residency, window: int) -> Lane:
-    return MappedLane(files)
+def _mapped(files: list[LayerFile], device: torch.device, residency: Residency) -> Source:
+    return MappedSource(files)
 
 
-def _ring(layers: Any, files: list[LayerFile], device: torch.device, residency: Residency, window: int) -> Lane:
-    return RingLane(list(layers), files, window, CudaCopier(device), pinned=residency is Residency.HOST)
+def _copied(files: list[LayerFile], device: torch.device, residency: Residency) -> Source:
+    if any(file.layout != files[0].layout for file in files):
+        raise UserError("the layers of this backbone differ in shape, and one ring of buffers cannot hold them all.")
+    copier = CudaCopier(device)
+    return CopiedSource(files, copier, pinned_copies(files, copier) if residency is Residency.HOST else [])
 
 
-_LANES: dict[str, Callable[..., Lane]] = {"cpu": _mapped, "cuda": _ring}
+_SOURCES: dict[str, Callable[[list[LayerFile], torch.device, Residency], Source]] = {"cpu": _mapped, "cuda": _copied}

@@ -230,7 +230,7 @@ class RingLane:
         files: Sequence[LayerFile],
         size: int,
         copier: Copier,
-        pinned: bool,
+        pinned: Sequence[Tensor] = (),
     ) -> None:
         """Lay the ring out.
 
@@ -238,46 +238,43 @@ class RingLane:
             layers: over their files, all of one layout.
             size: buffers.
             copier: between the memories.
-            pinned: all layers are kept in memory that copies set out from; otherwise each is read from its file into
-                one of two staging buffers first.
+            pinned: all layers' bodies in memory that copies set out from; empty: each is read from its file into one
+                of two staging buffers first.
         """
         self._files, self._copier = files, copier
         self._modules = [dict(layer.named_modules()) for layer in layers]
         self._at_rest = [parameters_of(layer, file.contents) for layer, file in zip(layers, files, strict=True)]
         self._make = partial(_views, layers[0], files[0])
-        largest = files[0].nbytes
         self._free: SimpleQueue[_Slot] = SimpleQueue()
-        for _ in range(size):
-            self._free.put(self._slot(largest))
-        self._pinned = [self._copied_whole(file) for file in files] if pinned else []
-        self._staging = [] if pinned else [copier.staging(largest) for _ in range(2)]
-        self._sent: list[Any] = [None] * len(self._staging)
+        self._to_make = size  # not before they are needed: a second trunk over the files may never run a layer
+        self._pinned = pinned
+        self._staging: list[Tensor] = []
+        self._sent: list[Any] = [None, None]
         self._next = 0
 
     def _slot(self, size: int) -> _Slot:
         buffer = self._copier.buffer(size)
         return _Slot(buffer, self._make(buffer))
 
-    def _copied_whole(self, file: LayerFile) -> Tensor:
-        file.fetch()
-        copy = self._copier.staging(file.nbytes).copy_(file.body)
-        file.release()
-        return copy
-
     def fetch(self, number: int) -> _Slot:
         """Begin the copy into a free buffer."""
         source = self._pinned[number] if self._pinned else self._staged(number)
+        if self._to_make:
+            self._to_make -= 1
+            self._free.put(self._slot(self._files[number].nbytes))
         slot = self._free.get()
         slot.copied = self._copier.copy(source, slot.buffer, slot.free)
         if not self._pinned:
             self._sent[self._next] = slot.copied
-            self._next = (self._next + 1) % len(self._staging)
+            self._next = 1 - self._next
         return slot
 
     def _staged(self, number: int) -> Tensor:
         if self._sent[self._next] is not None:
             self._copier.finish(self._sent[self._next])
         file = self._files[number]
+        if not self._staging:
+            self._staging = [self._copier.staging(file.nbytes) for _ in self._sent]
         file.fetch()
         staging = self._staging[self._next].copy_(file.body)
         file.release()
@@ -302,6 +299,20 @@ class RingLane:
         slot.buffer.copy_(file.body)
         file.release()
         set_parameters(self._modules[number], slot.parameters)
+
+
+def pinned_copies(files: Sequence[LayerFile], copier: Copier) -> list[Tensor]:
+    """All layers' bodies in memory that copies set out from.
+
+    Raises:
+        DamagedLayer: if a file is not as it was written.
+    """
+    copies = []
+    for file in files:
+        file.fetch()
+        copies.append(copier.staging(file.nbytes).copy_(file.body))
+        file.release()
+    return copies
 
 
 def _views(layer: nn.Module, file: LayerFile, body: Tensor) -> dict[str, nn.Parameter]:
