@@ -23,6 +23,7 @@ from ladder_cli.config.choices import (
     OnMisfit,
     Optimizer,
     Quantization,
+    Residency,
     RowFormat,
     Scheduler,
     Truncation,
@@ -165,11 +166,43 @@ class HardwareConfig:
     memory_gb: float | None = incidental(
         None, "memory of the card; null: ask the device", unit="10^9 bytes", at_least=0.0
     )
+    tflops: float | None = incidental(
+        None, "matrix products that the device reaches, for plans of streamed layers; null: measured",
+        unit="10^12 FLOPs a second", at_least=0.0,
+    )  # fmt: skip
+    host_gb_s: float | None = incidental(
+        None, "copies from the host's memory to the device, likewise", unit="10^9 bytes a second", at_least=0.0
+    )
+    disk_gb_s: float | None = incidental(
+        None, "reading files, likewise; null: as host_gb_s", unit="10^9 bytes a second", at_least=0.0
+    )
     workers: int = incidental(0, "data loader processes", at_least=0)
     shard_backbone: bool = incidental(False, "several processes hold the frozen layers together, each its shards")
 
     def __post_init__(self) -> None:
         settle(self, "hardware.")
+
+
+@dataclass
+class StreamingConfig:
+    """Where the frozen backbone's layers are while they do not compute (the key `trunk`)."""
+
+    residency: Residency = incidental(
+        Residency.RESIDENT, "where the layers are while they do not compute; auto: streamed where a step fits no other way"
+    )
+    window: int = incidental(2, "of a streamed backbone that are there at a time", unit="layers", at_least=2)
+    layer_files: str | None = incidental(
+        None, "folder above the files that layers are streamed from; null: in the user's cache"
+    )
+
+    def __post_init__(self) -> None:
+        self.layer_files = expanded(self.layer_files)
+        settle(self, "trunk.")
+
+
+@dataclass
+class TrunkConfig(StreamingConfig):
+    """How the frozen backbone is read (the key `trunk`)."""
 
 
 @dataclass
@@ -245,6 +278,7 @@ class TrainConfig:
     method: Any = option(MISSING, "what is trained: one of METHOD_KINDS (config/methods.py)")
     data: DataConfig = option(DataConfig, "on what")
     hardware: HardwareConfig = option(HardwareConfig, "where")
+    trunk: TrunkConfig = option(TrunkConfig, "how the frozen backbone is read")
     train: OptimizationConfig = option(OptimizationConfig, "the training run itself")
     tracking: TrackingConfig = incidental(TrackingConfig, "trackers")
     seed: int = option(0, "of first weights, data order and held-out rows", at_least=0, at_most=2**32 - 1)

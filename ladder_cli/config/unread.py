@@ -9,9 +9,9 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from ladder_cli.config.choices import Scheduler, WandbMode
+from ladder_cli.config.choices import Residency, Scheduler, WandbMode
 from ladder_cli.config.options import told_of
-from ladder_cli.config.schema import ModelConfig, TrainConfig
+from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
@@ -55,7 +55,7 @@ def _refuse(unread: Unread, values: dict[str, Any], given: list[str]) -> None:
 
 def _values(config: TrainConfig) -> dict[str, Any]:
     """The value of every option of the groups, by its dotted name."""
-    groups = {name: getattr(config, name) for name in ("model", "method", "hardware", "train", "tracking")}
+    groups = {name: getattr(config, name) for name in ("model", "method", "hardware", "trunk", "train", "tracking")}
     values = {
         f"{group}.{item.name}": getattr(typed, item.name) for group, typed in groups.items() for item in fields(typed)
     }
@@ -66,6 +66,7 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     yield from _unread_of_model(config.model)
     yield from _unread_of_method(config)
     yield from _unread_of_training(config)
+    yield from _unread_of_streaming(config.trunk)
     values = _values(config)
     for option, reader in _REFERRED.items():
         value = values.get(reader, _ABSENT)
@@ -99,6 +100,12 @@ def _unread_of_method(config: TrainConfig) -> Unread:
     if config.train.learning_rate is not None:
         for option in ("method.learning_rate", "model.learning_rate_scale"):
             yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"
+
+
+def _unread_of_streaming(trunk: StreamingConfig) -> Unread:
+    if trunk.residency is Residency.RESIDENT:
+        for name in ("window", "layer_files"):
+            yield f"trunk.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
 
 
 def _unread_of_training(config: TrainConfig) -> Unread:

@@ -11,6 +11,7 @@ from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.streaming import Transfer
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Plan:
         steps: optimizer steps; None where that depends on the data.
         effective_batch: rows per optimizer step over all processes.
         flops_per_token: `paper` and `actual`, see `methods.base.Cost`.
+        transfer: what streaming the backbone's layers costs; None where they stay.
     """
 
     method: str
@@ -40,6 +42,7 @@ class Plan:
     learning_rate: float
     flops_per_token: dict[str, int]
     memory: Preflight
+    transfer: Transfer | None = None
 
     @property
     def epochs(self) -> float | None:
@@ -65,6 +68,7 @@ class Plan:
             "trainable_parameters": self.trainable_parameters,
             "flops_per_token": self.flops_per_token,
             "peak_memory_bytes": self.memory.as_dict(),
+            "streaming": self.transfer.as_dict() if self.transfer is not None else None,
         }
 
     def print(self, console: Console) -> None:
@@ -89,6 +93,7 @@ class Plan:
                 "FLOPs per token",
                 f"{self.flops_per_token['actual']:.3g} done, {self.flops_per_token['paper']:.3g} by the paper's count",
             ),
+            *([("streamed", self.transfer.line())] if self.transfer is not None else []),
         ]
         for label, value in rows:
             table.add_row(Text(label, style="bold"), value)

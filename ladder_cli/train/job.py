@@ -4,21 +4,23 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.choices import Optimizer
+from ladder_cli.config.choices import Optimizer, Residency
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
 from ladder_cli.data.prepare import PreparedData
+from ladder_cli.errors import UserError
 from ladder_cli.methods.base import Method
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.monitor import check_tracking
-from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk
+from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
 from ladder_cli.trunk.loading import parameter_count
-from ladder_cli.trunk.open import TrunkKind
+from ladder_cli.trunk.open import KINDS, TrunkKind
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Job:
         effective_batch: rows of an optimizer step, over all processes.
         optimizer: its name; never `auto`.
         trunk_kind: where the backbone's layers are.
+        residency: the same, as `trunk.residency` says it; never `auto`.
     """
 
     config: TrainConfig
@@ -46,6 +49,7 @@ class Job:
     effective_batch: int
     optimizer: Optimizer
     trunk_kind: TrunkKind
+    residency: Residency
 
     @classmethod
     def settle(cls, config: TrainConfig, run: RunDir, device: torch.device) -> "Job":
@@ -55,6 +59,7 @@ class Job:
             UserError: for batches that do not add up, or a tracker that is not installed.
         """
         check_tracking(config.tracking)
+        residency = _residency(config, device)
         accumulation = config.train.accumulation(processes())
         return cls(
             config,
@@ -65,7 +70,8 @@ class Job:
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
             config.train.optimizer.on(device.type),
-            TrunkKind.SHARDED if config.hardware.shard_backbone else TrunkKind.LIVE,
+            TrunkKind.SHARDED if config.hardware.shard_backbone else KINDS[residency],
+            residency,
         )
 
     def steps(self, rows: int) -> int:
@@ -102,6 +108,24 @@ class Job:
             learning_rate=config.peak_learning_rate,
             flops_per_token=self.method.cost(cost).flops_per_token(trainable),
             memory=memory,
+            transfer=self._transfer(cost, trainable, memory),
+        )
+
+    def _transfer(self, cost: TrunkCost, trainable: int, memory: Preflight) -> Transfer | None:
+        """What streaming the layers costs; None where they stay."""
+        if self.residency is Residency.RESIDENT:
+            return None
+        step, flops = memory.step, self.method.cost(cost).flops_per_token(trainable)
+        speeds = speeds_of(self.config.hardware, self.device, self.residency)
+        tokens = step.rows * step.tokens
+        return Transfer(
+            self.residency,
+            memory.prediction.moved,
+            self.accumulation,
+            tokens,
+            cost.flops_per_token,
+            float(flops["actual"]),
+            speeds,
         )
 
     def batches(self, data: PreparedData) -> tuple[TrainingBatches, ValidationBatches]:
@@ -116,3 +140,17 @@ class Job:
         )
         training = TrainingBatches(data.train_rows, loading, self.accumulation, self.config.seed)
         return training, ValidationBatches(data.validation, loading)
+
+
+def _residency(config: TrainConfig, device: torch.device) -> Residency:
+    """Where the layers will be while they do not compute.
+
+    Raises:
+        UserError: if they are to be streamed, and cannot.
+    """
+    if config.hardware.shard_backbone and config.trunk.residency is not Residency.RESIDENT:
+        raise UserError(
+            f"hardware.shard_backbone=true holds the layers in several processes, and trunk.residency="
+            f"{config.trunk.residency} streams them: leave one out."
+        )
+    return settled_residency(config, device)

@@ -50,6 +50,7 @@ from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, planned_device, planned_dtype, resolve_device
 from ladder_cli.trunk.open import open_trunk
+from ladder_cli.trunk.parts import keep_differentiable
 
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
@@ -71,7 +72,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
     with torch.device("meta"):
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
-    memory = preflight(config, job.device, data.longest if data is not None else None)
+    memory = preflight(config, job.device, data.longest if data is not None else None, job.residency)
     plan = job.plan(data, trunk, model, dtype, memory)
     plan.print(console)
     for line in job.method.picture(trunk):
@@ -112,7 +113,7 @@ def run_training(config: TrainConfig, run: RunDir, console: Console) -> dict[str
         RunFailed: if the loss or gradient became infinite or not a number.
     """
     job = Job.settle(config, run, resolve_device(config.hardware.device))
-    limits = out_of_memory_advised(lambda: leaner_settings(config, job.device))
+    limits = out_of_memory_advised(lambda: leaner_settings(config, job.device, job.residency))
     seen, source = run.status() if config.resume else None, None
     if seen is not None:
         # What costs nothing first.
@@ -177,7 +178,7 @@ class _Training:
         with main_first():
             data = prepare_data(config, source)
         _tell_fewer_rows(config, data, self._console)
-        memory_plan = preflight(config, self._job.device, data.longest)
+        memory_plan = preflight(config, self._job.device, data.longest, self._job.residency)
         if config.preflight is OnMisfit.REFUSE:
             memory_plan.refuse()
         return data, memory_plan
@@ -185,8 +186,10 @@ class _Training:
     def _build(self, data: PreparedData, memory_plan: Preflight, continued_at: int | None) -> _Built:
         """The backbone with what is trained on it, told apart from other runs and announced."""
         job, config, console = self._job, self._job.config, self._console
-        trunk = open_trunk(config.model, job.device, job.trunk_kind)
+        trunk = open_trunk(config.model, job.device, job.trunk_kind, config.trunk)
         backbone = trunk.whole()
+        # 4-bit layers compute alike, and exactly as they are stored, wherever they are (docs/decisions/0019).
+        keep_differentiable(backbone)
         with main_first():
             # Now, when a model of the hub is here, and as the commit that was loaded.
             weights = local_weights(config, getattr(backbone.config, "_commit_hash", None))

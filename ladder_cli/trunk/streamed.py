@@ -232,6 +232,11 @@ def open_streamed(
     Raises:
         UserError: if it cannot be read, taken apart or streamed.
     """
+    if (device.type, residency) not in SOURCES:
+        raise UserError(
+            f"trunk.residency={residency} is for GPUs: a {device.type.upper()} computes in the host's memory. Use "
+            "trunk.residency=resident or disk."
+        )
     folder = prepare_layers(model, device, place)
     backbone, files = filled(model, device, folder)
     try:
@@ -243,21 +248,37 @@ def open_streamed(
         layer._apply = partial(_unmoved, layer)
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     make_lean(backbone, model, device)
-    source = _SOURCES[device.type](files, device, residency)
+    source = SOURCES[device.type, residency](files, device)
     trunk = StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
     trunk.identity = folder.weights
     return trunk
 
 
-def _mapped(files: list[LayerFile], device: torch.device, residency: Residency) -> Source:
+def _mapped(files: list[LayerFile], device: torch.device) -> Source:
     return MappedSource(files)
 
 
-def _copied(files: list[LayerFile], device: torch.device, residency: Residency) -> Source:
-    if any(file.layout != files[0].layout for file in files):
-        raise UserError("the layers of this backbone differ in shape, and one ring of buffers cannot hold them all.")
+def _copied(files: list[LayerFile], device: torch.device) -> Source:
+    return CopiedSource(_alike(files), CudaCopier(device), [])
+
+
+def _pinned(files: list[LayerFile], device: torch.device) -> Source:
     copier = CudaCopier(device)
-    return CopiedSource(files, copier, pinned_copies(files, copier) if residency is Residency.HOST else [])
+    return CopiedSource(_alike(files), copier, pinned_copies(files, copier))
 
 
-_SOURCES: dict[str, Callable[[list[LayerFile], torch.device, Residency], Source]] = {"cpu": _mapped, "cuda": _copied}
+def _alike(files: list[LayerFile]) -> list[LayerFile]:
+    if any(file.layout != files[0].layout for file in files):
+        raise UserError(
+            "the layers of this backbone differ in shape, and one ring of buffers cannot hold them all: use "
+            "trunk.residency=resident."
+        )
+    return files
+
+
+# By the device that computes and where the layers are.
+SOURCES: dict[tuple[str, Residency], Callable[[list[LayerFile], torch.device], Source]] = {
+    ("cpu", Residency.DISK): _mapped,
+    ("cuda", Residency.DISK): _copied,
+    ("cuda", Residency.HOST): _pinned,
+}
