@@ -285,6 +285,9 @@ class TrainConfig:
     output_dir: str | None = incidental(None, "the run directory; null: outputs/<run name>")
     data_dir: str | None = place(None, "local mirror, DIR/<name>/<split>.jsonl; null: the hub")
     preflight: OnMisfit = incidental(OnMisfit.REFUSE, "what happens if a step cannot fit the memory")
+    prepare: bool = incidental(
+        False, "make the files that a streamed backbone's layers come from, in place of training"
+    )
     dry_run: bool = incidental(False, "compose, load the data, print and write the plan, train nothing")
     resume: bool = incidental(
         True, "continue an unfinished run of the same configuration; false sets an existing one aside and starts over"

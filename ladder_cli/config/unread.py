@@ -66,7 +66,8 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     yield from _unread_of_model(config.model)
     yield from _unread_of_method(config)
     yield from _unread_of_training(config)
-    yield from _unread_of_streaming(config.trunk)
+    if not config.prepare:
+        yield from _unread_of_streaming(config.trunk)
     values = _values(config)
     for option, reader in _REFERRED.items():
         value = values.get(reader, _ABSENT)

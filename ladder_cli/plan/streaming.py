@@ -167,8 +167,9 @@ def settled_residency(config: TrainConfig, device: torch.device) -> Residency:
         return Residency.HOST if host.prediction.host <= _PINNED_SHARE * free else Residency.DISK
     if chosen is not Residency.RESIDENT and not method.reads_only:
         raise UserError(
-            f"method={config.method.name} sends gradients through the whole backbone, and trunk.residency={chosen} "
-            "streams it: use trunk.residency=resident, or a method that only reads (ladder, xladder, branch, suffix)."
+            f"method={config.method.name} sends gradients through the whole backbone (to train, or once for its first "
+            f"weights), and trunk.residency={chosen} streams it: use trunk.residency=resident, or a method that only "
+            "reads (ladder, xladder, branch, suffix; method.init other than pruned_fisher)."
         )
     if chosen is Residency.HOST and device.type == "cpu":
         raise UserError(

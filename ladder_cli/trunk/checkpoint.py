@@ -27,6 +27,7 @@ _MADE_BY_THE_MODEL = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attent
 _OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
 _LAYER = re.compile(r"^(.*\.)?(layers|h)\.(?P<number>\d+)\.")
 _SHOWN = 3
+_BLOCK = 2**24  # values that are added up at a time: PyTorch converts them to float32 first
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,13 @@ def refuse_not_finite(model: nn.Module, location: str) -> None:
         for values in (parameter, *_scales(parameter)):
             if values.is_meta or not values.is_floating_point():
                 continue
-            # A sum is fast and needs no copy; every value is checked only if the sum is not finite.
-            if not torch.isfinite(values.sum(dtype=torch.float32)) and not torch.isfinite(values).all():
+            if not all(_finite(block) for block in values.flatten().split(_BLOCK)):
                 raise UserError(f"the weights in '{location}' hold values that are not finite, in {name}.")
+
+
+def _finite(values: Tensor) -> bool:
+    # A sum is fast; every value is checked only if the sum is not finite.
+    return bool(torch.isfinite(values.sum(dtype=torch.float32)) or torch.isfinite(values).all())
 
 
 def _scales(parameter: Any) -> Iterable[Tensor]:
