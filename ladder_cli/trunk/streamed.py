@@ -249,9 +249,7 @@ def open_streamed(
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     make_lean(backbone, model, device)
     source = SOURCES[device.type, residency](files, device)
-    trunk = StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
-    trunk.identity = folder.weights
-    return trunk
+    return StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
 
 
 def _mapped(files: list[LayerFile], device: torch.device) -> Source:
