@@ -51,11 +51,6 @@ class Method(Protocol):
         """Its settings."""
         ...
 
-    @property
-    def reads_only(self) -> bool:
-        """Whether layers that do not learn are only read, so that they need not stay where it computes."""
-        ...
-
     def attach(
         self,
         trunk: Trunk,

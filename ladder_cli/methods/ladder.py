@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from ladder_cli.config.choices import Init
 from ladder_cli.config.methods import LADDER_CHOICES, LadderMethodConfig
 from ladder_cli.methods.base import Cost, Method
 from ladder_cli.methods.proof import prove
@@ -25,11 +24,6 @@ class LadderMethod:
 
     def __init__(self, config: LadderMethodConfig) -> None:
         self.config = config
-
-    @property
-    def reads_only(self) -> bool:
-        """True, but for first weights by gradients of the whole backbone."""
-        return self.config.init is not Init.PRUNED_FISHER
 
     def attach(
         self,

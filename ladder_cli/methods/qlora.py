@@ -23,11 +23,6 @@ class QLoRAMethod:
     def __init__(self, config: QLoRAMethodConfig) -> None:
         self.config = config
 
-    @property
-    def reads_only(self) -> bool:
-        """False: gradients pass through every layer."""
-        return False
-
     def attach(
         self,
         trunk: Trunk,

@@ -12,11 +12,6 @@ class SuffixMethod(QLoRAMethod):
 
     config: SuffixMethodConfig
 
-    @property
-    def reads_only(self) -> bool:
-        """True of the layers below those that learn."""
-        return True
-
     def _last_layers(self, layers: int) -> int:
         k = self.config.layers if self.config.layers is not None else max(1, layers // 2)
         if k > layers:

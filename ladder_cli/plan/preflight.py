@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ladder_cli.config.choices import Optimizer, Quantization, Residency
+from ladder_cli.config.choices import Init, Optimizer, Quantization, Residency
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
@@ -204,13 +204,18 @@ def _remedies(
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, shards=1)
         yield f"model.quantization=nf4{whole}", model, method, step
-    if step.residency is Residency.RESIDENT and method_for(method).reads_only:
+    if step.residency is Residency.RESIDENT and streamable(method):
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, residency=Residency.DISK, shards=1)
         yield f"trunk.residency=disk{whole}", model, method, step
     if step.tokens > 1:
         step = replace(step, tokens=step.tokens // 2)
         yield f"data.max_length={step.tokens}", model, method, step
+
+
+def streamable(method: MethodConfig) -> bool:
+    """Whether layers that do not learn are only read, in training and for first weights."""
+    return method.reads_taps and getattr(method, "init", None) is not Init.PRUNED_FISHER
 
 
 def _fits(total: int, capacity: int | None, allowance: int) -> bool:

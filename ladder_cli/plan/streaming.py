@@ -10,8 +10,7 @@ import torch
 from ladder_cli.config.choices import Residency
 from ladder_cli.config.schema import HardwareConfig, TrainConfig
 from ladder_cli.errors import UserError
-from ladder_cli.methods.registry import method_for
-from ladder_cli.plan.preflight import preflight
+from ladder_cli.plan.preflight import preflight, streamable
 
 _SECONDS = 0.3  # that a measurement takes, each
 _COPY_BYTES = {"cpu": 2**26, "cuda": 2**28}
@@ -155,17 +154,17 @@ def settled_residency(config: TrainConfig, device: torch.device) -> Residency:
     Raises:
         UserError: if layers are to be streamed that gradients pass through.
     """
-    chosen, method = config.trunk.residency, method_for(config.method)
+    chosen, streams = config.trunk.residency, streamable(config.method)
     if chosen is Residency.AUTO:
         resident = preflight(config, device, residency=Residency.RESIDENT, remedies=False)
-        if resident.fits or not method.reads_only:
+        if resident.fits or not streams:
             return Residency.RESIDENT
         if device.type == "cpu":
             return Residency.DISK
         host = preflight(config, device, residency=Residency.HOST, remedies=False)
         free = _free_host_memory()
         return Residency.HOST if host.prediction.host <= _PINNED_SHARE * free else Residency.DISK
-    if chosen is not Residency.RESIDENT and not method.reads_only:
+    if chosen is not Residency.RESIDENT and not streams:
         raise UserError(
             f"method={config.method.name} sends gradients through the whole backbone (to train, or once for its first "
             f"weights), and trunk.residency={chosen} streams it: use trunk.residency=resident, or a method that only "

@@ -214,8 +214,15 @@ class _Slot:
 
     def __init__(self, buffer: Tensor, parameters: Mapping[str, nn.Parameter]) -> None:
         self.buffer, self.parameters = buffer, parameters
+        self._places = {name: parameter.data for name, parameter in parameters.items()}
         self.free: Any = None  # a mark after the last computation with it
         self.copied: Any = None
+
+    def set_back(self) -> None:
+        """Point the parameters at the buffer again: bitsandbytes puts a converted bias in the place of its own."""
+        for name, place in self._places.items():
+            if self.parameters[name].data_ptr() != place.data_ptr():
+                self.parameters[name].data = place
 
 
 class RingLane:
@@ -283,6 +290,7 @@ class RingLane:
     def use(self, number: int, fetched: _Slot) -> None:
         """Point the layer's weights at the buffer."""
         self._copier.wait(fetched.copied)
+        fetched.set_back()
         set_parameters(self._modules[number], fetched.parameters)
 
     def release(self, number: int, fetched: _Slot) -> None:
