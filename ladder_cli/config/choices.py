@@ -116,6 +116,37 @@ class WandbMode(StrEnum):
     ONLINE = "online"
 
 
+class Passes(StrEnum):
+    """How the rows of a micro-batch go through a backbone that is only read."""
+
+    AUTO = "auto"  # row on a CPU, batch on a GPU
+    ROW = "row"  # each by itself and without padding, so that what is read of it depends on nothing else
+    BATCH = "batch"  # together, padded to the longest
+
+
+class CacheMode(StrEnum):
+    """Where what is read of a backbone is kept, so that no row has to pass it twice."""
+
+    OFF = "off"
+    MEMORY = "memory"  # of this process; gone with it
+    DISK = "disk"  # shared by runs and processes of one machine
+    AUTO = "auto"  # memory or disk, where it is read more than once and fits
+
+
+class CacheFormat(StrEnum):
+    """How it is kept."""
+
+    EXACT = "exact"  # in the backbone's type, bit for bit
+    INT8 = "int8"  # a byte a value, and a scale a token
+
+
+class CacheCommand(StrEnum):
+    """What `ladder-train cache=...` does with a cache on disk, in place of training."""
+
+    LIST = "list"
+    PRUNE = "prune"
+
+
 class OnMisfit(StrEnum):
     """What happens if a step cannot fit the memory."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -23,8 +23,13 @@ from ladder_cli.errors import UserError
 
 @dataclass
 class MethodConfig:
-    """What every method has; `kind` picks the schema of the rest (`METHOD_KINDS`)."""
+    """What every method has; `kind` picks the schema of the rest (`METHOD_KINDS`).
 
+    Attributes:
+        reads_taps: the backbone, or its lower layers, are only read; else gradients pass through all of it.
+    """
+
+    reads_taps: ClassVar[bool] = True
     name: str = option(MISSING, "name of the method, of its file in conf/method")
     kind: str = option(MISSING, "which options the method has")
     learning_rate: float = option(
@@ -85,6 +90,7 @@ class LadderMethodConfig(MethodConfig):
 class QLoRAMethodConfig(MethodConfig):
     """Low-rank adapters on the linear layers of the (quantised) backbone, through peft."""
 
+    reads_taps: ClassVar[bool] = False
     rank: int = option(16, "of the low-rank matrices", at_least=1)
     alpha: int = option(32, "scale of their product, over the rank", at_least=1)
     dropout: float = option(0.0, "of their input", unit="share", at_least=0.0, at_most=0.99)
@@ -100,6 +106,7 @@ class QLoRAMethodConfig(MethodConfig):
 class SuffixMethodConfig(QLoRAMethodConfig):
     """LoRA on the backbone's last layers alone; the layers below are only read, as under a ladder."""
 
+    reads_taps: ClassVar[bool] = True
     layers: int | None = option(
         None, "k, layers that learn, counted from the last; null: half of the backbone's", at_least=1
     )

@@ -16,12 +16,16 @@ from omegaconf import MISSING
 
 from ladder_cli.config.choices import (
     BenchmarkKind,
+    CacheCommand,
+    CacheFormat,
+    CacheMode,
     Device,
     Dtype,
     GoldReading,
     Learn,
     OnMisfit,
     Optimizer,
+    Passes,
     Quantization,
     Residency,
     RowFormat,
@@ -188,7 +192,8 @@ class StreamingConfig:
     """Where the frozen backbone's layers are while they do not compute (the key `trunk`)."""
 
     residency: Residency = incidental(
-        Residency.RESIDENT, "where the layers are while they do not compute; auto: streamed where a step fits no other way"
+        Residency.RESIDENT,
+        "where the layers are while they do not compute; auto: streamed where no step fits otherwise",
     )
     window: int = incidental(2, "of a streamed backbone that are there at a time", unit="layers", at_least=2)
     layer_files: str | None = incidental(
@@ -202,7 +207,22 @@ class StreamingConfig:
 
 @dataclass
 class TrunkConfig(StreamingConfig):
-    """How the frozen backbone is read (the key `trunk`)."""
+    """How the frozen backbone is read (the key `trunk`). Nothing of it concerns QLoRA, which does not only read it."""
+
+    passes: Passes = option(
+        Passes.AUTO, "rows go through the backbone each by itself, or a micro-batch together; auto: by itself on a CPU"
+    )
+    cache: CacheMode = incidental(CacheMode.OFF, "where taps are kept, so that no row passes the backbone twice")
+    cache_format: CacheFormat = option(CacheFormat.EXACT, "how taps are kept; int8 rounds them")
+    cache_dir: str | None = incidental(None, "folder of the cache on disk; null: outputs/.cache/taps")
+    cache_limit_gb: float | None = incidental(
+        None, "the cache grows no larger; null: nine tenths of what is free, half of it in memory", unit="10^9 bytes",
+        at_least=0.0,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        self.cache_dir = expanded(self.cache_dir)
+        super().__post_init__()
 
 
 @dataclass
@@ -287,6 +307,9 @@ class TrainConfig:
     preflight: OnMisfit = incidental(OnMisfit.REFUSE, "what happens if a step cannot fit the memory")
     prepare: bool = incidental(
         False, "make the files that a streamed backbone's layers come from, in place of training"
+    )
+    cache: CacheCommand | None = incidental(
+        None, "list what a cache of taps on disk holds, or prune it to trunk.cache_limit_gb, in place of training"
     )
     dry_run: bool = incidental(False, "compose, load the data, print and write the plan, train nothing")
     resume: bool = incidental(

@@ -9,7 +9,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from ladder_cli.config.choices import Residency, Scheduler, WandbMode
+from ladder_cli.config.choices import CacheMode, Residency, Scheduler, WandbMode
 from ladder_cli.config.options import told_of
 from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
@@ -20,6 +20,7 @@ _REFERRED: Mapping[str, str] = MappingProxyType(
     {"model.side_reduction": "method.reduction", "model.side_recompute": "method.recompute"}
 )
 _ABSENT = object()
+_GROUPS = ("model", "method", "hardware", "trunk", "train", "tracking")
 Unread = Iterator[tuple[str, str]]  # an option, and why nothing reads it and what would
 
 
@@ -55,7 +56,7 @@ def _refuse(unread: Unread, values: dict[str, Any], given: list[str]) -> None:
 
 def _values(config: TrainConfig) -> dict[str, Any]:
     """The value of every option of the groups, by its dotted name."""
-    groups = {name: getattr(config, name) for name in ("model", "method", "hardware", "trunk", "train", "tracking")}
+    groups = {name: getattr(config, name) for name in _GROUPS}
     values = {
         f"{group}.{item.name}": getattr(typed, item.name) for group, typed in groups.items() for item in fields(typed)
     }
@@ -65,6 +66,7 @@ def _values(config: TrainConfig) -> dict[str, Any]:
 def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     yield from _unread_of_model(config.model)
     yield from _unread_of_method(config)
+    yield from _unread_of_trunk(config)
     yield from _unread_of_training(config)
     if not config.prepare:
         yield from _unread_of_streaming(config.trunk)
@@ -107,6 +109,23 @@ def _unread_of_streaming(trunk: StreamingConfig) -> Unread:
     if trunk.residency is Residency.RESIDENT:
         for name in ("window", "layer_files"):
             yield f"trunk.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
+
+
+def _unread_of_trunk(config: TrainConfig) -> Unread:
+    trunk = config.trunk
+    if not config.method.reads_taps:
+        for item in fields(trunk):
+            # `auto` is for the methods of a sweep that can.
+            if getattr(trunk, item.name) not in (CacheMode.AUTO, Residency.RESIDENT):
+                yield (
+                    f"trunk.{item.name}",
+                    f"method={config.method.name} lets gradients pass through the whole backbone, and reads no taps",
+                )
+    elif trunk.cache is CacheMode.OFF and config.cache is None:
+        for name in ("cache_format", "cache_dir", "cache_limit_gb"):
+            yield f"trunk.{name}", "trunk.cache is off; trunk.cache=disk reads it"
+    elif trunk.cache is CacheMode.MEMORY:
+        yield "trunk.cache_dir", "trunk.cache=memory writes no file; trunk.cache=disk reads it"
 
 
 def _unread_of_training(config: TrainConfig) -> Unread:

@@ -213,8 +213,9 @@ def _with_adapters(
     model = LowRankModel(backbone, config, runtime, reads)
     if getattr(model.peft_config["default"], "target_parameters", None):
         raise UserError(
-            f"method=qlora is not supported for {model.bare_backbone.config.model_type}: peft adapts its stacked experts by other "
-            "means than low-rank matrices on linear layers, and such adapters are not read here. Use method=ladder."
+            f"method=qlora is not supported for {model.bare_backbone.config.model_type}: peft adapts its stacked "
+            "experts by other means than low-rank matrices on linear layers, and such adapters are not read here. Use "
+            "method=ladder."
         )
     return model
 

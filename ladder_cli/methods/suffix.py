@@ -27,9 +27,10 @@ class SuffixMethod(QLoRAMethod):
 
     def cost(self, trunk: TrunkCost) -> Cost:
         """With share = k/L: 2N + 2 share N + 6n, since gradients pass through the last k layers alone; 2 share N more
-        where those are recomputed. The paper does not know the method; by its way of counting a backward pass twice
-        the forward one it is 2N + 4 share N + 6n.
+        where those are recomputed; less what of the pass below them is cached. The paper does not know the method; by
+        its way of counting a backward pass twice the forward one it is 2N + 4 share N + 6n.
         """
         share = self._last_layers(trunk.layers) / trunk.layers
-        through = 4 if self.config.gradient_checkpointing else 2
-        return Cost(paper=(2 + 4 * share) * trunk.parameters, actual=(2 + through * share) * trunk.parameters)
+        through = 6 if self.config.gradient_checkpointing else 4
+        actual = trunk.flops_per_token + through * share * trunk.parameters
+        return Cost(paper=(2 + 4 * share) * trunk.parameters, actual=actual)

@@ -11,18 +11,23 @@ from torch import Tensor
 from ladder_cli.nn.loss import DEFAULT_CHUNK, summed_cross_entropy
 from ladder_cli.plan.allocation import BACKBONE, LOSS, AllocationCount
 from ladder_cli.trunk.base import Batch, Hidden, Summed, TapRequest, Taps, TrainableModule, Trunk
+from ladder_cli.trunk.rows import gathered
 
 
 class CountingTrunk:
     """A trunk whose passes are marked in a count; everything else is the wrapped trunk's."""
 
-    def __init__(self, trunk: Trunk, count: AllocationCount) -> None:
-        self._trunk, self._count = trunk, count
+    def __init__(self, trunk: Trunk, count: AllocationCount, row_by_row: bool = False) -> None:
+        self._trunk, self._count, self._row_by_row = trunk, count, row_by_row
 
     def taps(self, request: TapRequest, batch: Batch, *rest: Any, **more: Any) -> Taps:
         """What is allocated in the pass and outlives it are taps; the rest is the backbone's for a moment."""
         with self._count.part(BACKBONE):
-            return self._trunk.taps(request, batch, *rest, **more)
+            if not self._row_by_row:
+                return self._trunk.taps(request, batch, *rest, **more)
+            # Of fake rows nobody can tell how long they are: all are as long as the batch.
+            rows = (self._trunk.taps(request, Batch(ids[None])) for ids in batch.input_ids)
+            return gathered(request, batch, rows, self._trunk.parts)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trunk, name)
@@ -53,10 +58,10 @@ class EveryTokenCounts:
         return self._count.part(LOSS) if self._count is not None else nullcontext()
 
 
-def mark_passes(model: TrainableModule, count: AllocationCount) -> None:
-    """Let a model that reads taps read them through a `CountingTrunk`."""
+def mark_passes(model: TrainableModule, count: AllocationCount, row_by_row: bool = False) -> None:
+    """Let a model that reads taps read them through a `CountingTrunk`, rows alone or together."""
     if model.request is not None:
-        vars(model)["trunk"] = CountingTrunk(vars(model)["trunk"], count)
+        vars(model)["trunk"] = CountingTrunk(vars(model)["trunk"], count, row_by_row)
 
 
 def fake_loss(model: TrainableModule, batch: Batch, objective: EveryTokenCounts) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ladder_cli.config.choices import Optimizer, Quantization, Residency
+from ladder_cli.config.choices import Optimizer, Passes, Quantization, Residency
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, AllocationCount
@@ -33,7 +33,7 @@ from ladder_cli.trunk.compact import make_lean, refuse_shared_embeddings
 from ladder_cli.trunk.loading import architecture, backbone_shape, has_sdpa
 from ladder_cli.trunk.parts import refused_by_name
 
-WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER = "weights", "trained", "gradients", "optimizer"
+WEIGHTS, TRAINED, GRADIENTS, OPTIMIZER, CACHE = "weights", "trained", "gradients", "optimizer", "cache"
 # bitsandbytes' 8-bit Adam: two bytes a parameter and two float32 scales for 256 of them; small tensors stay float32.
 _EIGHT_BIT_BLOCK, _EIGHT_BIT_SMALLEST = 256, 4096
 
@@ -50,6 +50,9 @@ class Step:
         shards: processes that hold the layers together; 1 where each holds them all.
         residency: where the layers are while they do not compute; never `auto`.
         window: of streamed layers, how many are there at a time.
+        passes: rows go through a backbone that is only read alone, or a micro-batch together.
+        cached: bytes of taps that are kept in the host's memory.
+        on_host: the host is what computes.
     """
 
     rows: int
@@ -60,6 +63,9 @@ class Step:
     shards: int = 1
     residency: Residency = Residency.RESIDENT
     window: int = 2
+    passes: Passes = Passes.BATCH
+    cached: int = 0
+    on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class MemoryPrediction:
         parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
             (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
             moment), `backbone` (what its forward pass takes for a moment), `gathered` (of several processes' layers
-            the one that runs) and `window` (of streamed layers those that are there); those that are there at the peak.
+            the one that runs), `window` (of streamed layers those that are there) and `cache` (taps that are kept);
+            those that are there at the peak.
         host: bytes that were left in the host's memory.
         moved: bytes of layers that come to the device in every pass.
     """
@@ -121,7 +128,7 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
             host += whole if step.residency is Residency.HOST else 0
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-        mark_passes(trained, count)
+        mark_passes(trained, count, step.passes is Passes.ROW)
         with refused_by_name(trunk.whole(), "a step cannot be planned"), one_document_a_row():
             _micro_batch(trained, parameters, step, count)
     optimizer = sum(optimizer_bytes(parameter.numel(), step.optimizer) for parameter in parameters)
@@ -132,7 +139,10 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     update = at_rest + Counter(
         {GRADIENTS: size, OPTIMIZER: optimizer, BACKWARD: size * (step.optimizer is Optimizer.ADAMW)}
     )
-    return MemoryPrediction(dict(backward if backward.total() > update.total() else update), host, moved)
+    highest = backward if backward.total() > update.total() else update
+    if step.on_host:
+        return MemoryPrediction(dict(highest + Counter({CACHE: step.cached})), host, moved)
+    return MemoryPrediction(dict(highest), host + step.cached, moved)
 
 
 def _shape(model: ModelConfig, dtype: torch.dtype) -> ShapeTrunk:

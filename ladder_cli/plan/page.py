@@ -11,6 +11,7 @@ from ladder_cli.data.batching import PackedRows
 from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.reading import Reading
 from ladder_cli.plan.streaming import Transfer
 
 
@@ -42,6 +43,7 @@ class Plan:
     learning_rate: float
     flops_per_token: dict[str, int]
     memory: Preflight
+    reading: Reading
     transfer: Transfer | None = None
 
     @property
@@ -69,6 +71,7 @@ class Plan:
             "flops_per_token": self.flops_per_token,
             "peak_memory_bytes": self.memory.as_dict(),
             "streaming": self.transfer.as_dict() if self.transfer is not None else None,
+            "reading": self.reading.as_dict(),
         }
 
     def print(self, console: Console) -> None:
@@ -88,6 +91,7 @@ class Plan:
                 else [("training rows", f"not known of {self.data_name}: see below")]
             ),
             *([("steps", self._steps_line())] if self.steps is not None else []),
+            *self.reading.lines(),
             ("learning rate", f"{self.learning_rate:g} at its peak"),
             (
                 "FLOPs per token",

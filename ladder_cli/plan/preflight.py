@@ -14,6 +14,7 @@ from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import MemoryPrediction, Step, predict_memory
+from ladder_cli.plan.reading import settled_passes
 from ladder_cli.ranks import processes
 from ladder_cli.trunk.loading import planned_dtype
 
@@ -115,6 +116,7 @@ def preflight(
     config: TrainConfig,
     device: torch.device,
     longest: int | None = None,
+    cached: int = 0,
     residency: Residency = Residency.RESIDENT,
     remedies: bool = True,
 ) -> Preflight:
@@ -124,13 +126,14 @@ def preflight(
         config: the run.
         device: where it will run; need not be there.
         longest: tokens of the longest row, if the data is known; else `data.max_length` stands in.
+        cached: bytes of taps that lie in the host's memory beside it.
         residency: where the backbone's layers will be; never `auto`.
         remedies: look for settings that would make it fit.
 
     Raises:
         UserError: if the backbone's shape cannot be read.
     """
-    step = _step(config, device, longest, residency)
+    step = _step(config, device, longest, cached, residency)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
     prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
@@ -145,16 +148,18 @@ def preflight(
     return Preflight(prediction, step, capacity, allowance, tuple(tried))
 
 
-def leaner_settings(
-    config: TrainConfig, device: torch.device, residency: Residency = Residency.RESIDENT
-) -> list[str]:
+def leaner_settings(config: TrainConfig, device: torch.device, residency: Residency = Residency.RESIDENT) -> list[str]:
     """Settings that take less memory than those of a run, the cheapest first."""
     step = _step(config, device, residency=residency)
     return [setting for setting, *_ in _remedies(config.model, config.method, step)]
 
 
 def _step(
-    config: TrainConfig, device: torch.device, longest: int | None = None, residency: Residency = Residency.RESIDENT
+    config: TrainConfig,
+    device: torch.device,
+    longest: int | None = None,
+    cached: int = 0,
+    residency: Residency = Residency.RESIDENT,
 ) -> Step:
     return Step(
         rows=config.train.micro_batch_size,
@@ -165,6 +170,9 @@ def _step(
         shards=processes() if config.hardware.shard_backbone else 1,
         residency=residency,
         window=config.trunk.window,
+        passes=settled_passes(config.trunk, device.type, config.hardware.shard_backbone),
+        cached=cached,
+        on_host=device.type == "cpu",
     )
 
 

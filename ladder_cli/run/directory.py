@@ -34,6 +34,7 @@ from ladder_cli.run.files import move_into_place, remove_folder, seal, temporary
 from ladder_cli.run.identity import RunIdentity
 
 TOKEN_CACHE = OUTPUTS / ".cache" / "tokens"
+TAP_CACHE = OUTPUTS / ".cache" / "taps"
 # Inside a folder of evaluations, and inside that of each benchmark.
 SUMMARY = "summary.json"
 EVALUATION = "eval"

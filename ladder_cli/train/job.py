@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.choices import Optimizer, Residency
+from ladder_cli.config.choices import CacheMode, Optimizer, Passes, Residency
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
@@ -14,12 +14,14 @@ from ladder_cli.methods.base import Method
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight
+from ladder_cli.plan.reading import Reading, Shape, settle_reading, settled_passes, tap_space
 from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.monitor import check_tracking
 from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
-from ladder_cli.trunk.loading import parameter_count
+from ladder_cli.trunk.live import LiveTrunk
+from ladder_cli.trunk.loading import backbone_shape, parameter_count, planned_dtype
 from ladder_cli.trunk.open import KINDS, TrunkKind
 
 
@@ -38,6 +40,7 @@ class Job:
         optimizer: its name; never `auto`.
         trunk_kind: where the backbone's layers are.
         residency: the same, as `trunk.residency` says it; never `auto`.
+        passes: rows go through it alone, or a micro-batch together.
     """
 
     config: TrainConfig
@@ -50,16 +53,19 @@ class Job:
     optimizer: Optimizer
     trunk_kind: TrunkKind
     residency: Residency
+    passes: Passes
 
     @classmethod
     def settle(cls, config: TrainConfig, run: RunDir, device: torch.device) -> "Job":
         """Decide.
 
         Raises:
-            UserError: for batches that do not add up, or a tracker that is not installed.
+            UserError: for batches that do not add up, a tracker that is not installed, or a backbone that cannot be
+                read as it is asked.
         """
         check_tracking(config.tracking)
         residency = _residency(config, device)
+        sharded = config.hardware.shard_backbone
         accumulation = config.train.accumulation(processes())
         return cls(
             config,
@@ -70,16 +76,54 @@ class Job:
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
             config.train.optimizer.on(device.type),
-            TrunkKind.SHARDED if config.hardware.shard_backbone else KINDS[residency],
+            TrunkKind.SHARDED if sharded else KINDS[residency],
             residency,
+            settled_passes(config.trunk, device.type, sharded),
         )
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over so many training rows."""
         return steps_for(rows, self.effective_batch, self.config.train.epochs, self.config.train.max_steps)
 
+    def reading(self, data: PreparedData | None, weights: str | None) -> Reading:
+        """How the rows are read of the backbone.
+
+        Args:
+            data: None where it cannot be had here.
+            weights: their identity; None where they are not on this machine.
+
+        Raises:
+            UserError: where a cache is asked for and cannot be, or the method does not fit the backbone.
+        """
+        config, dtype = self.config, planned_dtype(self.config.model, self.device)
+        request, layers, width = None, 0, 0
+        if config.trunk.cache is not CacheMode.OFF:
+            with torch.device("meta"):
+                trunk = LiveTrunk(backbone_shape(config.model, dtype))
+                request = self.method.shape(trunk).request
+            layers, width = len(trunk.parts.layers), trunk.parts.config.hidden_size
+        space = None
+        if weights is not None:
+            space = tap_space(config, weights, dtype, self.device.type, self.passes)
+        return settle_reading(
+            config,
+            self.passes,
+            self.trunk_kind is TrunkKind.SHARDED,
+            Shape(request, layers, width, dtype),
+            data,
+            self.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
+            self.effective_batch,
+            space,
+        )
+
     def plan(
-        self, data: PreparedData | None, trunk: Trunk, model: TrainableModule, dtype: torch.dtype, memory: Preflight
+        self,
+        data: PreparedData | None,
+        trunk: Trunk,
+        model: TrainableModule,
+        dtype: torch.dtype,
+        memory: Preflight,
+        reading: Reading,
     ) -> Plan:
         """What is about to be done, for the page that is printed.
 
@@ -88,6 +132,7 @@ class Job:
             model: what the method attached to `trunk`; may be without values.
             dtype: that the backbone computes in.
             memory: what a step takes.
+            reading: how `trunk` is read.
         """
         config, cost = self.config, trunk.cost(model.request or WHOLE)
         trainable = parameter_count(model, trained=True)
@@ -108,6 +153,7 @@ class Job:
             learning_rate=config.peak_learning_rate,
             flops_per_token=self.method.cost(cost).flops_per_token(trainable),
             memory=memory,
+            reading=reading,
             transfer=self._transfer(cost, trainable, memory),
         )
 
@@ -116,16 +162,15 @@ class Job:
         if self.residency is Residency.RESIDENT:
             return None
         step, flops = memory.step, self.method.cost(cost).flops_per_token(trainable)
-        speeds = speeds_of(self.config.hardware, self.device, self.residency)
-        tokens = step.rows * step.tokens
+        rows = 1 if self.passes is Passes.ROW else step.rows
         return Transfer(
             self.residency,
             memory.prediction.moved,
-            self.accumulation,
-            tokens,
+            self.accumulation * step.rows // rows,
+            rows * step.tokens,
             cost.flops_per_token,
             float(flops["actual"]),
-            speeds,
+            speeds_of(self.config.hardware, self.device, self.residency),
         )
 
     def batches(self, data: PreparedData) -> tuple[TrainingBatches, ValidationBatches]:

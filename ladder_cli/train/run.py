@@ -16,7 +16,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from ladder_cli import __version__
-from ladder_cli.config.choices import OnMisfit, WandbMode
+from ladder_cli.config.choices import CacheMode, OnMisfit, WandbMode
 from ladder_cli.config.compose import as_dict
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
@@ -31,6 +31,7 @@ from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.plan.out_of_memory import out_of_memory_advised
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight, leaner_settings, preflight
+from ladder_cli.plan.reading import Reading
 from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.credentials import redacted
@@ -45,7 +46,7 @@ from ladder_cli.train.monitor import MetricsLog, Monitor, ProgressDisplay, Throu
 from ladder_cli.train.optimizer import make_optimizer, make_schedule
 from ladder_cli.train.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
 from ladder_cli.train.signals import StopOnSignal
-from ladder_cli.trunk.base import Batch, TrainableModule
+from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, planned_device, planned_dtype, resolve_device
@@ -72,8 +73,11 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
     with torch.device("meta"):
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
         model = job.method.shape(trunk)
-    memory = preflight(config, job.device, data.longest if data is not None else None, job.residency)
-    plan = job.plan(data, trunk, model, dtype, memory)
+    reading = job.reading(data, local_weights(config))
+    memory = preflight(
+        config, job.device, data.longest if data is not None else None, reading.host_bytes, job.residency
+    )
+    plan = job.plan(data, reading.over(trunk), model, dtype, memory, reading)
     plan.print(console)
     for line in job.method.picture(trunk):
         console.print(f"  {line}", highlight=False)
@@ -162,31 +166,32 @@ class _Training:
             source: of the data, where it has been loaded already.
             continued_at: the step of the checkpoint to continue from.
         """
-        data, memory_plan = self._prepare(source)
+        data, memory_plan, reading = self._prepare(source)
         # Seeded here, so that a side network's first weights depend on the seed and not on what was drawn before.
         set_seed(self._job.config.seed)
         self._started, self._memory = time.perf_counter(), PeakMemory(self._job.device)
-        built = self._build(data, memory_plan, continued_at)
+        built = self._build(data, memory_plan, reading, continued_at)
         with StopOnSignal() as stop:
             self._stop, self._throughput = stop, Throughput()
             loop = self._fit(data, built, continued_at)
         return self._finish(data, built, loop)
 
-    def _prepare(self, source: Source | None) -> tuple[PreparedData, Preflight]:
-        """The rows, and whether a step over them fits the memory."""
+    def _prepare(self, source: Source | None) -> tuple[PreparedData, Preflight, Reading]:
+        """The rows, whether a step over them fits the memory, and how they are read."""
         config = self._job.config
         with main_first():
             data = prepare_data(config, source)
         _tell_fewer_rows(config, data, self._console)
-        memory_plan = preflight(config, self._job.device, data.longest, self._job.residency)
+        reading = self._job.reading(data, local_weights(config))
+        memory_plan = preflight(config, self._job.device, data.longest, reading.host_bytes, self._job.residency)
         if config.preflight is OnMisfit.REFUSE:
             memory_plan.refuse()
-        return data, memory_plan
+        return data, memory_plan, reading
 
-    def _build(self, data: PreparedData, memory_plan: Preflight, continued_at: int | None) -> _Built:
+    def _build(self, data: PreparedData, memory_plan: Preflight, reading: Reading, continued_at: int | None) -> _Built:
         """The backbone with what is trained on it, told apart from other runs and announced."""
         job, config, console = self._job, self._job.config, self._console
-        trunk = open_trunk(config.model, job.device, job.trunk_kind, config.trunk)
+        trunk: Trunk = open_trunk(config.model, job.device, job.trunk_kind, config.trunk)
         backbone = trunk.whole()
         # 4-bit layers compute alike, and exactly as they are stored, wherever they are (docs/decisions/0019).
         keep_differentiable(backbone)
@@ -197,10 +202,13 @@ class _Training:
         trunk.identity = identity.weights
         if continued_at is not None:
             job.run.refuse_other(identity)
+        if reading.cache is not CacheMode.OFF and reading.store is None:
+            reading = job.reading(data, identity.weights)  # of the hub, and here only now
+        trunk = reading.over(trunk)
         collate = PaddingCollator(data.tokenizer.pad_token_id)
         sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
         model = job.method.attach(trunk, sample, config.train.loss_chunk)
-        plan = job.plan(data, trunk, model, backbone.dtype, memory_plan)
+        plan = job.plan(data, trunk, model, backbone.dtype, memory_plan, reading)
         plan.print(console)
         console.print(
             "first example (counted tokens [bold green]marked[/]; without colours: between » and «)", markup=True
@@ -228,7 +236,11 @@ class _Training:
             loop = self._loop(data, built)
             if continued_at is not None:
                 loop.resume(continued_at)
-            loop.run()
+            try:
+                loop.run()
+            finally:
+                if built.plan.reading.store is not None:
+                    built.plan.reading.store.flush()
         if self._stop.received is not None and loop.step < job.steps(len(data.train_rows)):
             _write_status(run, built.record, status="interrupted")
             raise Interrupted(f"saved at step {loop.step}; the same command continues from there.")

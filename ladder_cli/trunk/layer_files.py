@@ -134,7 +134,9 @@ class LayerFile:
                     raise self._damaged()
                 self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be read ({error.strerror}): delete it, and it is made anew.") from error
+            raise UserError(
+                f"{self.path} cannot be read ({error.strerror}): delete it, and it is made anew."
+            ) from error
         return told, _PREFIX + size
 
     def _damaged(self) -> DamagedLayer:

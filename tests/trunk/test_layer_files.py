@@ -54,7 +54,18 @@ def test_every_flipped_byte_is_refused_by_the_name_of_its_file(path):
     body = len(whole) - file.nbytes
     ends = [body + place for place in file.places.values()]
     # Magic, length, checksum, header, its padding, the first and last byte of the body, and between tensors.
-    for place in [0, 9, 20, 60, body - 1, body, len(whole) - 1, *ends, *(end - 1 for end in ends), *range(body, len(whole), 997)]:
+    for place in [
+        0,
+        9,
+        20,
+        60,
+        body - 1,
+        body,
+        len(whole) - 1,
+        *ends,
+        *(end - 1 for end in ends),
+        *range(body, len(whole), 997),
+    ]:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(DamagedLayer, match=r"layer-001\.bin is not as it was written: delete it"):
             LayerFile(path).fetch()

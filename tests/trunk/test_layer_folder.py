@@ -18,8 +18,8 @@ from ladder_cli.trunk.base import Batch, TapRequest
 from ladder_cli.trunk.layer_folder import filled, layer_folder, prepare_layers
 from ladder_cli.trunk.loading import load_backbone
 from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
-from ladder_cli.trunk.streamed import SOURCES, open_streamed
 from ladder_cli.trunk.stored_modules import taken_apart
+from ladder_cli.trunk.streamed import SOURCES, open_streamed
 from tests.conftest import ARCHITECTURES, EXPERTS, LATER, random_backbone
 from tests.trunk.copier import ring_in_memory, staged_in_memory
 
@@ -79,7 +79,9 @@ def test_architectures_stream_or_are_refused_by_name(architecture, tmp_path):
     attention = "eager" if architecture == "gpt_oss" else "sdpa"
     model = ModelConfig(name=architecture, path=str(tmp_path / "model"), dtype="float32", attention=attention)
     if architecture in EXPERTS and architecture != "gpt_oss":
-        with pytest.raises(UserError, match=f"{backbone.config.model_type}.*stored in another form.*residency=resident"):
+        with pytest.raises(
+            UserError, match=f"{backbone.config.model_type}.*stored in another form.*residency=resident"
+        ):
             open_streamed(model, CPU, Residency.DISK, 2, tmp_path)
         return
     trunk = open_streamed(model, CPU, Residency.DISK, 2, tmp_path)

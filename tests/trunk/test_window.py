@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ladder_cli.trunk.layer_files import Contents, DamagedLayer, LayerFile, write_contents
+from ladder_cli.trunk.layer_files import DamagedLayer, LayerFile, write_contents
 from ladder_cli.trunk.stored_modules import put_together, taken_apart
 from ladder_cli.trunk.window import RingLane, Window, pinned_copies
 from tests.trunk.copier import GARBAGE, LateCopier
