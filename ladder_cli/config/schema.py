@@ -193,7 +193,7 @@ class StreamingConfig:
 
     residency: Residency = incidental(
         Residency.RESIDENT,
-        "where the layers are while they do not compute; auto: streamed where no step fits otherwise",
+        "where the layers are while they do not compute; auto: streamed where a step fits only so",
     )
     window: int = incidental(2, "of a streamed backbone that are there at a time", unit="layers", at_least=2)
     layer_files: str | None = incidental(

@@ -139,8 +139,8 @@ def _refuse_full(folder: LayerFolder, needed: int) -> None:
     free = shutil.disk_usage(folder.path).free
     if needed > free:
         raise UserError(
-            f"the layer files take {needed / 1e9:.1f} GB in {folder.path}, and {free / 1e9:.1f} GB are free: make room, "
-            "or give another folder as trunk.layer_files=DIR."
+            f"the layer files take {needed / 1e9:.1f} GB in {folder.path}, and {free / 1e9:.1f} GB are free: make "
+            "room, or give another folder as trunk.layer_files=DIR."
         )
 
 
@@ -197,7 +197,7 @@ class _Checkpoint:
         places: dict[int, dict[str, tuple[Path, str]]] = {}
         for path in files:
             with self._readable(path), safe_open(path, framework="pt") as file:
-                for name in file.keys():
+                for name in file.keys():  # noqa: SIM118 - it is no mapping
                     number = layer_number(name)
                     if number is not None and not is_other_part(name) and not made_by_the_model(name):
                         places.setdefault(number, {})[name_in_layer(name)] = (path, name)
@@ -271,8 +271,10 @@ def _equal(name: str, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) ->
     return name in other and torch.equal(one[name].cpu(), other[name].cpu())
 
 
-def filled(model: ModelConfig, device: torch.device, folder: LayerFolder) -> tuple[PreTrainedModel, list[LayerFile]]:
-    """The backbone over its mapped files, and the files of its layers in their order.
+def filled(
+    model: ModelConfig, device: torch.device, folder: LayerFolder
+) -> tuple[PreTrainedModel, list[LayerFile], LayerFile]:
+    """The backbone over its mapped files, the files of its layers in their order, and that of the rest.
 
     Args:
         model: what it is.
@@ -287,11 +289,10 @@ def filled(model: ModelConfig, device: torch.device, folder: LayerFolder) -> tup
     files = [LayerFile(folder.layer(number)) for number in range(1, folder.layers + 1)]
     rest = LayerFile(folder.rest)
     rest.fetch()
-    rest.release()
     try:
         for layer, file in zip(layers, files, strict=True):
             put_together(layer, file.contents)
         put_together(built, rest.contents)
     except KeyError as error:
         raise UserError(f"{folder.path} lacks {error}: delete the folder, and it is made anew.") from error
-    return built, files
+    return built, files, rest

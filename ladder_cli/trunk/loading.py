@@ -124,9 +124,7 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
 def load_first_layer(model: ModelConfig, device: torch.device) -> PreTrainedModel:
     """The backbone with the first of its layers alone, and all that is not in a layer; raises as `load_backbone`."""
     config = loaded_architecture(model)
-    config.num_hidden_layers = 1
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:1]
+    config.num_hidden_layers = 1  # the types of the others stay, for which rotary positions are made too
     return _load(model, device, config, {"": device}, layers=1)
 
 

@@ -4,6 +4,7 @@ A backbone that is only read is read once in every pass, and in one direction: t
 Each layer sends for itself, so that whoever runs the model's own `forward` (a proof, `generate`) streams it too.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -238,16 +239,15 @@ def open_streamed(
             "trunk.residency=resident or disk."
         )
     folder = prepare_layers(model, device, place)
-    backbone, files = filled(model, device, folder)
-    try:
+    backbone, files, rest = filled(model, device, folder)
+    with contextlib.suppress(OSError):  # a model without one has the defaults of its config
         backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision)
-    except OSError:
-        pass  # a model without one has the defaults of its config
     for layer in anatomy_of(backbone).layers:
         # Who moves the whole model leaves them where they are.
         layer._apply = partial(_unmoved, layer)
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     make_lean(backbone, model, device)
+    rest.release()  # of embeddings only rows come again, of a head that was moved or quantised nothing
     source = SOURCES[device.type, residency](files, device)
     return StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
 

@@ -1,4 +1,4 @@
-"""What copies layers into a ring of buffers where there is no GPU: late, in a thread, and in order, as a stream does."""
+"""What copies layers into a ring of buffers where there is no GPU: late, in a thread and in order, as a stream does."""
 
 import threading
 import time

@@ -231,7 +231,7 @@ def refuse_gradients_if_streamed(name: str, kind: TrunkKind) -> None:
     """What sends gradients through the whole backbone is refused in a line, and the test ends."""
     if name != "qlora" or kind not in STREAMED:
         return
-    with pytest.raises(UserError, match="trunk.residency=resident"):
+    with pytest.raises(UserError, match=r"trunk\.residency=resident"):
         method_for(METHODS[name]).attach(open_trunk(MODEL, CPU, kind))
     pytest.skip("refused")
 

@@ -16,7 +16,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.trunk import layer_folder as module
 from ladder_cli.trunk.base import Batch, TapRequest
 from ladder_cli.trunk.layer_folder import filled, layer_folder, prepare_layers
-from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.loading import has_sdpa, load_backbone
 from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
 from ladder_cli.trunk.stored_modules import taken_apart
 from ladder_cli.trunk.streamed import SOURCES, open_streamed
@@ -45,7 +45,7 @@ def test_files_hold_what_transformers_loads(quantization, dtype, tmp_path):
     model = tiny(quantization, dtype)
     folder = prepare_layers(model, CPU, tmp_path)
     assert folder.complete
-    backbone, files = filled(model, CPU, folder)
+    backbone, files, _ = filled(model, CPU, folder)
     loaded = load_backbone(model, CPU)
     assert same(taken_apart(backbone, buffers=True), taken_apart(loaded, buffers=True))
     assert [file.path for file in files] == [folder.layer(number) for number in range(1, LAYERS + 1)]
@@ -76,7 +76,7 @@ def test_taps_are_those_of_the_loaded_model(quantization, dtype, source, tmp_pat
 def test_architectures_stream_or_are_refused_by_name(architecture, tmp_path):
     backbone = random_backbone(architecture)
     backbone.save_pretrained(tmp_path / "model")
-    attention = "eager" if architecture == "gpt_oss" else "sdpa"
+    attention = "sdpa" if has_sdpa(backbone.config) else "eager"
     model = ModelConfig(name=architecture, path=str(tmp_path / "model"), dtype="float32", attention=attention)
     if architecture in EXPERTS and architecture != "gpt_oss":
         with pytest.raises(
@@ -94,7 +94,7 @@ def test_shards_and_names_with_a_wrapper_are_read(tmp_path):
     loaded = load_backbone(tiny(), CPU)
     loaded.save_pretrained(tmp_path / "sharded", max_shard_size="1MB")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
-    backbone, _ = filled(model := tiny(path=str(tmp_path / "sharded")), CPU, prepare_layers(model, CPU, tmp_path))
+    backbone, _, _ = filled(model := tiny(path=str(tmp_path / "sharded")), CPU, prepare_layers(model, CPU, tmp_path))
     assert same(taken_apart(backbone), taken_apart(loaded))
 
 
