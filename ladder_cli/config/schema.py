@@ -384,6 +384,7 @@ class EvaluateConfig:
     )
     model: ModelConfig = option(ModelConfig, "the backbone")
     hardware: HardwareConfig = option(HardwareConfig, "where")
+    trunk: StreamingConfig = option(StreamingConfig, "where the backbone's layers are while they do not compute")
     decode: DecodeConfig = option(DecodeConfig, "how completions are generated")
     benchmarks: Any = option(
         None, "names of conf/benchmark, or all; null: the run's own test set, or the model's `default_benchmarks`"
