@@ -288,7 +288,7 @@ def filled(
     layers = anatomy_of(built).layers
     files = [LayerFile(folder.layer(number)) for number in range(1, folder.layers + 1)]
     rest = LayerFile(folder.rest)
-    rest.fetch()
+    rest.check()
     try:
         for layer, file in zip(layers, files, strict=True):
             put_together(layer, file.contents)

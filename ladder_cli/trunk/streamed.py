@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, GenerationConfig, PreTrainedModel
 
-from ladder_cli.config.choices import Residency
+from ladder_cli.config.choices import Quantization, Residency
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.base import Batch, TapRequest, Taps, TrunkCost
-from ladder_cli.trunk.compact import make_lean
+from ladder_cli.trunk.compact import MakeLinear, make_lean, quantized_linear
 from ladder_cli.trunk.layer_files import LayerFile
 from ladder_cli.trunk.layer_folder import filled, prepare_layers
 from ladder_cli.trunk.live import LiveTrunk, _remove
@@ -246,10 +246,23 @@ def open_streamed(
         # Who moves the whole model leaves them where they are.
         layer._apply = partial(_unmoved, layer)
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
-    make_lean(backbone, model, device)
+    kind = model.head_quantization
+    make_lean(backbone, model, device, _giving_back(kind, rest) if kind is not Quantization.NONE else None)
     rest.release()  # of embeddings only rows come again, of a head that was moved or quantised nothing
     source = SOURCES[device.type, residency](files, device)
     return StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
+
+
+def _giving_back(kind: Quantization, rest: LayerFile) -> MakeLinear:
+    """Quantises a block of the head, and gives back the pages that it was read from."""
+    make = quantized_linear(kind)
+
+    def made(rows: Tensor) -> nn.Module:
+        layer = make(rows)
+        rest.release()
+        return layer
+
+    return made
 
 
 def _mapped(files: list[LayerFile], device: torch.device) -> Source:
