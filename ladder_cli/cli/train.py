@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
+from ladder_cli.cli.cache import cache_command
 from ladder_cli.config.compose import given_options, output_folder
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread
@@ -26,6 +27,8 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
   ladder-train method=xladder model=qwen2.5-math-1.5b             a real model on a GPU, on its own data set (s1k)
   ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
   ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
+  ladder-train trunk.cache=disk train.epochs=3                    what is read of the backbone is kept, for all runs
+  ladder-train cache=list                                         what the cache holds; cache=prune makes it smaller
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
   train.max_steps, train.epochs, train.micro_batch_size, train.learning_rate, data.train_samples, data.max_length.
@@ -117,6 +120,14 @@ def _prepare(config: TrainConfig, console: "Console") -> dict[str, Any]:
     return {"layer_files": str(folder.path), "layers": folder.layers, "bytes": size}
 
 
+def command(config: TrainConfig, overrides: list[str]) -> None:
+    """What the console script does: train, or look after the cache of taps."""
+    if config.cache is not None:
+        cache_command(config, given_options(overrides))
+    else:
+        train(config, overrides)
+
+
 def _report(metrics: dict[str, Any], run: RunDir, console: "Console") -> None:
     # Of a few steps there is no speed to report.
     speed = f"{metrics['tokens_per_second']:,.0f} tokens/s   " if metrics["tokens_per_second"] else ""
@@ -135,7 +146,7 @@ def _typed(path: Path) -> str:
 
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run("train", TrainConfig, train, run_path, HELP + cli.default_data_lines(), one_each=True))
+    sys.exit(cli.run("train", TrainConfig, command, run_path, HELP + cli.default_data_lines(), one_each=True))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,9 @@ MOVED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Settings that came later, and what was done before: a config.yaml without them was written then.
+ADDED: Mapping[str, str] = MappingProxyType({"trunk.cache_format": "exact"})
+
 
 def expanded(path: str | None) -> str | None:
     """A path with `~` and `~name` replaced; one whose owner is unknown stays as it is, and is then not found."""
@@ -209,7 +212,8 @@ class StreamingConfig:
 class TrunkConfig(StreamingConfig):
     """How the frozen backbone is read (the key `trunk`). Nothing of it concerns QLoRA, which does not only read it."""
 
-    passes: Passes = option(
+    # Results differ in their last bits, as between machines.
+    passes: Passes = incidental(
         Passes.AUTO, "rows go through the backbone each by itself, or a micro-batch together; auto: by itself on a CPU"
     )
     cache: CacheMode = incidental(CacheMode.OFF, "where taps are kept, so that no row passes the backbone twice")

@@ -82,6 +82,12 @@ class Method(Protocol):
         """
         ...
 
+    def layers_needed(self, layers: int) -> int:
+        """Of the backbone's L layers those whose weights it runs or reads itself, counted from the last; the others
+        need not be loaded where their taps lie in a cache.
+        """
+        ...
+
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the trained part of `model` by a checkpoint's."""
         ...

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ladder_cli.config.choices import Init
 from ladder_cli.config.methods import LADDER_CHOICES, LadderMethodConfig
 from ladder_cli.methods.base import Cost, Method
 from ladder_cli.methods.proof import prove
@@ -63,6 +64,10 @@ class LadderMethod:
     def _connections(self, trunk: Trunk) -> Connections:
         config = self.config
         return connect(len(trunk.parts.layers), config.connections, config.layers, config.delta)
+
+    def layers_needed(self, layers: int) -> int:
+        """None, unless first weights are read off them."""
+        return 0 if self.config.init is Init.UNIFORM else layers
 
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the side network's weights."""

@@ -61,6 +61,11 @@ class QLoRAMethod:
         """Of L layers, those that get adapters, counted from the last; None: all, and gradients everywhere."""
         return None
 
+    def layers_needed(self, layers: int) -> int:
+        """Those with adapters."""
+        adapted = self._last_layers(layers)
+        return layers if adapted is None else adapted
+
     def load_weights(self, model: nn.Module, folder: Path) -> None:
         """Overwrite the low-rank matrices."""
         assert isinstance(model, PeftModel)

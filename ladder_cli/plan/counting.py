@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,26 +12,48 @@ from torch import Tensor
 from ladder_cli.nn.loss import DEFAULT_CHUNK, summed_cross_entropy
 from ladder_cli.plan.allocation import BACKBONE, LOSS, AllocationCount
 from ladder_cli.trunk.base import Batch, Hidden, Summed, TapRequest, Taps, TrainableModule, Trunk
-from ladder_cli.trunk.rows import gathered
+from ladder_cli.trunk.rows import gathered, looked_up
 
 
 class CountingTrunk:
     """A trunk whose passes are marked in a count; everything else is the wrapped trunk's."""
 
-    def __init__(self, trunk: Trunk, count: AllocationCount, row_by_row: bool = False) -> None:
-        self._trunk, self._count, self._row_by_row = trunk, count, row_by_row
+    def __init__(self, trunk: Trunk, count: AllocationCount) -> None:
+        self._trunk, self._count = trunk, count
 
     def taps(self, request: TapRequest, batch: Batch, *rest: Any, **more: Any) -> Taps:
         """What is allocated in the pass and outlives it are taps; the rest is the backbone's for a moment."""
         with self._count.part(BACKBONE):
-            if not self._row_by_row:
-                return self._trunk.taps(request, batch, *rest, **more)
-            # Of fake rows nobody can tell how long they are: all are as long as the batch.
-            rows = (self._trunk.taps(request, Batch(ids[None])) for ids in batch.input_ids)
-            return gathered(request, batch, rows, self._trunk.parts)
+            return self._read(request, batch, *rest, **more)
+
+    def _read(self, request: TapRequest, batch: Batch, *rest: Any, **more: Any) -> Taps:
+        return self._trunk.taps(request, batch, *rest, **more)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trunk, name)
+
+
+class CountingRows(CountingTrunk):
+    """The same where rows go through alone. Of fake rows nobody can tell how long they are: all are as long as the
+    batch.
+    """
+
+    def _read(self, request: TapRequest, batch: Batch, *rest: Any, **more: Any) -> Taps:
+        rows = (self._trunk.taps(request, Batch(ids[None])) for ids in batch.input_ids)
+        return gathered(request, batch, rows, self._trunk.parts)
+
+
+class StoredTaps(CountingTrunk):
+    """The same where no row passes the backbone: its taps come out of a cache."""
+
+    def _read(self, request: TapRequest, batch: Batch, *rest: Any, **more: Any) -> Taps:
+        parts, shape = self._trunk.parts, (*batch.input_ids.shape, self._trunk.parts.config.hidden_size)
+        rungs = {layer: torch.empty(shape, dtype=self._trunk.dtype) for layer in sorted(request.layers)}
+        final = rungs.get(len(parts.layers)) if request.final else None
+        if request.final and final is None:
+            final = torch.empty(shape, dtype=self._trunk.dtype)
+        embed = partial(looked_up, parts.embeddings, batch.input_ids)
+        return Taps({0: embed()} | rungs, final, embed)
 
 
 class EveryTokenCounts:
@@ -58,10 +81,10 @@ class EveryTokenCounts:
         return self._count.part(LOSS) if self._count is not None else nullcontext()
 
 
-def mark_passes(model: TrainableModule, count: AllocationCount, row_by_row: bool = False) -> None:
-    """Let a model that reads taps read them through a `CountingTrunk`, rows alone or together."""
+def mark_passes(model: TrainableModule, count: AllocationCount, trunk: type[CountingTrunk] = CountingTrunk) -> None:
+    """Let a model that reads taps read them through a `CountingTrunk` of this kind."""
     if model.request is not None:
-        vars(model)["trunk"] = CountingTrunk(vars(model)["trunk"], count, row_by_row)
+        vars(model)["trunk"] = trunk(vars(model)["trunk"], count)
 
 
 def fake_loss(model: TrainableModule, batch: Batch, objective: EveryTokenCounts) -> Tensor:

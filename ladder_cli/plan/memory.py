@@ -18,7 +18,14 @@ from ladder_cli.config.choices import Optimizer, Passes, Quantization, Residency
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, AllocationCount
-from ladder_cli.plan.counting import EveryTokenCounts, fake_loss, mark_passes
+from ladder_cli.plan.counting import (
+    CountingRows,
+    CountingTrunk,
+    EveryTokenCounts,
+    StoredTaps,
+    fake_loss,
+    mark_passes,
+)
 from ladder_cli.plan.fake_backbone import (
     fold_experts,
     materialise_fake,
@@ -52,6 +59,7 @@ class Step:
         window: of streamed layers, how many are there at a time.
         passes: rows go through a backbone that is only read alone, or a micro-batch together.
         cached: bytes of taps that are kept in the host's memory.
+        absent: layers that are not loaded, since their taps are there, from the first on.
         on_host: the host is what computes.
     """
 
@@ -65,6 +73,7 @@ class Step:
     window: int = 2
     passes: Passes = Passes.BATCH
     cached: int = 0
+    absent: int = 0
     on_host: bool = False
 
 
@@ -119,6 +128,9 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
             count.move(tensor, TRAINED if tensor.requires_grad else WEIGHTS)
         if model.embeddings_on_cpu:
             host = count.forget(trunk.parts.embeddings.get_parameter("weight"))
+        for layer in trunk.parts.layers[: step.absent]:
+            for tensor in (*layer.parameters(), *layer.buffers()):
+                count.forget(tensor)
         if step.shards > 1:
             share_layers(trunk.parts.layers, step.shards, count)
             trunk.hang()  # behind what frees a layer, as over layers that are really sharded
@@ -128,7 +140,7 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
             host += whole if step.residency is Residency.HOST else 0
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-        mark_passes(trained, count, step.passes is Passes.ROW)
+        mark_passes(trained, count, StoredTaps if step.absent else _READ[step.passes])
         with refused_by_name(trunk.whole(), "a step cannot be planned"), one_document_a_row():
             _micro_batch(trained, parameters, step, count)
     optimizer = sum(optimizer_bytes(parameter.numel(), step.optimizer) for parameter in parameters)
@@ -143,6 +155,9 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
     if step.on_host:
         return MemoryPrediction(dict(highest + Counter({CACHE: step.cached})), host, moved)
     return MemoryPrediction(dict(highest), host + step.cached, moved)
+
+
+_READ: dict[Passes, type[CountingTrunk]] = {Passes.BATCH: CountingTrunk, Passes.ROW: CountingRows}
 
 
 def _shape(model: ModelConfig, dtype: torch.dtype) -> ShapeTrunk:

@@ -117,6 +117,7 @@ def preflight(
     device: torch.device,
     longest: int | None = None,
     cached: int = 0,
+    absent: int = 0,
     residency: Residency = Residency.RESIDENT,
     remedies: bool = True,
 ) -> Preflight:
@@ -127,13 +128,15 @@ def preflight(
         device: where it will run; need not be there.
         longest: tokens of the longest row, if the data is known; else `data.max_length` stands in.
         cached: bytes of taps that lie in the host's memory beside it.
+        absent: layers that are not loaded, from the first on; what is loaded is then resident.
         residency: where the backbone's layers will be; never `auto`.
         remedies: look for settings that would make it fit.
 
     Raises:
         UserError: if the backbone's shape cannot be read.
     """
-    step = _step(config, device, longest, cached, residency)
+    residency = Residency.RESIDENT if absent else residency
+    step = replace(_step(config, device, longest, residency), cached=cached, absent=absent)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
     prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
@@ -155,11 +158,7 @@ def leaner_settings(config: TrainConfig, device: torch.device, residency: Reside
 
 
 def _step(
-    config: TrainConfig,
-    device: torch.device,
-    longest: int | None = None,
-    cached: int = 0,
-    residency: Residency = Residency.RESIDENT,
+    config: TrainConfig, device: torch.device, longest: int | None = None, residency: Residency = Residency.RESIDENT
 ) -> Step:
     return Step(
         rows=config.train.micro_batch_size,
@@ -171,7 +170,6 @@ def _step(
         residency=residency,
         window=config.trunk.window,
         passes=settled_passes(config.trunk, device.type, config.hardware.shard_backbone),
-        cached=cached,
         on_host=device.type == "cpu",
     )
 

@@ -26,12 +26,14 @@ class Shape:
 
     Attributes:
         request: of the method; None: it reads no taps.
+        needed: layers that it runs itself, counted from the last.
         layers: L.
         width: d.
         dtype: that it computes in.
     """
 
     request: TapRequest | None
+    needed: int
     layers: int
     width: int
     dtype: torch.dtype
@@ -52,6 +54,8 @@ class Reading:
         share_there: of those tokens, what the cache holds already.
         share_read: of the rows that training passes, each as often as it is passed, those that have to be read of the
             backbone.
+        layers: L.
+        absent: layers that are not loaded, from the first on.
         why: in words, where `auto` decided.
     """
 
@@ -64,6 +68,8 @@ class Reading:
     limit: int = 0
     share_there: float = 0.0
     share_read: float = 1.0
+    layers: int = 0
+    absent: int = 0
     why: str = ""
     store: TapStore | None = None
 
@@ -76,11 +82,6 @@ class Reading:
     def host_bytes(self) -> int:
         """What of it lies in the host's memory."""
         return min(self.size or 0, self.limit) if self.cache is CacheMode.MEMORY else 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether the backbone's layers need not be run at all."""
-        return self.cache is not CacheMode.OFF and self.share_there == 1.0
 
     def over(self, trunk: Trunk) -> Trunk:
         """The trunk as it is read."""
@@ -102,13 +103,19 @@ class Reading:
         fits = "" if self.size <= self.limit else f" [only {self.limit / self.size:.0%} of it find room]"
         there = f", {self.share_there:.0%} there" if self.share_there else ""
         why = f" ({self.why})" if self.why else ""
+        if self.absent:
+            kept = "no layer" if self.absent == self.layers else f"only layers {self.absent + 1} to {self.layers}"
+            loaded = [("backbone", f"{kept} of it loaded: everything below is in the cache")]
+        else:
+            loaded = []
         return [
             (
                 "cache of taps",
                 f"{self.cache}, {self.kept_as}{why}: {per_token}, {self.tokens:,} tokens: {_gb(self.size)}{there}; "
                 f"{room}{fits}",
             ),
-            ("passes saved", f"{1 - self.share_read:.0%} of the rows that training passes need no layer of it"),
+            ("passes saved", f"{1 - self.share_read:.0%} of the rows that training passes need no pass"),
+            *loaded,
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -124,6 +131,7 @@ class Reading:
             "limit": self.limit,
             "share_there": self.share_there,
             "share_read": self.share_read,
+            "layers_not_loaded": self.absent,
         }
 
 
@@ -180,7 +188,7 @@ def settle_reading(
         raise UserError(f"trunk.cache={trunk.cache} cannot be: {why}. Leave it out.")
     per_token = bytes_per_token(shape.request, shape.layers, shape.width, shape.dtype, trunk.cache_format)
     taps = len(shape.request.layers | ({shape.layers} if shape.request.final else set()))
-    reading = replace(off, cache=trunk.cache, taps=taps, bytes_per_token=per_token)
+    reading = replace(off, cache=trunk.cache, taps=taps, bytes_per_token=per_token, layers=shape.layers)
     root = tap_cache(trunk)
     asked = _Asked.of(data, steps, effective_batch) if data is not None and steps is not None else None
     limits = {
@@ -202,8 +210,10 @@ def settle_reading(
     if asked is None:
         return replace(reading, store=store)
     there = asked.there(store, shape, trunk.cache_format) if store is not None else 0.0
+    # What keeps documents of one row apart is tried on the whole backbone.
+    absent = shape.layers - shape.needed if there == 1.0 and not config.data.packing else 0
     kept = min(1.0, reading.limit / reading.size) if reading.size else 1.0
-    return replace(reading, store=store, share_there=there, share_read=asked.share_read(there, kept))
+    return replace(reading, store=store, share_there=there, share_read=asked.share_read(there, kept), absent=absent)
 
 
 def tap_cache(trunk: TrunkConfig) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ladder_cli.config.options import Role, flat
-from ladder_cli.config.schema import TrainConfig, covers, options_of
+from ladder_cli.config.schema import ADDED, TrainConfig, covers, options_of
 
 SEED = "seed"
 # What the content of a run consists of, in the words of a message.
@@ -51,7 +51,7 @@ class RunIdentity:
         content = {} if content is None else content
         if not isinstance(content, dict) or any(not isinstance(content.get(part), str | None) for part in _PARTS):
             raise ValueError("its 'identity' is not as it was written")
-        values = flat(config)
+        values = {**ADDED, **flat(config)}
         places = options_of(TrainConfig, Role.PLACE)
         left_out = [*places, *options_of(TrainConfig, Role.INCIDENTAL)]
         return cls(

@@ -96,12 +96,13 @@ class Job:
             UserError: where a cache is asked for and cannot be, or the method does not fit the backbone.
         """
         config, dtype = self.config, planned_dtype(self.config.model, self.device)
-        request, layers, width = None, 0, 0
+        request, layers, width, needed = None, 0, 0, 0
         if config.trunk.cache is not CacheMode.OFF:
             with torch.device("meta"):
                 trunk = LiveTrunk(backbone_shape(config.model, dtype))
                 request = self.method.shape(trunk).request
             layers, width = len(trunk.parts.layers), trunk.parts.config.hidden_size
+            needed = self.method.layers_needed(layers)
         space = None
         if weights is not None:
             space = tap_space(config, weights, dtype, self.device.type, self.passes)
@@ -109,7 +110,7 @@ class Job:
             config,
             self.passes,
             self.trunk_kind is TrunkKind.SHARDED,
-            Shape(request, layers, width, dtype),
+            Shape(request, needed, layers, width, dtype),
             data,
             self.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
             self.effective_batch,

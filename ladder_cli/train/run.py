@@ -50,7 +50,7 @@ from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, planned_device, planned_dtype, resolve_device
-from ladder_cli.trunk.open import open_trunk
+from ladder_cli.trunk.open import open_trunk, open_upper
 from ladder_cli.trunk.parts import keep_differentiable
 
 _RECORDED_PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
@@ -75,7 +75,12 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
         model = job.method.shape(trunk)
     reading = job.reading(data, local_weights(config))
     memory = preflight(
-        config, job.device, data.longest if data is not None else None, reading.host_bytes, job.residency
+        config,
+        job.device,
+        data.longest if data is not None else None,
+        reading.host_bytes,
+        reading.absent,
+        job.residency,
     )
     plan = job.plan(data, reading.over(trunk), model, dtype, memory, reading)
     plan.print(console)
@@ -183,7 +188,9 @@ class _Training:
             data = prepare_data(config, source)
         _tell_fewer_rows(config, data, self._console)
         reading = self._job.reading(data, local_weights(config))
-        memory_plan = preflight(config, self._job.device, data.longest, reading.host_bytes, self._job.residency)
+        memory_plan = preflight(
+            config, self._job.device, data.longest, reading.host_bytes, reading.absent, self._job.residency
+        )
         if config.preflight is OnMisfit.REFUSE:
             memory_plan.refuse()
         return data, memory_plan, reading
@@ -191,7 +198,12 @@ class _Training:
     def _build(self, data: PreparedData, memory_plan: Preflight, reading: Reading, continued_at: int | None) -> _Built:
         """The backbone with what is trained on it, told apart from other runs and announced."""
         job, config, console = self._job, self._job.config, self._console
-        trunk: Trunk = open_trunk(config.model, job.device, job.trunk_kind, config.trunk)
+        trunk: Trunk
+        if reading.absent:
+            kept = reading.layers - reading.absent
+            trunk = open_upper(config.model, job.device, kept, job.trunk_kind, config.trunk)
+        else:
+            trunk = open_trunk(config.model, job.device, job.trunk_kind, config.trunk)
         backbone = trunk.whole()
         # 4-bit layers compute alike, and exactly as they are stored, wherever they are (docs/decisions/0019).
         keep_differentiable(backbone)
@@ -207,7 +219,8 @@ class _Training:
         trunk = reading.over(trunk)
         collate = PaddingCollator(data.tokenizer.pad_token_id)
         sample = (Batch(**collate([row])) for row in data.train)  # type: ignore[arg-type]
-        model = job.method.attach(trunk, sample, config.train.loss_chunk)
+        # The proof needs all layers. They were proven when the cache was filled, and are again in every evaluation.
+        model = job.method.attach(trunk, sample, config.train.loss_chunk, proven=not reading.absent)
         plan = job.plan(data, trunk, model, backbone.dtype, memory_plan, reading)
         plan.print(console)
         console.print(

@@ -124,7 +124,8 @@ class CachedTrunk(TrunkOver):
         taps = self.under.taps(request, missing)
         depth, found = len(self.parts.layers), []
         for at, (row, length) in enumerate(zip(single_rows(missing), row_lengths(missing), strict=True)):
-            parts, kept = {}, {}
+            parts: dict[str, Tensor] = {}
+            kept: dict[int, Tensor] = {}
             for layer in layers if taps.embed is not None else sorted({0, *layers}):
                 whole = taps.final if layer == depth and request.final else taps.rungs[layer]
                 assert whole is not None

@@ -33,7 +33,7 @@ from ladder_cli.trunk.loading import (
     load_first_layer,
     loaded_architecture,
     planned_dtype,
-    quantization_of,
+    quantization,
     refuse_attention,
 )
 from ladder_cli.trunk.parts import anatomy_of
@@ -165,10 +165,10 @@ def _skeleton(model: ModelConfig, device: torch.device) -> tuple[PreTrainedModel
         built = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=model.attention, trust_remote_code=model.trust_remote_code
         )
-        quantization = quantization_of(model, dtype)
+        asked = quantization(model, dtype)
         quantizer = None
-        if quantization is not None:
-            quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
+        if asked is not None:
+            quantizer = AutoHfQuantizer.from_config(asked, pre_quantized=False)
             quantizer.preprocess_model(model=built, device_map={"": device}, dtype=dtype, config=config)
             quantizer.postprocess_model(built, config=config)
             built.hf_quantizer = quantizer

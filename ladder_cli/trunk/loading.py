@@ -156,7 +156,7 @@ def _load(
             revision=model.revision,
             dtype=dtype,
             attn_implementation=model.attention,
-            quantization_config=quantization_of(model, dtype),
+            quantization_config=quantization(model, dtype),
             device_map=device_map,
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
@@ -303,8 +303,8 @@ _DTYPES: dict[Dtype, torch.dtype] = {
 }
 
 
-def quantization_of(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """How Transformers is told to quantise the layers as they are loaded; None: not at all."""
+def quantization(model: ModelConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """How bitsandbytes stores the layers; None: as they are."""
     nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
     settings: dict[Quantization, dict[str, Any]] = {
         Quantization.NONE: {},

@@ -11,6 +11,7 @@ from ladder_cli.config.schema import ModelConfig, StreamingConfig
 from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.partial import CannotBePartial, PartialTrunk, load_upper
 from ladder_cli.trunk.sharded import ShardedTrunk
 from ladder_cli.trunk.streamed import StreamedTrunk, open_streamed
 
@@ -81,6 +82,26 @@ def open_trunk(
         UserError: if it cannot be read, or is no decoder-only model of the known shape.
     """
     return TRUNKS[kind](model, device, streaming or StreamingConfig())
+
+
+def open_upper(
+    model: ModelConfig,
+    device: torch.device,
+    kept: int,
+    kind: TrunkKind = TrunkKind.LIVE,
+    streaming: StreamingConfig | None = None,
+) -> Trunk:
+    """Load the last `kept` layers of a backbone, for whoever reads the others out of a cache; all of them where they
+    cannot be told apart, or are needed after all: as `open_trunk` does, which has the other arguments.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        upper = load_upper(model, device, kept)
+    except CannotBePartial:
+        return open_trunk(model, device, kind, streaming)
+    return PartialTrunk(upper, home_of(model), model.revision, lambda: open_trunk(model, device, kind, streaming))
 
 
 def home_of(model: ModelConfig) -> str:

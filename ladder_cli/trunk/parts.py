@@ -114,6 +114,12 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         return _anatomy_of(model, kind)
 
 
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers, of which there may be none."""
+    layers: nn.ModuleList = _first_attribute(model.get_decoder(), _LAYER_NAMES)
+    return layers
+
+
 def _anatomy_of(model: PreTrainedModel, kind: str) -> Anatomy:
     if getattr(model.config, "is_encoder_decoder", False):
         raise UserError(f"{kind} cannot be tapped: it is an encoder-decoder model.")

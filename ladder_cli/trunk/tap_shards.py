@@ -15,6 +15,7 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -121,7 +122,8 @@ def write_shard(folder: Path, tensors: dict[str, Tensor]) -> Path:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.view(torch.uint8).numpy().reshape(-1))
+    values: Any = tensor.view(torch.uint8).numpy()
+    return memoryview(values.reshape(-1))
 
 
 def _digest(header: bytes) -> str:

@@ -244,7 +244,8 @@ class DiskStore(TapStore):
 
     def _that_fit(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of these tensors those of the first rows that keep the limit."""
-        room, fitting = self.limit - size_of(self._root) - _ENTRY_BYTES, {}
+        room = self.limit - size_of(self._root) - _ENTRY_BYTES
+        fitting: dict[str, Tensor] = {}
         by_row: dict[str, list[str]] = {}
         for name in tensors:
             by_row.setdefault(name.partition("/")[0], []).append(name)
@@ -301,7 +302,7 @@ def reports(root: Path) -> list[SpaceReport]:
             values = json.loads((folder / SPACE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             values = {}
-        rows = set()
+        rows: set[str] = set()
         for path in folder.glob(f"*{SUFFIX}"):
             try:
                 rows.update(name.partition("/")[0] for name in Shard(path).names)

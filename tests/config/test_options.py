@@ -30,6 +30,7 @@ from ladder_cli.config.schema import (
     OptimizationConfig,
     TrackingConfig,
     TrainConfig,
+    TrunkConfig,
     option_names,
 )
 from ladder_cli.errors import UserError
@@ -38,8 +39,9 @@ from ladder_cli.run.identity import RunIdentity
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {
-    "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "train": OptimizationConfig,
-    "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig, "method": LadderMethodConfig,
+    "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "trunk": TrunkConfig,
+    "train": OptimizationConfig, "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig,
+    "method": LadderMethodConfig,
 }  # fmt: skip
 CHOICES = [
     (group, item.name, chosen)
@@ -227,4 +229,4 @@ def test_a_run_of_before_is_the_run_that_the_same_command_line_gives_now(tmp_pat
 
 def test_every_group_of_the_schema_is_a_dataclass_of_options():
     nested = [item for item in fields(TrainConfig) if is_dataclass(item.default_factory)]
-    assert {item.name for item in nested} == {"model", "data", "hardware", "train", "tracking"}
+    assert {item.name for item in nested} == {"model", "data", "hardware", "trunk", "train", "tracking"}

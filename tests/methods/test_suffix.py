@@ -155,10 +155,13 @@ def test_a_strangers_choice_of_layers_is_read_field_by_field(token_ids, tmp_path
 
 
 def test_the_arithmetic_is_that_of_the_layers_gradients_pass_through():
-    trunk = TrunkCost(parameters=100, layers=28, resident_bytes=200, moved_bytes=0, flops_per_token=200.0)
-    assert suffix(7).cost(trunk) == Cost(paper=300.0, actual=250.0)
-    assert suffix(7, gradient_checkpointing=True).cost(trunk) == Cost(paper=300.0, actual=300.0)
-    assert suffix(28).cost(trunk) == Cost(paper=600.0, actual=400.0)  # as QLoRA
+    def trunk(below):
+        return TrunkCost(parameters=100, layers=28, resident_bytes=200, moved_bytes=0, flops_per_token=below)
+
+    assert suffix(7).cost(trunk(150.0)) == Cost(paper=300.0, actual=250.0)
+    assert suffix(7, gradient_checkpointing=True).cost(trunk(150.0)) == Cost(paper=300.0, actual=300.0)
+    assert suffix(7).cost(trunk(0.0)) == Cost(paper=300.0, actual=100.0)  # what is read lies in a cache
+    assert suffix(28).cost(trunk(0.0)) == Cost(paper=600.0, actual=400.0)  # as QLoRA
 
 
 def test_a_suffix_at_7b_keeps_a_fraction_of_what_qlora_keeps():

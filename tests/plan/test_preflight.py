@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from ladder_cli.config.choices import Residency
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
