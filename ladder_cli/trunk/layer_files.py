@@ -89,7 +89,8 @@ def write_contents(path: Path, contents: Contents) -> None:
 
 def _bytes_of(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()).cast("B") if flat.numel() else memoryview(b"")
+    values: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
+    return memoryview(values)
 
 
 class LayerFile:

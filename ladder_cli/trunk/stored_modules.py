@@ -140,7 +140,7 @@ def _plain(module: nn.Module, full: str, contents: Contents) -> nn.Parameter:
     return nn.Parameter(contents.tensors[full], requires_grad=False)
 
 
-def _make_4bit(module: nn.Module, full: str, contents: Contents) -> nn.Parameter:
+def _make_4bit(module: Any, full: str, contents: Contents) -> nn.Parameter:
     told = contents.facts[full]
 
     def part(name: str) -> Tensor:

@@ -94,7 +94,7 @@ class StreamedTrunk(LiveTrunk):
             name, revision: see `LiveTrunk`.
         """
         self._source, self._files, self._device, self._size = source, source.files, device, window
-        self._window = Window(source.lane(anatomy_of(backbone).layers, window), len(source.files), window)
+        self._window = Window(source.lane(list(anatomy_of(backbone).layers), window), len(source.files), window)
         self._streaming: list[RemovableHandle] = []
         keep_differentiable(backbone)
         super().__init__(backbone, name, revision)
@@ -241,10 +241,10 @@ def open_streamed(
     folder = prepare_layers(model, device, place)
     backbone, files, rest = filled(model, device, folder)
     with contextlib.suppress(OSError):  # a model without one has the defaults of its config
-        backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision)
+        backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision or "main")
     for layer in anatomy_of(backbone).layers:
         # Who moves the whole model leaves them where they are.
-        layer._apply = partial(_unmoved, layer)
+        layer._apply = partial(_unmoved, layer)  # type: ignore[method-assign]
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     kind = model.head_quantization
     make_lean(backbone, model, device, _giving_back(kind, rest) if kind is not Quantization.NONE else None)
