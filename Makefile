@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint bench bench-gpu faults clean
+.PHONY: help demo test quick lint bench bench-gpu frontier faults clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: $(READY) ## step time and memory of every method beside QLoRA with checkp
 
 bench-gpu: $(READY) ## the same at 1.5B and 7B on a GPU, with random weights, under memory caps; bench-gpu.json
 	$(BIN)/python scripts/bench.py --gpu
+
+frontier: $(READY) ## loss against time and memory, every method at its best rate (embedded task, half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/frontier.py
 
 faults: $(READY) ## kill, fill, corrupt, starve: what is lost? (about half an hour); writes outputs/faults/faults.json
 	$(BIN)/python scripts/faults.py

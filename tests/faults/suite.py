@@ -16,7 +16,7 @@ from tests.faults import disks, kills, others
 from tests.faults.interrupted import Interrupted
 from tests.faults.table import Row, printed
 
-KILLS_IN_TRAINING, KILLS_IN_CHECKPOINTS, KILLS_IN_EVALUATION = 24, 10, 16
+KILLS_IN_TRAINING, KILLS_IN_CHECKPOINTS, KILLS_IN_EVALUATION = 32, 10, 16
 
 
 def faults(folder: Path, share: float) -> dict[str, Callable[[], Iterator[Row]]]:

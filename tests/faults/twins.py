@@ -18,10 +18,12 @@ TRAINED = {
     "ladder": ("method=ladder",),
     "xladder": ("method=xladder", "train.learning_rate=0.02", "train.scheduler=constant", "train.early_stopping=1"),
     "qlora": ("method=qlora", "method.dropout=0.1"),
+    # The cache lies in the folder that a run is started in: what a kill left of it is read by the next start.
+    "cached": ("method=ladder", "trunk.cache=disk"),
 }
 DECODED = ("limit=12", "decode.max_new_tokens=48", "decode.batch_size=3", "hardware=cpu")
-# Figures of the clock and the machine, which no two runs share.
-_MEASURED = ("tokens_per_second", "flops_per_second", "peak_memory_bytes", "wall_seconds")
+# Figures of the clock, the machine and what a cache held at the start, which no two runs share.
+_MEASURED = ("tokens_per_second", "flops_per_second", "peak_memory_bytes", "wall_seconds", "flops_per_token")
 _TIMED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second")
 
 
