@@ -44,6 +44,10 @@ class Source(Protocol):
         """What brings them to modules that lie over the files, as many as `window` at a time."""
         ...
 
+    def repeated(self, times: int) -> "Source":
+        """So many times the same layers, one after the other."""
+        ...
+
 
 @dataclass
 class MappedSource:
@@ -54,6 +58,10 @@ class MappedSource:
     def lane(self, layers: Sequence[nn.Module], window: int) -> Lane:
         """See `Source`."""
         return MappedLane(self.files)
+
+    def repeated(self, times: int) -> "MappedSource":
+        """See `Source`."""
+        return MappedSource(self.files * times)
 
 
 @dataclass
@@ -68,9 +76,16 @@ class CopiedSource:
         """See `Source`."""
         return RingLane(layers, self.files, window, self.copier, self.pinned)
 
+    def repeated(self, times: int) -> "CopiedSource":
+        """See `Source`."""
+        return CopiedSource(self.files * times, self.copier, self.pinned * times)
+
 
 class StreamedTrunk(LiveTrunk):
     """A backbone over layer files.
+
+    Attributes:
+        window: brings layers and lets them go.
 
     Its 4-bit layers are never packed for the CPU (`parts.keep_differentiable`): they lie where they are mapped.
     """
@@ -94,7 +109,7 @@ class StreamedTrunk(LiveTrunk):
             name, revision: see `LiveTrunk`.
         """
         self._source, self._files, self._device, self._size = source, source.files, device, window
-        self._window = Window(source.lane(list(anatomy_of(backbone).layers), window), len(source.files), window)
+        self.window = Window(source.lane(list(anatomy_of(backbone).layers), window), len(source.files), window)
         self._streaming: list[RemovableHandle] = []
         keep_differentiable(backbone)
         super().__init__(backbone, name, revision)
@@ -103,10 +118,10 @@ class StreamedTrunk(LiveTrunk):
         """A layer has left before a tap ends the pass, and a pass that reads nothing of a layer sends for none."""
         _remove(self._streaming)
         layers = self.parts.layers
-        leaves = [layer.register_forward_hook(partial(_leave, self._window, n)) for n, layer in enumerate(layers, 1)]
+        leaves = [layer.register_forward_hook(partial(_leave, self.window, n)) for n, layer in enumerate(layers, 1)]
         super().hang()
         arrives = [
-            layer.register_forward_pre_hook(partial(_arrive, self._window, n), with_kwargs=True)
+            layer.register_forward_pre_hook(partial(_arrive, self.window, n), with_kwargs=True)
             for n, layer in enumerate(layers, 1)
         ]
         self._streaming += leaves + arrives
@@ -120,7 +135,7 @@ class StreamedTrunk(LiveTrunk):
     @property
     def streamed(self) -> frozenset[int]:
         """Layers that come and go, counted from 1."""
-        return self._window.streamed
+        return self.window.streamed
 
     def hold(self, layers: Iterable[int]) -> None:
         """Keep these layers' weights where it computes: gradients will pass through them.
@@ -128,16 +143,16 @@ class StreamedTrunk(LiveTrunk):
         Raises:
             UserError: if a file is damaged.
         """
-        self._window.hold(layers)
+        self.window.hold(layers)
 
     def taps(self, request: TapRequest, batch: Batch, cache: Cache | None = None, /, **more: Any) -> Taps:
         """As of a live one, bit for bit. While nobody asks, the first layers of the next pass come."""
         depth = len(self.parts.layers)
-        self._window.end = depth if request.final else max(request.layers, default=0) or depth
+        self.window.end = depth if request.final else max(request.layers, default=0) or depth
         try:
             return super().taps(request, batch, cache, **more)
         finally:
-            self._window.end = depth
+            self.window.end = depth
 
     def view(self) -> "StreamedTrunk":
         """See `LiveTrunk.view`; the two share files and page-locked copies, and each has a window of its own."""

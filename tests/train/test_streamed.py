@@ -33,7 +33,8 @@ def adapter(folder) -> bytes:
 @pytest.mark.parametrize("method", ["ladder", "suffix"])
 def test_a_streamed_run_is_the_resident_run_bit_for_bit(method, files, tmp_path):
     for name, options in (("resident", ()), ("streamed", streamed(files))):
-        status, out, errors = run_command("train", [*QUICK, *options, f"method={method}", f"output_dir={tmp_path / name}"])
+        words = [*QUICK, *options, f"method={method}", f"output_dir={tmp_path / name}"]
+        status, out, errors = run_command("train", words)
         assert status == 0, errors
     assert "of streamed layers" in out or "streamed layers at a time" in out
     assert adapter(tmp_path / "streamed") == adapter(tmp_path / "resident")
