@@ -120,7 +120,7 @@ def _case(
 
 def _streamed(name: str, tokens: int, device: str) -> list[dict[str, Any]]:
     """Each method over resident layers, and over layers in the host's memory (on a CPU: in files)."""
-    quiet_libraries()
+    quiet_libraries(downloads=False)
     from ladder_cli.bench.measure import Shape, compare
     from ladder_cli.config.choices import Residency
 
