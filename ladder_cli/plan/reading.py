@@ -227,7 +227,7 @@ def tap_space(config: TrainConfig, weights: str, dtype: torch.dtype, device_type
     numerics = {
         "attention": model.attention,
         "mlp_chunk": str(model.mlp_chunk),
-        "device": device_type,
+        "device": device_type if device_type != "cpu" else f"cpu, {torch.get_num_threads()} threads",
         "compiled": str(config.train.compile),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

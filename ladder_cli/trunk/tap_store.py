@@ -4,6 +4,7 @@ A cache on disk has a folder for each `TapSpace`, since taps of other weights or
 It is only ever a saving: what is missing, damaged, or finds no room is read of the backbone, and a note says so once.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -148,35 +149,28 @@ class DiskStore(TapStore):
     """In a folder that several runs and processes share, now and later."""
 
     def __init__(self, root: Path, space: TapSpace, limit: int) -> None:
-        """Open the folder of a space, or make it.
+        """Open the folder of a space; it is made when something is put into it.
 
         Args:
             root: of all spaces; `limit` holds for all of them together.
-
-        Raises:
-            UserError: if the folder cannot be made.
         """
-        self.limit, self._root, self._folder = limit, root, root / space.key
+        self.limit, self._root, self._folder, self._space = limit, root, root / space.key, space
+        self._made = False
         self._shards: dict[str, Shard | None] = {}  # None: damaged
         self._index: dict[str, Shard] = {}
         self._pending: dict[str, Tensor] = {}
         self._pending_bytes = 0
         self._seen = -1
         self._closed: str | None = None  # why nothing more is written
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_text(self._folder / SPACE_FILE, json.dumps(asdict(space), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"trunk.cache_dir={root} cannot be written ({error.strerror}): give another, or trunk.cache=off."
-            ) from error
+        with contextlib.suppress(OSError):  # whoever may only read it cannot say when it did
+            os.utime(self._folder / SPACE_FILE)
         self.refresh()
 
     def refresh(self) -> None:
         """As `TapStore.refresh`: shards are only ever added, or pruned."""
         try:
             changed = self._folder.stat().st_mtime_ns
-        except FileNotFoundError:  # pruned while it is in use
+        except (FileNotFoundError, NotADirectoryError):  # not made yet, or pruned while it is in use
             return
         if changed == self._seen:
             return
@@ -215,15 +209,31 @@ class DiskStore(TapStore):
         return name in self._pending or name in self._index
 
     def put(self, row: str, parts: dict[str, Tensor]) -> None:
-        """As `TapStore.put`."""
+        """As `TapStore.put`.
+
+        Raises:
+            UserError: if the folder cannot be made.
+        """
         if self._closed is not None:
             return
+        if not self._made:
+            self._make()
         for part, tensor in parts.items():
             if not self.has(row, part):
                 self._pending[f"{row}/{part}"] = tensor.clone()
                 self._pending_bytes += tensor.nbytes + _ENTRY_BYTES
         if self._pending_bytes > min(_PENDING_BYTES, self.limit):
             self.flush()
+
+    def _make(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_text(self._folder / SPACE_FILE, json.dumps(asdict(self._space), indent=2) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"trunk.cache_dir={self._root} cannot be written ({error.strerror}): give another, or trunk.cache=off."
+            ) from error
+        self._made = True
 
     def flush(self) -> None:
         """As `TapStore.flush`. Two writers wait for each other, so that together they keep the limit too."""
@@ -232,7 +242,8 @@ class DiskStore(TapStore):
         pending, self._pending, self._pending_bytes = self._pending, {}, 0
         try:
             with claimed(self._root, wait=True):
-                self._folder.mkdir(exist_ok=True)
+                if not self._folder.is_dir():  # pruned meanwhile
+                    self._make()
                 self.refresh()  # another process may have written the same rows
                 fitting = self._that_fit({n: tensor for n, tensor in pending.items() if n not in self._index})
                 if fitting:

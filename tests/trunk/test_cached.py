@@ -154,8 +154,8 @@ def test_another_process_finds_what_was_written_meanwhile(tmp_path):
     assert not ran
 
 
-def _write(root, worker):
-    torch.set_num_threads(1)
+def _write(root, worker, threads):
+    torch.set_num_threads(threads)  # which decide how sums round
     trunk = cached(DiskStore(root, SPACE, AMPLE))
     rows = rows_of(*range(5, 25))
     for row in rows if worker % 2 else reversed(rows):
@@ -166,7 +166,7 @@ def _write(root, worker):
 def test_two_writers_write_each_row_once(tmp_path):
     root = tmp_path / "taps"
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(root, worker)) for worker in range(2)]
+    writers = [context.Process(target=_write, args=(root, worker, torch.get_num_threads())) for worker in range(2)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -247,8 +247,26 @@ def test_a_disk_that_is_full_stops_the_cache_and_nothing_else(tmp_path, caplog, 
 
 def test_a_folder_that_cannot_be_made_is_a_mistake_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
+    trunk = cached(DiskStore(tmp_path / "file" / "taps", SPACE, AMPLE))
     with pytest.raises(UserError, match=r"trunk\.cache_dir=.*file/taps cannot be written"):
-        DiskStore(tmp_path / "file" / "taps", SPACE, AMPLE)
+        trunk.taps(REQUEST, padded(rows_of(5)))
+
+
+def test_whoever_only_looks_makes_no_folder(tmp_path):
+    store = DiskStore(tmp_path / "taps", SPACE, AMPLE)
+    assert (store.used(), store.get("row", "1"), store.has("row", "1")) == (0, None, False)
+    store.flush()
+    assert not (tmp_path / "taps").exists()
+
+
+def test_a_cache_that_is_pruned_while_it_is_in_use_is_written_anew(tmp_path):
+    trunk, rows = cached(DiskStore(tmp_path / "taps", SPACE, AMPLE)), rows_of(5, 9)
+    trunk.taps(REQUEST, padded(rows[:1]))
+    trunk.store.flush()
+    assert [report.rows for report in prune(tmp_path / "taps", 0)] == [1]
+    same(trunk.taps(REQUEST, padded(rows)), trunk.under.taps(REQUEST, padded(rows)))
+    trunk.store.flush()
+    assert [report.rows for report in reports(tmp_path / "taps")] == [1]  # the other is still mapped here
 
 
 def test_prune_deletes_what_was_not_used_for_longest(tmp_path):
