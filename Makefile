@@ -40,6 +40,7 @@ bench: $(READY) ## step time and memory of every method beside QLoRA with checkp
 
 bench-gpu: $(READY) ## the same at 1.5B and 7B on a GPU, with random weights, under memory caps; bench-gpu.json
 	$(BIN)/python scripts/bench.py --gpu
+	$(BIN)/python scripts/bench.py --gpu --streamed
 
 frontier: $(READY) ## loss against time and memory, every method at its best rate (embedded task, half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/frontier.py

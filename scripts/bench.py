@@ -4,6 +4,7 @@
     python scripts/bench.py --model smollm2-135m                  one model, with random weights of its shape
     python scripts/bench.py --model smollm2-135m --path DIR       with its own
     python scripts/bench.py --gpu                                 1.5B and 7B on a GPU, under memory caps
+    python scripts/bench.py --gpu --streamed                      streamed layers against resident ones, 7B and 70B
 
 Writes outputs/bench/bench.json, or bench-gpu.json.
 """
@@ -40,6 +41,9 @@ GPU_CASES = [
     ("qwen2.5-7b", "nf4", 1, 2048, 8.0, "auto"),
     ("qwen2.5-7b", "nf4", 1, 2048, 6.0, "rtx-6gb"),
 ]  # fmt: skip
+# The same steps over resident layers and over streamed ones: model, tokens, where the layers are on a GPU.
+STREAMED_CASES = [("qwen2.5-7b", 2048), ("llama-3.1-70b", 2048)]
+STREAMED_METHODS = {"xladder-4": ["method=xladder-4"], "ladder": ["method=ladder"]}
 HEADINGS = (
     *("method", "step s", "backbone's forward", "tokens/s", "peak MB", "predicted MB", "saved for backward MB"),
     *("step / QLoRA checkpointed", "FLOPs / QLoRA checkpointed"),
@@ -56,6 +60,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
+    parser.add_argument("--streamed", action="store_true", help="streamed layers against resident ones alone")
     args = parser.parse_args()
     cases: list[dict[str, Any]] = []
     path = OUTPUTS / "bench" / ("bench-gpu.json" if args.gpu else "bench.json")
@@ -67,6 +72,12 @@ def main() -> None:
             (name, args.quantization, rows, tokens, None, "cpu", args.dtype, args.path, "cpu")
             for name, rows, tokens in sizes
         ]
+    if args.streamed:
+        todo = []
+        sizes = [(args.model, args.tokens)] if args.model else STREAMED_CASES
+        for name, tokens in sizes:
+            cases += _streamed(name, tokens, "cuda" if args.gpu else "cpu")
+            write_json(path.with_stem(path.stem + "-streamed"), {"cases": cases})
     for case in todo:
         cases.append(_case(*case))
         write_json(path, {"cases": cases})  # as they are ready: a run of all of them is long
@@ -105,6 +116,40 @@ def _case(
     }
     _print(results, conditions)
     return {"conditions": conditions, "results": results}
+
+
+def _streamed(name: str, tokens: int, device: str) -> list[dict[str, Any]]:
+    """Each method over resident layers, and over layers in the host's memory (on a CPU: in files)."""
+    quiet_libraries(downloads=False)
+    from ladder_cli.bench.measure import Shape, compare
+    from ladder_cli.config.choices import Residency
+
+    away = {"cuda": Residency.HOST, "cpu": Residency.DISK}[device]
+    found = []
+    for label, words in STREAMED_METHODS.items():
+        overrides = [f"model={name}", "model.path=null", "model.quantization=nf4", "model.dtype=bfloat16"]
+        config = composed(
+            "train", TrainConfig, [*overrides, "model.head_quantization=nf4", f"hardware={_PRESET[device]}", *words]
+        )
+        methods = {label: config.method, f"{label}_streamed": config.method}
+        streamed = {f"{label}_streamed": away}
+        results = compare(config.model, methods, Shape(1, tokens), label, device, True, streamed=streamed)
+        ours, theirs = results[f"{label}_streamed"], results[label]
+        if "error" not in ours and "error" not in theirs:
+            hidden = 1 - (ours["step_seconds"] - theirs["step_seconds"]) / ours["transfer_seconds"]
+            ours["transfer_hidden"] = max(0.0, min(1.0, hidden))
+            print(
+                f"{name}, {label}, 1 x {tokens}: streamed {ours['step_seconds']:.3f} s, resident "
+                f"{theirs['step_seconds']:.3f} s; moving alone {ours['transfer_seconds']:.3f} s, of which "
+                f"{ours['transfer_hidden']:.0%} hidden"
+            )
+        else:
+            print(f"{name}, {label}: {ours.get('error') or theirs.get('error')}")
+        found.append({"conditions": {"model": name, "tokens": tokens, "device": device}, "results": results})
+    return found
+
+
+_PRESET = {"cuda": "auto", "cpu": "cpu"}
 
 
 def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ladder_cli.bench.counts import FlopCount, saved_activation_bytes
-from ladder_cli.config.choices import Optimizer, Quantization
+from ladder_cli.config.choices import Optimizer, Quantization, Residency
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
@@ -32,10 +32,12 @@ from ladder_cli.streams import quiet_libraries
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone, parameter_count, planned_dtype
-from ladder_cli.trunk.random_weights import random_weights
+from ladder_cli.trunk.random_weights import random_streamed, random_weights
+from ladder_cli.trunk.streamed import StreamedTrunk
 
 WARM_UP_STEPS = 2
 REPEATS = 5
+_WINDOW = 2  # streamed layers that are there at a time
 _READY = "ready"
 # glibc keeps freed blocks for later, and the resident set with them; blocks that are mapped one by one go back at
 # once, so that the peak is what was in use.
@@ -59,6 +61,7 @@ def compare(
     random: bool = False,
     cap_gb: float | None = None,
     compiled: Collection[str] = (),
+    streamed: Mapping[str, Residency] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure all methods on the same model and batches.
 
@@ -71,6 +74,7 @@ def compare(
         random: random weights of the model's published shape, in place of its own.
         cap_gb: memory that CUDA may give to each method, 10^9 bytes.
         compiled: names of methods whose layers go through `torch.compile`.
+        streamed: where the layers of some of them are while they do not compute; random weights alone.
 
     Returns:
         For each method either `error` (it does not fit under the cap, or cannot be compiled), or: `step_seconds`
@@ -78,16 +82,27 @@ def compare(
         `tokens_per_second`, `peak_memory_bytes` (of tensors: above what the process held before the model was
         loaded), `predicted_memory_bytes`, `saved_activation_bytes` (kept between forward and backward; None if
         compiled), `trainable_parameters`, `step_flops` and `backbone_flops` (None if compiled or quantised), and as
-        ratios `ratio_to_<reference>` of the step time and `flops_ratio_to_<reference>`.
+        ratios (of streamed layers `transfer_seconds` too: a pass that moves them and computes nothing)
+        `ratio_to_<reference>` of the step time and `flops_ratio_to_<reference>`.
     """
     context = multiprocessing.get_context("spawn")
     workers: dict[str, tuple[Any, Connection]] = {}
     results: dict[str, dict[str, Any]] = {}
     os.environ.update(_MEASURABLE)
+    residencies = streamed or {}
     try:
         for name, method in methods.items():
             ours, theirs = context.Pipe()
-            job = _Job(model, method, shape, device, random, cap_gb, name in compiled)
+            job = _Job(
+                model,
+                method,
+                shape,
+                device,
+                random,
+                cap_gb,
+                name in compiled,
+                residencies.get(name, Residency.RESIDENT),
+            )
             process = context.Process(target=_work, args=(theirs, job), daemon=True)
             process.start()
             theirs.close()
@@ -138,6 +153,7 @@ class _Job:
     random: bool
     cap_gb: float | None
     compiled: bool
+    residency: Residency = Residency.RESIDENT
 
 
 def _work(pipe: Connection, job: _Job) -> None:
@@ -147,7 +163,7 @@ def _work(pipe: Connection, job: _Job) -> None:
         total = torch.cuda.mem_get_info(device)[1]
         torch.cuda.set_per_process_memory_fraction(job.cap_gb * 1e9 / total, device)
     optimizer_name = Optimizer.ADAMW if device.type == "cpu" else Optimizer.ADAMW_8BIT
-    step = Step(job.shape.rows, job.shape.tokens, 1, optimizer_name, DEFAULT_CHUNK)
+    step = Step(job.shape.rows, job.shape.tokens, 1, optimizer_name, DEFAULT_CHUNK, residency=job.residency)
     dtype = planned_dtype(job.model, device)
     predicted = predict_memory(job.model, method_for(job.method), dtype, step).total
     gc.collect()
@@ -180,6 +196,7 @@ def _work(pipe: Connection, job: _Job) -> None:
                 "trainable_parameters": parameter_count(measured.model, trained=True),
                 "step_flops": flops[0],
                 "backbone_flops": flops[1],
+                "transfer_seconds": measured.transfer_seconds(),
             }
         )
 
@@ -197,8 +214,13 @@ class _Measured:
     def __init__(self, job: _Job, device: torch.device, optimizer: Optimizer) -> None:
         load = random_weights if job.random else load_backbone
         self._device = device
-        self._backbone = load(job.model, device)
-        self.model: nn.Module = method_for(job.method).attach(LiveTrunk(self._backbone)).train()
+        self._trunk: LiveTrunk
+        if job.residency is Residency.RESIDENT:
+            self._trunk = LiveTrunk(load(job.model, device))
+        else:
+            self._trunk = random_streamed(job.model, device, job.residency, _WINDOW)
+        self._backbone = self._trunk.whole()
+        self.model: nn.Module = method_for(job.method).attach(self._trunk).train()
         if job.compiled:
             compile_layers(self.model, device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -224,6 +246,18 @@ class _Measured:
         started = time.perf_counter()
         with torch.no_grad():
             self._backbone.get_decoder()(input_ids=self._ids, use_cache=False)
+        _synchronize(self._device)
+        return time.perf_counter() - started
+
+    def transfer_seconds(self) -> float | None:
+        """A pass that moves all streamed layers and computes nothing; None where none is streamed."""
+        if not isinstance(self._trunk, StreamedTrunk):
+            return None
+        _synchronize(self._device)
+        started = time.perf_counter()
+        for number in sorted(self._trunk.streamed):
+            self._trunk.window.arrive(number)
+            self._trunk.window.leave(number)
         _synchronize(self._device)
         return time.perf_counter() - started
 

@@ -80,7 +80,8 @@ def train(config: TrainConfig, overrides: list[str]) -> tuple[RunDir, dict[str, 
     """Run, resume or only plan one training.
 
     Returns:
-        The run's directory, and its `metrics.json`; of a dry run its `plan.json`.
+        The run's directory, and its `metrics.json`; of a dry run its `plan.json`; of a preparation where its files
+        are.
     """
     refuse_together(config, given_options(overrides), sweep_job())
     return _one(config, overrides, run_path(config, overrides))
@@ -108,6 +109,9 @@ def train_several(waiting: list[Placed], sweep: Sweep) -> None:
 def _one(config: TrainConfig, overrides: list[str], path: Path) -> tuple[RunDir, dict[str, Any]]:
     config, run = _checked(config, overrides, path)
     from ladder_cli.console import make_console
+
+    if config.prepare:
+        return run, _prepare(config, make_console())
     from ladder_cli.train.run import plan_only, run_training
     from ladder_cli.train.sharding import sharding_settled
 
@@ -155,6 +159,22 @@ def _checked(config: TrainConfig, overrides: list[str], path: Path) -> tuple[Tra
     run.refuse_other_folder()
     quiet_libraries(downloads=config.model.path is None)
     return config, run
+
+
+def _prepare(config: TrainConfig, console: "Console") -> dict[str, Any]:
+    """Make layer files; nothing is trained."""
+    from ladder_cli.trunk.layer_folder import prepare_layers
+    from ladder_cli.trunk.loading import resolve_device
+
+    place = Path(config.trunk.layer_files) if config.trunk.layer_files is not None else None
+    folder = prepare_layers(config.model, resolve_device(config.hardware.device), place)
+    size = sum(file.stat().st_size for file in folder.path.iterdir())
+    console.print(
+        f"prepared {folder.layers} layers of {config.model.name}, {size / 1e9:.2f} GB, in {folder.path}: train with "
+        "trunk.residency=disk",
+        soft_wrap=True,
+    )
+    return {"layer_files": str(folder.path), "layers": folder.layers, "bytes": size}
 
 
 def command(config: TrainConfig, overrides: list[str]) -> None:

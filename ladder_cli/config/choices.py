@@ -33,6 +33,15 @@ class Quantization(StrEnum):
     NF4 = "nf4"
 
 
+class Residency(StrEnum):
+    """Where the backbone's layers are while they do not compute."""
+
+    RESIDENT = "resident"  # where they compute
+    HOST = "host"  # in page-locked memory of the host; for GPUs
+    DISK = "disk"  # in files, mapped
+    AUTO = "auto"  # resident if a step then fits the memory, else host, else disk
+
+
 class Dtype(StrEnum):
     """The type that the backbone computes in."""
 

@@ -27,6 +27,7 @@ from ladder_cli.config.choices import (
     Optimizer,
     Passes,
     Quantization,
+    Residency,
     RowFormat,
     Scheduler,
     Together,
@@ -173,6 +174,16 @@ class HardwareConfig:
     memory_gb: float | None = incidental(
         None, "memory of the card; null: ask the device", unit="10^9 bytes", at_least=0.0
     )
+    tflops: float | None = incidental(
+        None, "matrix products that the device reaches, for plans of streamed layers; null: measured",
+        unit="10^12 FLOPs a second", at_least=0.0,
+    )  # fmt: skip
+    host_gb_s: float | None = incidental(
+        None, "copies from the host's memory to the device, likewise", unit="10^9 bytes a second", at_least=0.0
+    )
+    disk_gb_s: float | None = incidental(
+        None, "reading files, likewise; null: as host_gb_s", unit="10^9 bytes a second", at_least=0.0
+    )
     workers: int = incidental(0, "data loader processes", at_least=0)
     shard_backbone: bool = incidental(False, "several processes hold the frozen layers together, each its shards")
 
@@ -181,7 +192,25 @@ class HardwareConfig:
 
 
 @dataclass
-class TrunkConfig:
+class StreamingConfig:
+    """Where the frozen backbone's layers are while they do not compute (the key `trunk`)."""
+
+    residency: Residency = incidental(
+        Residency.RESIDENT,
+        "where the layers are while they do not compute; auto: streamed where a step fits only so",
+    )
+    window: int = incidental(2, "of a streamed backbone that are there at a time", unit="layers", at_least=2)
+    layer_files: str | None = incidental(
+        None, "folder above the files that layers are streamed from; null: in the user's cache"
+    )
+
+    def __post_init__(self) -> None:
+        self.layer_files = expanded(self.layer_files)
+        settle(self, "trunk.")
+
+
+@dataclass
+class TrunkConfig(StreamingConfig):
     """How the frozen backbone is read (the key `trunk`). Nothing of it concerns QLoRA, which does not only read it."""
 
     # Results differ in their last bits, as between machines.
@@ -198,7 +227,7 @@ class TrunkConfig:
 
     def __post_init__(self) -> None:
         self.cache_dir = expanded(self.cache_dir)
-        settle(self, "trunk.")
+        super().__post_init__()
 
 
 @dataclass
@@ -289,6 +318,9 @@ class TrainConfig:
     output_dir: str | None = incidental(None, "the run directory; null: outputs/<run name>")
     data_dir: str | None = place(None, "local mirror, DIR/<name>/<split>.jsonl; null: the hub")
     preflight: OnMisfit = incidental(OnMisfit.REFUSE, "what happens if a step cannot fit the memory")
+    prepare: bool = incidental(
+        False, "make the files that a streamed backbone's layers come from, in place of training"
+    )
     cache: CacheCommand | None = incidental(
         None, "list what a cache of taps on disk holds, or prune it to trunk.cache_limit_gb, in place of training"
     )
@@ -365,6 +397,7 @@ class EvaluateConfig:
     )
     model: ModelConfig = option(ModelConfig, "the backbone")
     hardware: HardwareConfig = option(HardwareConfig, "where")
+    trunk: StreamingConfig = option(StreamingConfig, "where the backbone's layers are while they do not compute")
     decode: DecodeConfig = option(DecodeConfig, "how completions are generated")
     benchmarks: Any = option(
         None, "names of conf/benchmark, or all; null: the run's own test set, or the model's `default_benchmarks`"

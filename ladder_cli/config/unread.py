@@ -9,9 +9,9 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from ladder_cli.config.choices import CacheMode, Scheduler, WandbMode
+from ladder_cli.config.choices import CacheMode, Residency, Scheduler, WandbMode
 from ladder_cli.config.options import told_of
-from ladder_cli.config.schema import ModelConfig, TrainConfig
+from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
@@ -68,6 +68,8 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     yield from _unread_of_method(config)
     yield from _unread_of_trunk(config)
     yield from _unread_of_training(config)
+    if not config.prepare:
+        yield from _unread_of_streaming(config.trunk)
     values = _values(config)
     for option, reader in _REFERRED.items():
         value = values.get(reader, _ABSENT)
@@ -103,11 +105,18 @@ def _unread_of_method(config: TrainConfig) -> Unread:
             yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"
 
 
+def _unread_of_streaming(trunk: StreamingConfig) -> Unread:
+    if trunk.residency is Residency.RESIDENT:
+        for name in ("window", "layer_files"):
+            yield f"trunk.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
+
+
 def _unread_of_trunk(config: TrainConfig) -> Unread:
     trunk = config.trunk
     if not config.method.reads_taps:
         for item in fields(trunk):
-            if getattr(trunk, item.name) is not CacheMode.AUTO:  # which is for the methods of a sweep that can
+            # `auto` is for the methods of a sweep that can.
+            if getattr(trunk, item.name) not in (CacheMode.AUTO, Residency.RESIDENT):
                 yield (
                     f"trunk.{item.name}",
                     f"method={config.method.name} lets gradients pass through the whole backbone, and reads no taps",

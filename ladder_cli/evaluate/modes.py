@@ -32,6 +32,7 @@ _SAID: Final = {
 _LOADING: Final = (
     *("model.path", "model.hub_id", "model.revision", "model.quantization", "model.dtype", "model.attention"),
     *("model.trust_remote_code", "model.head_quantization", "model.embeddings_on_cpu", "model.mlp_chunk"),
+    *("trunk.residency", "trunk.window", "trunk.layer_files"),
 )
 _ANSWERING: Final = (
     *("model", "benchmarks", "instruction", "limit", "repeats", "seed", "output_dir", "data_dir"),

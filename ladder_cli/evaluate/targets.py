@@ -9,9 +9,16 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from ladder_cli.config.choices import BenchmarkKind, Dtype
+from ladder_cli.config.choices import BenchmarkKind, Dtype, Quantization, Residency
 from ladder_cli.config.compose import given_options, parse
-from ladder_cli.config.schema import DEFAULT_DATE, BenchmarkConfig, EvaluateConfig, ModelConfig, TrainConfig
+from ladder_cli.config.schema import (
+    DEFAULT_DATE,
+    BenchmarkConfig,
+    EvaluateConfig,
+    ModelConfig,
+    StreamingConfig,
+    TrainConfig,
+)
 from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
@@ -74,7 +81,7 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
     Raises:
         UserError: if a run is missing, unfinished, damaged, or was trained under another prompt.
     """
-    backbones = Backbones(config.hardware.device)
+    backbones = Backbones(config.hardware.device, config.trunk)
     if config.run is None:
         target = _backbone_alone(config, overrides, backbones)
         return [Experiment(target.name, target.folder, [target])]
@@ -139,7 +146,7 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Bac
     return Target(
         name=config.model.name,
         renderer=renderer,
-        identity=f"{_weights(config.model, backbone)} {_precision(config.model, backbones.device.type)}",
+        identity=f"{_weights(config.model, backbone)} {_precision(config.model, backbones.device.type, config.trunk)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
         engine=ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, config.model.name),
         turn=(id(backbone), None),
@@ -166,7 +173,7 @@ def _trained(
     return Target(
         name=name,
         renderer=renderer,
-        identity=f"{weights} {_precision(model_config, backbones.device.type)}",
+        identity=f"{weights} {_precision(model_config, backbones.device.type, config.trunk)}",
         folder=folder,
         engine=ENGINES[TRANSFORMERS](lambda: backbone.with_adapter(adapter), renderer, backbone.limits, name),
         turn=(id(backbone), adapter.loader),
@@ -238,10 +245,14 @@ def _refuse_other_backbone(config: EvaluateConfig, run: RunDir, backbone: str | 
         )
 
 
-def _precision(model: ModelConfig, device: str) -> str:
-    """What decides the backbone's arithmetic: `auto` is another type on a CPU than on a GPU."""
+def _precision(model: ModelConfig, device: str, streaming: StreamingConfig) -> str:
+    """What decides the backbone's arithmetic: `auto` is another type on a CPU than on a GPU, and 4-bit layers that are
+    streamed are not packed for the CPU.
+    """
     dtype = model.dtype if model.dtype is not Dtype.AUTO else f"auto on {device}"
-    return f"{model.quantization}, head {model.head_quantization}, {dtype}"
+    packable = model.quantization is Quantization.NF4 and device == "cpu"
+    stored = ", as stored" if packable and streaming.residency is not Residency.RESIDENT else ""
+    return f"{model.quantization}, head {model.head_quantization}, {dtype}{stored}"
 
 
 def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[str]) -> ModelConfig:

@@ -8,30 +8,48 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.choices import Residency
+from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.errors import UserError
 from ladder_cli.generate.decoding import ModelLimits, read_limits
 from ladder_cli.methods.peft_adapter import LoRAHost
 from ladder_cli.methods.proof import prove
 from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn.adapter import LADDER, PEFT, AdapterFolder
 from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.loading import load_backbone, load_tokenizer, resolve_device
+from ladder_cli.trunk.open import KINDS, open_trunk
 from ladder_cli.trunk.weights_identity import local_weights_identity
 
 
 class Backbones:
     """Backbones by their config. One at a time is in memory: the one that was asked for a model last."""
 
-    def __init__(self, device: str) -> None:
-        """`device`: as `hardware.device` names it."""
+    def __init__(self, device: str, streaming: StreamingConfig | None = None) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            device: as `hardware.device` names it.
+            streaming: where layers are while they do not compute; None: resident.
+
+        Raises:
+            UserError: for `trunk.residency=auto`, which is for training.
+        """
         self.device = resolve_device(device)
+        self._streaming = streaming or StreamingConfig()
+        if self._streaming.residency is Residency.AUTO:
+            raise UserError(
+                "trunk.residency=auto is for training, whose memory is predicted: an evaluation takes resident, host "
+                "or disk."
+            )
         self._known: dict[str, SharedBackbone] = {}
 
     def of(self, model: ModelConfig) -> "SharedBackbone":
         """The backbone of a config; nothing of its weights is read yet."""
         key = repr(model)
         if key not in self._known:
-            self._known[key] = SharedBackbone(model, self.device, self._alone)
+            self._known[key] = SharedBackbone(model, self.device, self._alone, self._streaming)
         return self._known[key]
 
     def _alone(self, wanted: "SharedBackbone") -> None:
@@ -50,9 +68,15 @@ class SharedBackbone:
     """
 
     def __init__(
-        self, config: ModelConfig, device: torch.device, before_loading: Callable[["SharedBackbone"], None]
+        self,
+        config: ModelConfig,
+        device: torch.device,
+        before_loading: Callable[["SharedBackbone"], None],
+        streaming: StreamingConfig,
     ) -> None:
-        """`before_loading` is called with this object before weights are read."""
+        """`before_loading` is called with this object before weights are read; `streaming.residency` is never auto."""
+        self._streaming = streaming
+        self._trunk: Trunk | None = None
         self._config, self._device, self._before_loading = config, device, before_loading
         self._lora: LoRAHost | None = None
         self._ladder: LadderModel | None = None
@@ -114,7 +138,7 @@ class SharedBackbone:
     def release(self) -> None:
         """Free the memory; what is asked for next is loaded anew."""
         held = any(part is not None for part in (self._bare, self._ladder, self._lora, self._model))
-        self._bare = self._ladder = self._lora = self._model = self._mounted = None
+        self._bare = self._ladder = self._lora = self._model = self._mounted = self._trunk = None
         if held:
             gc.collect()
             if torch.cuda.is_available():
@@ -147,4 +171,8 @@ class SharedBackbone:
 
     def _load(self) -> PreTrainedModel:
         self._before_loading(self)
-        return load_backbone(self._config, self._device)
+        if self._streaming.residency is Residency.RESIDENT:
+            return load_backbone(self._config, self._device)
+        # Layers come and go by its hooks, as long as it is there.
+        self._trunk = open_trunk(self._config, self._device, KINDS[self._streaming.residency], self._streaming)
+        return self._trunk.whole()

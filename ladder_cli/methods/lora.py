@@ -174,6 +174,8 @@ def attach(
         return _with_adapters(whole, _lora(whole, rank, alpha, dropout, target_modules="all-linear"), runtime)
     layers = anatomy_of(whole).layers
     learning = range(len(layers) - last_layers, len(layers))
+    if not isinstance(backbone, PreTrainedModel):
+        backbone.hold(number + 1 for number in learning)
     config = _lora(
         whole,
         rank,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ladder_cli.config.choices import Optimizer, Passes, Quantization
+from ladder_cli.config.choices import Optimizer, Passes, Quantization, Residency
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, TAPS, AllocationCount
@@ -34,9 +34,9 @@ from ladder_cli.plan.fake_backbone import (
     quantized_shape,
 )
 from ladder_cli.plan.sharded_layers import share_layers
+from ladder_cli.plan.streamed_layers import ShapeTrunk, stream_layers
 from ladder_cli.trunk.base import Batch, TrainableModule
 from ladder_cli.trunk.compact import make_lean, refuse_shared_embeddings
-from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, backbone_shape, has_sdpa
 from ladder_cli.trunk.parts import refused_by_name
 
@@ -55,6 +55,8 @@ class Step:
         optimizer: `adamw`, `adamw_8bit` or `paged_adamw_8bit`.
         loss_chunk: counted tokens whose logits exist at the same time.
         shards: processes that hold the layers together; 1 where each holds them all.
+        residency: where the layers are while they do not compute; never `auto`.
+        window: of streamed layers, how many are there at a time.
         passes: rows go through a backbone that is only read alone, or a micro-batch together.
         cached: bytes of taps that are kept in the host's memory.
         absent: layers that are not loaded, since their taps are there, from the first on.
@@ -67,6 +69,8 @@ class Step:
     optimizer: Optimizer
     loss_chunk: int
     shards: int = 1
+    residency: Residency = Residency.RESIDENT
+    window: int = 2
     passes: Passes = Passes.BATCH
     cached: int = 0
     absent: int = 0
@@ -81,16 +85,19 @@ class MemoryPrediction:
         parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
             (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
             moment), `backbone` (what its forward pass takes for a moment), `gathered` (of several processes' layers
-            the one that runs) and `cache` (taps that are kept); those that are there at the peak.
+            the one that runs), `window` (of streamed layers those that are there) and `cache` (taps that are kept);
+            those that are there at the peak.
         host: bytes that were left in the host's memory.
         stays: what lasts from step to step beside the weights: `trained`, `gradients` (all of them), `optimizer`.
         passes: what is there for a moment at most beside that and the taps, by part.
+        moved: bytes of layers that come to the device in every pass.
     """
 
     parts: dict[str, int]
     host: int = 0
     stays: dict[str, int] = field(default_factory=dict)
     passes: dict[str, int] = field(default_factory=dict)
+    moved: int = 0
 
     @property
     def total(self) -> int:
@@ -131,6 +138,10 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
         if step.shards > 1:
             share_layers(trunk.parts.layers, step.shards, count)
             trunk.hang()  # behind what frees a layer, as over layers that are really sharded
+        moved = 0
+        if step.residency is not Residency.RESIDENT:
+            moved, whole = stream_layers(trunk, trained.request, step.window, count)
+            host += whole if step.residency is Residency.HOST else 0
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         mark_passes(trained, count, StoredTaps if step.absent else _READ[step.passes])
@@ -151,13 +162,14 @@ def predict_memory(model: ModelConfig, method: Method, dtype: torch.dtype, step:
         host if step.on_host else host + step.cached,
         {TRAINED: count.live[TRAINED], GRADIENTS: size, OPTIMIZER: optimizer},
         dict(moment),
+        moved,
     )
 
 
 _READ: dict[Passes, type[CountingTrunk]] = {Passes.BATCH: CountingTrunk, Passes.ROW: CountingRows}
 
 
-def _shape(model: ModelConfig, dtype: torch.dtype) -> LiveTrunk:
+def _shape(model: ModelConfig, dtype: torch.dtype) -> ShapeTrunk:
     """The backbone without weights, on the default device, stored as the model's config asks."""
     # Flash attention runs on no fake tensor, and keeps what SDPA keeps.
     countable = "eager" if model.attention == "eager" or not has_sdpa(architecture(model)) else "sdpa"
@@ -170,7 +182,7 @@ def _shape(model: ModelConfig, dtype: torch.dtype) -> LiveTrunk:
     make_lean(backbone, options, torch.device("meta"), partial(quantized_shape, kind=model.head_quantization))
     if model.embeddings_on_cpu:
         refuse_shared_embeddings(backbone)
-    return LiveTrunk(backbone)
+    return ShapeTrunk(backbone)
 
 
 def _micro_batch(trained: TrainableModule, parameters: list[nn.Parameter], step: Step, count: AllocationCount) -> None:

@@ -12,6 +12,7 @@ from ladder_cli.data.passes import rows_after
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.plan.preflight import Preflight
 from ladder_cli.plan.reading import Reading
+from ladder_cli.plan.streaming import Transfer
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Plan:
         flops_per_token: `paper` and `actual`, see `methods.base.Cost`.
         pass_per_token: of `actual`, the pass over the backbone, which several runs can share; 0 where it is the run's
             own because gradients pass through it.
+        transfer: what streaming the backbone's layers costs; None where they stay.
     """
 
     method: str
@@ -45,6 +47,7 @@ class Plan:
     memory: Preflight
     reading: Reading
     pass_per_token: int = 0
+    transfer: Transfer | None = None
 
     @property
     def epochs(self) -> float | None:
@@ -70,6 +73,7 @@ class Plan:
             "trainable_parameters": self.trainable_parameters,
             "flops_per_token": self.flops_per_token,
             "peak_memory_bytes": self.memory.as_dict(),
+            "streaming": self.transfer.as_dict() if self.transfer is not None else None,
             "reading": self.reading.as_dict(),
         }
 
@@ -108,6 +112,7 @@ class Plan:
             ),
             *self.reading.lines(),
             *more,
+            *([("streamed", self.transfer.line())] if self.transfer is not None else []),
         ]
         for label, value in rows:
             table.add_row(Text(label, style="bold"), value)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ladder_cli.config.choices import Optimizer, Quantization
+from ladder_cli.config.choices import Init, Optimizer, Quantization, Residency
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
@@ -54,6 +54,7 @@ class Preflight:
             "predicted": self.prediction.total,
             "parts": self.prediction.parts,
             "host": self.prediction.host,
+            "moved": self.prediction.moved,
             "capacity": self.capacity,
             "allowance": self.allowance,
             "fits": self.fits,
@@ -63,6 +64,8 @@ class Preflight:
         """The peak, its parts, and what would help."""
         room = f" of {_size(self.capacity)}" if self.capacity is not None else ""
         shared = f", layers shared by {self.step.shards} processes" if self.step.shards > 1 else ""
+        if self.step.residency is not Residency.RESIDENT:
+            shared = f", {self.step.window} streamed layers at a time"
         console.print(
             f"memory of one step ({self.step.rows} x {self.step.tokens:,} tokens, {self.step.optimizer}{shared}): "
             f"{_size(self.prediction.total)} at its peak{room}",
@@ -73,6 +76,8 @@ class Preflight:
             if size:
                 bar = "█" * round(_BAR * size / most)
                 console.print(f"  {part:<12} {_size(size):>10}  {bar}", highlight=False)
+        if self.prediction.moved:
+            console.print(f"  moved to the device in every pass: {_size(self.prediction.moved)}", highlight=False)
         if self.prediction.host:
             console.print(f"  in the host's memory: {_size(self.prediction.host)}", highlight=False)
         if not self.fits:
@@ -108,7 +113,13 @@ class Preflight:
 
 
 def preflight(
-    config: TrainConfig, device: torch.device, longest: int | None = None, cached: int = 0, absent: int = 0
+    config: TrainConfig,
+    device: torch.device,
+    longest: int | None = None,
+    cached: int = 0,
+    absent: int = 0,
+    residency: Residency = Residency.RESIDENT,
+    remedies: bool = True,
 ) -> Preflight:
     """Predict the peak of a training step on `device`.
 
@@ -117,32 +128,38 @@ def preflight(
         device: where it will run; need not be there.
         longest: tokens of the longest row, if the data is known; else `data.max_length` stands in.
         cached: bytes of taps that lie in the host's memory beside it.
-        absent: layers that are not loaded, from the first on.
+        absent: layers that are not loaded, from the first on; what is loaded is then resident.
+        residency: where the backbone's layers will be; never `auto`.
+        remedies: look for settings that would make it fit.
 
     Raises:
         UserError: if the backbone's shape cannot be read.
     """
-    step = replace(_step(config, device, longest), cached=cached, absent=absent)
+    residency = Residency.RESIDENT if absent else residency
+    step = replace(_step(config, device, longest, residency), cached=cached, absent=absent)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
     prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
     allowance = CUDA_ALLOWANCE if device.type == "cuda" else 0
-    remedies = []
-    if not _fits(prediction.total, capacity, allowance):
+    tried = []
+    if remedies and not _fits(prediction.total, capacity, allowance):
         for setting, smaller, leaner, changed in _remedies(model, method, step):
             total = predict_memory(smaller, method_for(leaner), dtype, changed).total
-            remedies.append((setting, total))
+            tried.append((setting, total))
             if _fits(total, capacity, allowance):
                 break
-    return Preflight(prediction, step, capacity, allowance, tuple(remedies))
+    return Preflight(prediction, step, capacity, allowance, tuple(tried))
 
 
-def leaner_settings(config: TrainConfig, device: torch.device) -> list[str]:
+def leaner_settings(config: TrainConfig, device: torch.device, residency: Residency = Residency.RESIDENT) -> list[str]:
     """Settings that take less memory than those of a run, the cheapest first."""
-    return [setting for setting, *_ in _remedies(config.model, config.method, _step(config, device))]
+    step = _step(config, device, residency=residency)
+    return [setting for setting, *_ in _remedies(config.model, config.method, step)]
 
 
-def _step(config: TrainConfig, device: torch.device, longest: int | None = None) -> Step:
+def _step(
+    config: TrainConfig, device: torch.device, longest: int | None = None, residency: Residency = Residency.RESIDENT
+) -> Step:
     return Step(
         rows=config.train.micro_batch_size,
         tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
@@ -150,6 +167,8 @@ def _step(config: TrainConfig, device: torch.device, longest: int | None = None)
         optimizer=config.train.optimizer.on(device.type),
         loss_chunk=config.train.loss_chunk,
         shards=processes() if config.hardware.shard_backbone else 1,
+        residency=residency,
+        window=config.trunk.window,
         passes=settled_passes(config.trunk, device.type, config.hardware.shard_backbone),
         on_host=device.type == "cpu",
     )
@@ -191,9 +210,18 @@ def _remedies(
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, shards=1)
         yield f"model.quantization=nf4{whole}", model, method, step
+    if step.residency is Residency.RESIDENT and streamable(method):
+        whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
+        step = replace(step, residency=Residency.DISK, shards=1)
+        yield f"trunk.residency=disk{whole}", model, method, step
     if step.tokens > 1:
         step = replace(step, tokens=step.tokens // 2)
         yield f"data.max_length={step.tokens}", model, method, step
+
+
+def streamable(method: MethodConfig) -> bool:
+    """Whether layers that do not learn are only read, in training and for first weights."""
+    return method.reads_taps and getattr(method, "init", None) is not Init.PRUNED_FISHER
 
 
 def _fits(total: int, capacity: int | None, allowance: int) -> bool:

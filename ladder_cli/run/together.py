@@ -39,6 +39,7 @@ def _shared(placed: Placed) -> str:
         or not config.method.reads_taps
         or config.dry_run
         or config.cache is not None
+        or config.prepare
         # Its results are those of other variants of its code, the more runs there are.
         or config.train.compile
         or config.hardware.shard_backbone

@@ -27,6 +27,7 @@ from ladder_cli.train.sharing import Sharing
 from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.open import open_trunk, open_upper
+from ladder_cli.trunk.parts import keep_differentiable
 
 _LONGEST_NAME = 60  # that is told from others at a glance
 
@@ -89,6 +90,8 @@ class Group:
         """The backbone as it is read."""
         first, sharing = self._members[0], self._sharing
         trunk = self._opened(first)
+        # 4-bit layers compute alike, and exactly as they are stored, wherever they are (docs/decisions/0019).
+        keep_differentiable(trunk.whole())
         with main_first():
             # Now, when a model of the hub is here, and as the commit that was loaded.
             trunk.identity = local_weights(first.config, getattr(trunk.whole().config, "_commit_hash", None))
@@ -101,8 +104,9 @@ class Group:
     def _opened(self, first: Member) -> Trunk:
         reading = self._reading
         if reading.absent:
-            return open_upper(first.config.model, first.job.device, reading.layers - reading.absent)
-        return open_trunk(first.config.model, first.job.device, first.job.trunk_kind)
+            kept = reading.layers - reading.absent
+            return open_upper(first.config.model, first.job.device, kept, first.job.trunk_kind, first.config.trunk)
+        return open_trunk(first.config.model, first.job.device, first.job.trunk_kind, first.config.trunk)
 
     def _build(self, trunk: Trunk) -> None:
         """Attach what each run trains, and tell it apart from other runs."""

@@ -4,23 +4,25 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.choices import CacheMode, Optimizer, Passes
+from ladder_cli.config.choices import CacheMode, Optimizer, Passes, Residency
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
 from ladder_cli.data.prepare import PreparedData
+from ladder_cli.errors import UserError
 from ladder_cli.methods.base import Method
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.page import Plan
 from ladder_cli.plan.preflight import Preflight
 from ladder_cli.plan.reading import Reading, Shape, settle_reading, settled_passes, tap_space
+from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.monitor import check_tracking
-from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk
+from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, parameter_count, planned_dtype
-from ladder_cli.trunk.open import TrunkKind
+from ladder_cli.trunk.open import KINDS, TrunkKind
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Job:
         effective_batch: rows of an optimizer step, over all processes.
         optimizer: its name; never `auto`.
         trunk_kind: where the backbone's layers are.
+        residency: the same, as `trunk.residency` says it; never `auto`.
         passes: rows go through it alone, or a micro-batch together.
     """
 
@@ -49,6 +52,7 @@ class Job:
     effective_batch: int
     optimizer: Optimizer
     trunk_kind: TrunkKind
+    residency: Residency
     passes: Passes
 
     @classmethod
@@ -60,6 +64,7 @@ class Job:
                 read as it is asked.
         """
         check_tracking(config.tracking)
+        residency = _residency(config, device)
         sharded = config.hardware.shard_backbone
         accumulation = config.train.accumulation(processes())
         return cls(
@@ -71,7 +76,8 @@ class Job:
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
             config.train.optimizer.on(device.type),
-            TrunkKind.SHARDED if sharded else TrunkKind.LIVE,
+            TrunkKind.SHARDED if sharded else KINDS[residency],
+            residency,
             settled_passes(config.trunk, device.type, sharded),
         )
 
@@ -160,6 +166,23 @@ class Job:
             memory=memory,
             reading=reading,
             pass_per_token=round(cost.flops_per_token) if model.request is not None else 0,
+            transfer=self._transfer(cost, trainable, memory),
+        )
+
+    def _transfer(self, cost: TrunkCost, trainable: int, memory: Preflight) -> Transfer | None:
+        """What streaming the layers costs; None where they stay."""
+        if self.residency is Residency.RESIDENT:
+            return None
+        step, flops = memory.step, self.method.cost(cost).flops_per_token(trainable)
+        rows = 1 if self.passes is Passes.ROW else step.rows
+        return Transfer(
+            self.residency,
+            memory.prediction.moved,
+            self.accumulation * step.rows // rows,
+            rows * step.tokens,
+            cost.flops_per_token,
+            float(flops["actual"]),
+            speeds_of(self.config.hardware, self.device, self.residency),
         )
 
     def batches(self, data: PreparedData, order_of_seed: int) -> tuple[TrainingBatches, ValidationBatches]:
@@ -174,3 +197,17 @@ class Job:
         )
         training = TrainingBatches(data.train_rows, loading, self.accumulation, order_of_seed)
         return training, ValidationBatches(data.validation, loading)
+
+
+def _residency(config: TrainConfig, device: torch.device) -> Residency:
+    """Where the layers will be while they do not compute.
+
+    Raises:
+        UserError: if they are to be streamed, and cannot.
+    """
+    if config.hardware.shard_backbone and config.trunk.residency is not Residency.RESIDENT:
+        raise UserError(
+            f"hardware.shard_backbone=true holds the layers in several processes, and trunk.residency="
+            f"{config.trunk.residency} streams them: leave one out."
+        )
+    return settled_residency(config, device)

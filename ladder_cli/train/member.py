@@ -114,7 +114,7 @@ class Member:
         lower.
         """
         try:
-            with out_of_memory_advised(lambda: leaner_settings(self.config, self.job.device)):
+            with out_of_memory_advised(lambda: leaner_settings(self.config, self.job.device, self.job.residency)):
                 yield
         except Interrupted:
             raise

@@ -41,7 +41,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
         model = job.method.shape(trunk)
     reading = job.reading(data, local_weights(config))
     longest = data.longest if data is not None else None
-    memory = preflight(config, job.device, longest, reading.host_bytes, reading.absent)
+    memory = preflight(config, job.device, longest, reading.host_bytes, reading.absent, job.residency)
     plan = job.plan(data, reading.over(trunk), model, dtype, memory, reading)
     plan.print(console)
     for line in job.method.picture(trunk):

@@ -208,7 +208,9 @@ def _memories(alike: _Alike, data: PreparedData, reading: Reading) -> dict[Membe
         with member.alone():
             config, kind = member.config, _kind(member)
             if kind not in known:
-                known[kind] = preflight(config, member.job.device, data.longest, reading.host_bytes, reading.absent)
+                known[kind] = preflight(
+                    config, member.job.device, data.longest, reading.host_bytes, reading.absent, member.job.residency
+                )
             if config.preflight is OnMisfit.REFUSE:
                 known[kind].refuse()
             memories[member] = known[kind]

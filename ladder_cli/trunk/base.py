@@ -159,6 +159,14 @@ class Trunk(Protocol):
         """
         ...
 
+    def hold(self, layers: Iterable[int]) -> None:
+        """Keep the weights of these layers where it computes: gradients will pass through them.
+
+        Args:
+            layers: counted from 1.
+        """
+        ...
+
     def settle(self, model: nn.Module) -> None:
         """Bring everything where it computes, once first weights have been read off the whole backbone.
 

@@ -25,7 +25,9 @@ _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.", "model.")
 _MADE_BY_THE_MODEL = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias)$")
 # In models for text and images: the parts outside the language model.
 _OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
+_LAYER = re.compile(r"^(.*\.)?(layers|h)\.(?P<number>\d+)\.")
 _SHOWN = 3
+_BLOCK = 2**24  # values that are added up at a time: PyTorch converts them to float32 first
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,15 @@ class _Findings:
         return "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in groups if names)
 
 
-def load_weights(location: str, config: PreTrainedConfig | None = None, **options: Any) -> PreTrainedModel:
+def load_weights(
+    location: str, config: PreTrainedConfig | None = None, layers: int | None = None, **options: Any
+) -> PreTrainedModel:
     """Load a causal language model; all its weights are those of the checkpoint.
 
     Args:
         location: folder or hub repository.
         config: the architecture, if not the one that the checkpoint names: the text part of a larger model.
+        layers: so many, the first ones, alone; `config` then has no more of them. None: all.
         options: for `from_pretrained`.
 
     Raises:
@@ -69,9 +74,11 @@ def load_weights(location: str, config: PreTrainedConfig | None = None, **option
         model, findings = _load(location, config, {_pattern(wrapper): ""} | text_part, options)
     if config is not None:
         # Towers for images and sound, and what joins them to the text.
-        others = {name for name in findings.unexpected if name.removeprefix("model.").startswith(_OTHER_PARTS)}
-        findings = _Findings(findings.missing, findings.unexpected - others, findings.mismatched)
-        _say(f"{location} holds more than a language model: its text part ({config.model_type}) is used alone")
+        others = {name for name in findings.unexpected if is_other_part(name)}
+        if others or layers is None:
+            _say(f"{location} holds more than a language model: its text part ({config.model_type}) is used alone")
+        higher = {name for name in findings.unexpected if layers is not None and (layer_number(name) or 0) >= layers}
+        findings = _Findings(findings.missing, findings.unexpected - others - higher, findings.mismatched)
     if findings.missing or findings.unexpected or findings.mismatched:
         raise UserError(
             f"the weights in '{location}' do not fit its config.json ({type(model).__name__}): {findings.as_words()}. "
@@ -126,6 +133,27 @@ def _common_wrapper(findings: _Findings) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def is_other_part(name: str) -> bool:
+    """Whether a weight belongs to what a model for text and images has beside its language model."""
+    return name.removeprefix("model.").startswith(_OTHER_PARTS)
+
+
+def layer_number(name: str) -> int | None:
+    """The decoder layer that a weight belongs to, counted from 0; None for a weight outside of them."""
+    found = _LAYER.search(name)
+    return int(found["number"]) if found is not None else None
+
+
+def name_in_layer(name: str) -> str:
+    """A weight's name within its decoder layer, without what `torch.compile` adds."""
+    return without_compile(_LAYER.sub("", name))
+
+
+def made_by_the_model(name: str) -> bool:
+    """Whether a stored tensor is one that a model computes itself."""
+    return _MADE_BY_THE_MODEL.search(name) is not None
+
+
 def without_compile(name: str) -> str:
     """Return a weight's name without the part that `torch.compile` adds."""
     return name.replace("_orig_mod.", "")
@@ -145,9 +173,13 @@ def refuse_not_finite(model: nn.Module, location: str) -> None:
         for values in (parameter, *_scales(parameter)):
             if values.is_meta or not values.is_floating_point():
                 continue
-            # A sum is fast and needs no copy; every value is checked only if the sum is not finite.
-            if not torch.isfinite(values.sum(dtype=torch.float32)) and not torch.isfinite(values).all():
+            if not all(_finite(block) for block in values.flatten().split(_BLOCK)):
                 raise UserError(f"the weights in '{location}' hold values that are not finite, in {name}.")
+
+
+def _finite(values: Tensor) -> bool:
+    # A sum is fast; every value is checked only if the sum is not finite.
+    return bool(torch.isfinite(values.sum(dtype=torch.float32)) or torch.isfinite(values).all())
 
 
 def _scales(parameter: Any) -> Iterable[Tensor]:

@@ -136,6 +136,9 @@ class LiveTrunk:
         """The model itself."""
         return self.backbone
 
+    def hold(self, layers: Iterable[int]) -> None:
+        """Nothing to do: all of them are here."""
+
     def settle(self, model: nn.Module) -> None:
         """Nothing to do: it was loaded where it computes."""
 

@@ -114,25 +114,50 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
         UserError: if the folder or the hub repository cannot be read, is no decoder-only model, or holds other weights
             than its config.json says (`checkpoint.load_weights`).
     """
-    location = model.location
-    _ask_hub_first(model)
-    dtype = planned_dtype(model, device)
     published = _published_architecture(model)
     config = _text_part(published) or published
-    if model.attention == "sdpa" and not has_sdpa(config):
-        raise UserError(
-            f"model.attention=sdpa does not go with {model.name} ({config.model_type}), whose attention is not made of "
-            "PyTorch's SDPA: use model.attention=eager."
-        )
+    backbone = _load(model, device, config if config is not published else None, None if on_host else {"": device})
+    make_lean(backbone, model, device)
+    return backbone
+
+
+def load_first_layer(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+    """The backbone with the first of its layers alone, and all that is not in a layer; raises as `load_backbone`."""
+    config = loaded_architecture(model)
+    config.num_hidden_layers = 1  # the types of the others stay, for which rotary positions are made too
+    return _load(model, device, config, {"": device}, layers=1)
+
+
+def loaded_architecture(model: ModelConfig) -> PreTrainedConfig:
+    """The architecture as `load_backbone` takes it: of the folder or repository, never of `conf/model`.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    published = _published_architecture(model)
+    return _text_part(published) or published
+
+
+def _load(
+    model: ModelConfig,
+    device: torch.device,
+    config: PreTrainedConfig | None,
+    device_map: dict[str, torch.device] | None,
+    layers: int | None = None,
+) -> PreTrainedModel:
+    location = model.location
+    dtype = planned_dtype(model, device)
+    refuse_attention(model, config if config is not None else _published_architecture(model))
     try:
         backbone = load_weights(
             location,
-            config if config is not published else None,
+            config,
+            layers,
             revision=model.revision,
             dtype=dtype,
             attn_implementation=model.attention,
             quantization_config=quantization(model, dtype),
-            device_map=None if on_host else {"": device},
+            device_map=device_map,
             trust_remote_code=model.trust_remote_code,
             local_files_only=Path(location).is_dir(),
         )
@@ -143,9 +168,20 @@ def load_backbone(model: ModelConfig, device: torch.device, on_host: bool = Fals
             raise
         raise _unreadable(model, location, error) from error
     # Copies that `.to()` or quantisation left behind are as frozen as the weights themselves.
-    backbone.requires_grad_(False)
-    make_lean(backbone, model, device)
-    return backbone.eval()
+    return backbone.requires_grad_(False).eval()
+
+
+def refuse_attention(model: ModelConfig, config: PreTrainedConfig) -> None:
+    """Refuse SDPA where an architecture's attention is not made of it.
+
+    Raises:
+        UserError: with what to use.
+    """
+    if model.attention == "sdpa" and not has_sdpa(config):
+        raise UserError(
+            f"model.attention=sdpa does not go with {model.name} ({config.model_type}), whose attention is not made of "
+            "PyTorch's SDPA: use model.attention=eager."
+        )
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:

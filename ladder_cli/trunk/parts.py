@@ -71,10 +71,8 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """The device of the layers; of the final norm or head where none is loaded (`trunk.partial`)."""
-        places = (next(part.parameters()).device for part in (*reversed(self.layers), self.final_norm or self.head))
-        found = list(dict.fromkeys(places))
-        return next((device for device in found if device.type != "meta"), found[0])
+        """Where it computes: the device of the head, for layers may be kept elsewhere."""
+        return next(self.head.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:

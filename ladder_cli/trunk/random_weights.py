@@ -1,13 +1,22 @@
 """A backbone of a published shape with random weights: time and memory are those of the real one, answers are not."""
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ladder_cli.config.choices import Quantization
+from ladder_cli.config.choices import Quantization, Residency
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.trunk.compact import make_lean, quantized_linear
+from ladder_cli.trunk.layer_files import LayerFile, write_contents
 from ladder_cli.trunk.loading import backbone_shape, planned_dtype
+from ladder_cli.trunk.parts import anatomy_of
+from ladder_cli.trunk.stored_modules import parameters_of, set_parameters, taken_apart
+from ladder_cli.trunk.streamed import SOURCES, StreamedTrunk
+from ladder_cli.trunk.upper import structural_copy
 
 _SCALE = 0.02
 
@@ -45,3 +54,34 @@ def random_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
                 module._parameters[name] = filled[id(parameter)]
     make_lean(backbone.requires_grad_(False), model, device)
     return backbone.eval()
+
+
+def random_streamed(model: ModelConfig, device: torch.device, residency: Residency, window: int) -> StreamedTrunk:
+    """A streamed backbone of random weights, all of whose layers come from one and the same file: what moves is as
+    much as of the real one, and nothing of that size has to be stored.
+
+    Raises:
+        UserError: if the shape cannot be read.
+    """
+    with torch.device("meta"):
+        whole = backbone_shape(model, planned_dtype(model, device)).config
+    small = random_weights(replace(model, shape={**model.shape, "num_hidden_layers": 1}), device)
+    parts, layer = anatomy_of(small), anatomy_of(small).layers[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer-001.bin"
+        write_contents(path, taken_apart(layer))
+        file = LayerFile(path)  # stays mapped when its name is gone
+    count = int(whole.num_hidden_layers)
+    layers = [layer, *(structural_copy(layer) for _ in range(1, count))]
+    at_rest = parameters_of(layer, file.contents)
+    for number, copied in enumerate(layers):
+        set_parameters(dict(copied.named_modules()), at_rest)
+        for module in copied.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = number
+    parts.layers.extend(layers[1:])
+    small.config.num_hidden_layers = count
+    if getattr(whole, "layer_types", None):
+        small.config.layer_types = list(whole.layer_types)
+    source = SOURCES[device.type, residency]([file], device)
+    return StreamedTrunk(small, source.repeated(count), device, window)

@@ -64,6 +64,10 @@ class TrunkOver:
         twin.under = self.under.view()
         return twin
 
+    def hold(self, layers: Iterable[int]) -> None:
+        """Keep these layers' weights where it computes."""
+        self.under.hold(layers)
+
     def settle(self, model: nn.Module) -> None:
         """Bring everything where it computes."""
         self.under.settle(model)

@@ -5,6 +5,7 @@ the tap are passed by: they need not even be loaded.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,19 +35,21 @@ def run_above(parts: Anatomy, number: int, state: Tensor, inputs: dict[str, Any]
 
 @contextmanager
 def _passed_by(layers: nn.ModuleList, state: Tensor) -> Iterator[None]:
-    """Let these layers compute nothing, within a `with` block."""
+    """Let these layers compute nothing, and nobody hear of it (who brings layers would), within a `with` block."""
 
     def passed(*_: Any, **__: Any) -> Tensor:
         return state
 
     # A forward of a layer's own may be there already: `trunk.compilation` puts one.
-    own = [vars(layer).get("forward") for layer in layers]
+    own = [(vars(layer).get("forward"), layer._forward_pre_hooks, layer._forward_hooks) for layer in layers]
     for layer in layers:
         layer.forward = passed
+        layer._forward_pre_hooks, layer._forward_hooks = OrderedDict(), OrderedDict()
     try:
         yield
     finally:
-        for layer, forward in zip(layers, own, strict=True):
+        for layer, (forward, before, after) in zip(layers, own, strict=True):
+            layer._forward_pre_hooks, layer._forward_hooks = before, after
             if forward is None:
                 del layer.forward
             else:

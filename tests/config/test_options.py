@@ -39,9 +39,9 @@ from ladder_cli.run.identity import RunIdentity
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {
-    "trunk": TrunkConfig, "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig,
-    "train": OptimizationConfig,
-    "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig, "method": LadderMethodConfig,
+    "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "trunk": TrunkConfig,
+    "train": OptimizationConfig, "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig,
+    "method": LadderMethodConfig,
 }  # fmt: skip
 CHOICES = [
     (group, item.name, chosen)

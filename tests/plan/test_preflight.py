@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from ladder_cli.config.choices import Residency
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
@@ -88,4 +89,6 @@ def test_what_takes_less_memory_is_named_in_the_order_of_its_cost():
     assert "method.gradient_checkpointing=true" in settings
     lean = ["train.micro_batch_size=1", "train.loss_chunk=64", "train.optimizer=adamw_8bit", "method.recompute=true"]
     lean += ["method.int8_taps=true", "model.quantization=nf4", "model.head_quantization=nf4"]
-    assert leaner_settings(config(*lean, "model.embeddings_on_cpu=true"), CPU) == ["data.max_length=128"]
+    lean += ["model.embeddings_on_cpu=true"]
+    assert leaner_settings(config(*lean), CPU) == ["trunk.residency=disk", "data.max_length=128"]
+    assert leaner_settings(config(*lean), CPU, Residency.DISK) == ["data.max_length=128"]

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import distributed
 
-from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.choices import Residency
+from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
@@ -17,13 +19,17 @@ from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import WHOLE, Batch, TapRequest
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.open import TRUNKS, TrunkKind, open_trunk
+from ladder_cli.trunk.streamed import SOURCES
 from ladder_cli.trunk.weights_identity import weights_identity
 from tests.conftest import random_backbone
 from tests.contract.test_methods import METHODS
+from tests.trunk.copier import ring_in_memory
 
 CPU = torch.device("cpu")
 MODEL = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", side_reduction=2)
 LAYERS = 6  # of the embedded model
+STREAMED = (TrunkKind.HOST, TrunkKind.DISK)
+WINDOW = StreamingConfig().window
 ALL = TapRequest(frozenset(range(1, LAYERS + 1)))
 
 
@@ -36,8 +42,17 @@ def alone(tmp_path_factory):
     distributed.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def layer_files(tmp_path_factory):
+    """A place for the files of streamed trunks, and a ring of buffers in the memory of a machine without a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setitem(SOURCES, ("cpu", Residency.HOST), ring_in_memory)
+        yield
+
+
 @pytest.fixture(params=list(TrunkKind))
-def kind(request, alone):
+def kind(request, alone, layer_files):
     return request.param
 
 
@@ -167,25 +182,31 @@ def test_weights_are_hashed_once(kind, monkeypatch):
     assert len(hashed) == 1
 
 
-def test_the_cost_follows_the_request(trunk):
+def test_the_cost_follows_the_request(kind, trunk):
     whole, half = trunk.cost(WHOLE), trunk.cost(TapRequest(frozenset({3}), final=False))
     assert whole.parameters == half.parameters == sum(weight.numel() for weight in trunk.whole().parameters())
     assert whole.layers == LAYERS
     assert whole.flops_per_token == 2 * whole.parameters
     layer = sum(weight.numel() for weight in trunk.parts.layers[0].parameters())
     assert whole.flops_per_token - half.flops_per_token == 2 * 3 * layer
-    assert whole.resident_bytes == 4 * whole.parameters  # one process holds all, float32
-    assert whole.moved_bytes == 0
+    if kind not in STREAMED:
+        assert whole.resident_bytes == 4 * whole.parameters  # one process holds all, float32
+        assert whole.moved_bytes == 0
+        return
+    assert whole.moved_bytes == 2 * half.moved_bytes == 4 * LAYERS * layer
+    assert whole.resident_bytes == half.resident_bytes == 4 * (whole.parameters - (LAYERS - WINDOW) * layer)
 
 
 @pytest.mark.parametrize("name", ["ladder", "xladder", "qlora"])
 def test_an_untrained_method_is_the_backbone(name, kind, batch):
+    refuse_gradients_if_streamed(name, kind)
     model = method_for(METHODS[name]).attach(open_trunk(MODEL, CPU, kind)).eval()
     assert torch.equal(model(**batch.inputs).logits, random_states(batch).logits)
 
 
 @pytest.mark.parametrize("name", ["ladder", "xladder", "LST", "branch", "qlora", "suffix"])
 def test_the_state_before_the_head_gives_the_logits(name, kind, batch):
+    refuse_gradients_if_streamed(name, kind)
     torch.manual_seed(0)
     trunk = open_trunk(MODEL, CPU, kind)
     model = method_for(METHODS[name]).attach(trunk).eval()
@@ -204,6 +225,31 @@ def test_the_state_before_the_head_gives_the_logits(name, kind, batch):
     bare = random_states(batch).logits
     torch.testing.assert_close(given.readout(given.reference), bare, rtol=0, atol=0)
     assert (hidden.reference is not None) == model.request.final
+
+
+def refuse_gradients_if_streamed(name: str, kind: TrunkKind) -> None:
+    """What sends gradients through the whole backbone is refused in a line, and the test ends."""
+    if name != "qlora" or kind not in STREAMED:
+        return
+    with pytest.raises(UserError, match=r"trunk\.residency=resident"):
+        method_for(METHODS[name]).attach(open_trunk(MODEL, CPU, kind))
+    pytest.skip("refused")
+
+
+@pytest.mark.parametrize("name", ["ladder", "xladder", "branch", "suffix"])
+def test_loss_and_gradients_are_those_of_a_live_trunk(name, kind, batch):
+    def trained(kind: TrunkKind):
+        torch.manual_seed(0)
+        model = method_for(METHODS[name]).attach(open_trunk(MODEL, CPU, kind)).train()
+        for _ in range(2):  # the second pass finds what the first one has left
+            loss = model(input_ids=batch.input_ids, labels=batch.labels).loss
+            loss.backward()
+        return loss, {key: value.grad for key, value in model.named_parameters() if value.requires_grad}
+
+    (loss, gradients), (expected, others) = trained(kind), trained(TrunkKind.LIVE)
+    assert torch.equal(loss, expected)
+    assert gradients.keys() == others.keys()
+    assert all(torch.equal(gradients[key], others[key]) for key in others)
 
 
 def test_left_padding_and_a_cache_change_no_generated_token(kind, batch):
