@@ -32,6 +32,7 @@ from ladder_cli.config.schema import (
     TrainConfig,
     option_names,
 )
+from ladder_cli.config.using import ChatConfig, ExportConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir
 from ladder_cli.run.identity import RunIdentity
@@ -40,6 +41,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMAS = {
     "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "train": OptimizationConfig,
     "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig, "method": LadderMethodConfig,
+    "export": ExportConfig, "chat": ChatConfig,
 }  # fmt: skip
 CHOICES = [
     (group, item.name, chosen)
