@@ -185,9 +185,7 @@ def _quiet_peft() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        warnings.filterwarnings(
-            "ignore", message="You have passed exclude_modules=.*", category=UserWarning
-        )
+        warnings.filterwarnings("ignore", message="You have passed exclude_modules=.*", category=UserWarning)
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
         yield
 
