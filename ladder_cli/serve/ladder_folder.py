@@ -84,6 +84,19 @@ def _side(model: LadderModel) -> dict[str, Any]:
         "rms_norm_eps": side.config.rms_norm_eps,
         "rope_parameters": side.config.rope_parameters,
         "sliding_window": getattr(side.config, "sliding_window", None),
+        "reads_final": bool(side.combine.reads_final),
+        **_built_of(side.layers[0]),
+    }
+
+
+def _built_of(layer: Any) -> dict[str, bool]:
+    """Which optional weights a side layer has."""
+    attention, feed_forward = layer.self_attn, getattr(layer.mlp, "up_proj", None)
+    return {
+        "qkv_bias": attention.q_proj.bias is not None,
+        "o_bias": attention.o_proj.bias is not None,
+        "mlp_bias": feed_forward is not None and feed_forward.bias is not None,
+        "qk_norm": hasattr(attention, "q_norm"),
     }
 
 
