@@ -139,6 +139,13 @@ class Pattern(StrEnum):
     BRANCH = "branch"
 
 
+class EngineKind(StrEnum):
+    """What answers the prompts of an evaluation."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"  # in this environment (docs/serving.md)
+
+
 class ExportFormat(StrEnum):
     """The form that a trained adapter is exported in (docs/serving.md)."""
 

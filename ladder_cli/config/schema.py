@@ -18,6 +18,7 @@ from ladder_cli.config.choices import (
     BenchmarkKind,
     Device,
     Dtype,
+    EngineKind,
     GoldReading,
     Learn,
     OnMisfit,
@@ -325,6 +326,7 @@ class EvaluateConfig:
     model: ModelConfig = option(ModelConfig, "the backbone")
     hardware: HardwareConfig = option(HardwareConfig, "where")
     decode: DecodeConfig = option(DecodeConfig, "how completions are generated")
+    engine: EngineKind = option(EngineKind.TRANSFORMERS, "what answers the prompts")
     benchmarks: Any = option(
         None, "names of conf/benchmark, or all; null: the run's own test set, or the model's `default_benchmarks`"
     )

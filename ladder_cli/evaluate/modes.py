@@ -34,7 +34,7 @@ _LOADING: Final = (
     *("model.trust_remote_code", "model.head_quantization", "model.embeddings_on_cpu", "model.mlp_chunk"),
 )
 _ANSWERING: Final = (
-    *("model", "benchmarks", "instruction", "limit", "repeats", "seed", "output_dir", "data_dir"),
+    *("model", "engine", "benchmarks", "instruction", "limit", "repeats", "seed", "output_dir", "data_dir"),
     *("hardware", "hardware.device"),
     *("decode", "decode.max_new_tokens", "decode.batch_size", "decode.temperature", "decode.top_p", "decode.stop"),
     *("decode.grade_seconds", *_LOADING),

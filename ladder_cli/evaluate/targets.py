@@ -2,19 +2,22 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladder_cli.config.choices import BenchmarkKind, Dtype
+import torch
+
+from ladder_cli.config.choices import BenchmarkKind, Dtype, EngineKind
 from ladder_cli.config.compose import given_options
 from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig, ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.generate.backbones import Backbones, SharedBackbone
 from ladder_cli.generate.engine import Engine
-from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
+from ladder_cli.generate.registry import ENGINES, TRANSFORMERS, VLLM
 from ladder_cli.generate.trained import Permission, TrainedRun
 from ladder_cli.run.directory import OUTPUTS, RunDir, find_runs, pattern_name, run_names, safe_name
+from ladder_cli.serve.temporary import served_backbone, served_run
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Bac
         renderer=renderer,
         identity=f"{_weights(config.model, backbone)} {_precision(config.model, backbones.device.type)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
-        engine=ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, config.model.name),
+        engine=_BACKBONE_ENGINES[config.engine](backbone, config.model, renderer, backbones.device),
         turn=(id(backbone), None),
         asks_as_told=_given(overrides, "instruction"),
     )
@@ -128,10 +131,44 @@ def _trained(
         renderer=renderer,
         identity=f"{weights} {_precision(trained.model, backbones.device.type)}",
         folder=folder,
-        engine=ENGINES[TRANSFORMERS](lambda: backbone.with_adapter(adapter), renderer, backbone.limits, name),
+        engine=_TRAINED_ENGINES[config.engine](trained, name, backbones.device),
         turn=(id(backbone), adapter.loader),
         run=run.path,
     )
+
+
+def _by_transformers(trained: TrainedRun, name: str, device: torch.device) -> Engine:
+    backbone = trained.backbone
+    return ENGINES[TRANSFORMERS](
+        lambda: backbone.with_adapter(trained.adapter), trained.renderer, backbone.limits, name
+    )
+
+
+def _by_vllm(trained: TrainedRun, name: str, device: torch.device) -> Engine:
+    limits = trained.backbone.limits
+    return ENGINES[VLLM](lambda: served_run(trained, device), trained.renderer, limits, name, device)
+
+
+def _backbone_by_transformers(
+    backbone: SharedBackbone, model: ModelConfig, renderer: PromptRenderer, device: torch.device
+) -> Engine:
+    return ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, model.name)
+
+
+def _backbone_by_vllm(
+    backbone: SharedBackbone, model: ModelConfig, renderer: PromptRenderer, device: torch.device
+) -> Engine:
+    return ENGINES[VLLM](lambda: served_backbone(model, device), renderer, backbone.limits, model.name, device)
+
+
+_TRAINED_ENGINES: dict[EngineKind, Callable[[TrainedRun, str, torch.device], Engine]] = {
+    EngineKind.TRANSFORMERS: _by_transformers,
+    EngineKind.VLLM: _by_vllm,
+}
+_BACKBONE_ENGINES: dict[EngineKind, Callable[[SharedBackbone, ModelConfig, PromptRenderer, torch.device], Engine]] = {
+    EngineKind.TRANSFORMERS: _backbone_by_transformers,
+    EngineKind.VLLM: _backbone_by_vllm,
+}
 
 
 def _weights(model: ModelConfig, backbone: SharedBackbone) -> str:

@@ -109,18 +109,50 @@ def export_run(run: RunDir, config: ExportConfig, overrides: list[str], console:
     permission = Permission(prompt_mismatch=True, other_backbone=config.allow_other_backbone)
     trained = TrainedRun.open(run, backbones, config.model, overrides, permission=permission)
     loader = trained.adapter.loader
-    if (config.format, loader) not in _FORMS:
-        raise UserError(_refusal(config.format, loader, trained))
-    if loader == LADDER:
-        refuse_unserved(read_ladder_config(trained.adapter))
+    _refuse_other_forms(trained, config.format)
     converter = find_converter(config.converter) if config.format is ExportFormat.GGUF else None
-    with new_folder(output) as staged:
-        export = _Export(trained, backbones.device, config.dtype, staged, converter)
-        difference = _FORMS[config.format, loader](export)
-        _write_record(export, difference)
+    difference = write_export(trained, config.format, output, backbones.device, config.dtype, converter)
     console.print(f"{output}: {_SAID[config.format, loader]}", soft_wrap=True)
     console.print(f"read back and compared with the trained model: {difference}", soft_wrap=True)
     return {"output": str(output), "largest_difference": difference.largest}
+
+
+def write_export(
+    trained: TrainedRun,
+    form: ExportFormat,
+    output: str | Path,
+    device: torch.device,
+    dtype: Dtype,
+    converter: Path | None = None,
+) -> Difference:
+    """Write what a run has trained, and hold it against the trained model.
+
+    Args:
+        trained: the run.
+        form: of what is written.
+        output: a folder that is new or empty.
+        device: where to compute.
+        dtype: of the written weights.
+        converter: for GGUF.
+
+    Raises:
+        UserError: if run and form do not go together.
+        RunFailed: if what was written gives other logits; the folder is not there then.
+    """
+    _refuse_other_forms(trained, form)
+    with new_folder(Path(output)) as staged:
+        export = _Export(trained, device, dtype, staged, converter)
+        difference = _FORMS[form, trained.adapter.loader](export)
+        _write_record(export, difference)
+    return difference
+
+
+def _refuse_other_forms(trained: TrainedRun, form: ExportFormat) -> None:
+    loader = trained.adapter.loader
+    if (form, loader) not in _FORMS:
+        raise UserError(_refusal(form, loader, trained))
+    if loader == LADDER:
+        refuse_unserved(read_ladder_config(trained.adapter))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class ServedLadderConfig(PreTrainedConfig):
     model_type = "ladder"
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """The backbone's config, with `ladder` as one more attribute.
 
         Where the backbone's last state is not read, its layers after the last tap are left out.

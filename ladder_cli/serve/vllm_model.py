@@ -227,14 +227,15 @@ class LadderForCausalLM(nn.Module):
                 raise ValueError(f"a ladder is not served with {name}={getattr(parallel, name)}: leave it at 1")
         config = vllm_config.model_config.hf_config
         self.config = config
-        self.backbone: Any = _BACKBONES[config.model_type](vllm_config=vllm_config, prefix=prefix)
-        decoder = self.backbone.model
+        self.backbone = _BACKBONES[config.model_type](vllm_config=vllm_config, prefix=prefix)
+        decoder: Any = self.backbone.model
         self.side = Side(vllm_config, decoder.norm)
         self.body = LadderBody(vllm_config=vllm_config, prefix=prefix, decoder=decoder, side=self.side)
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         """Token embeddings `[tokens, d]`."""
-        embedded: Tensor = self.backbone.embed_input_ids(input_ids)
+        backbone: Any = self.backbone
+        embedded: Tensor = backbone.embed_input_ids(input_ids)
         return embedded
 
     def forward(
@@ -251,7 +252,8 @@ class LadderForCausalLM(nn.Module):
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """`[tokens, vocabulary]`."""
-        logits: Tensor | None = self.backbone.compute_logits(hidden_states)
+        backbone: Any = self.backbone
+        logits: Tensor | None = backbone.compute_logits(hidden_states)
         return logits
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
@@ -269,7 +271,8 @@ class LadderForCausalLM(nn.Module):
                 elif not self._left_out(name):
                     yield name, weight
 
-        loaded |= {f"backbone.{name}" for name in self.backbone.load_weights(backbone_weights())}
+        backbone: Any = self.backbone
+        loaded |= {f"backbone.{name}" for name in backbone.load_weights(backbone_weights())}
         return loaded
 
     def _load_side(self, name: str, weight: Tensor) -> str:
