@@ -70,8 +70,7 @@ class VllmEngine:
             UserError: if there is no vLLM in this environment, or several processes were started.
         """
         self.identity = f"vllm {_version()}"
-        if processes() > 1:
-            raise UserError("engine=vllm starts its own processes: start ladder-eval without torchrun.")
+        _refuse_several_processes()
         self._served, self._renderer, self._limits, self._name = model, renderer, limits, name
         # Compiling and capturing graphs pays where there is a card.
         self._eager = device is None or device.type == "cpu"
@@ -150,6 +149,7 @@ class VllmEngine:
             yield scored
 
     def _todo(self, prompts: Sequence[Prompt], new_tokens: int, finished: Collection[str], repeat: int) -> list[Prompt]:
+        _refuse_several_processes()
         todo = [prompt for prompt in prompts if prompt.id not in finished]
         if todo:
             check_positions(prompts, new_tokens, self._limits.positions, self._name)
@@ -223,6 +223,11 @@ class _Running:
 
 
 _RUNNING = _Running()
+
+
+def _refuse_several_processes() -> None:
+    if processes() > 1:
+        raise UserError("engine=vllm starts its own processes: start ladder-eval without torchrun.")
 
 
 def _parts(prompts: list[Prompt]) -> Iterator[list[Prompt]]:

@@ -1,17 +1,29 @@
 """The config of an exported ladder folder, as vLLM sees it: the backbone's own, with the side network beside it.
 
-Imports Transformers and nothing of training. vLLM reads heads, widths and positions off the config; those are the
-backbone's, so an object of the backbone's own class is what it gets.
+Imports torch and Transformers, and nothing of training. vLLM reads heads, widths and positions off the config; those
+are the backbone's, so an object of the backbone's own class is what it gets.
 """
 
 from typing import Any
 
+import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from ladder_cli.serve.served import ARCHITECTURE, SERVED_BACKBONES
 
 # What the model is built of beside the side network's sizes.
-_PARTS = ("pairs", "side_layers", "gate", "combine", "projection", "projection_rank", "tap_norm", "block", "side")
+_PARTS = (
+    "pairs",
+    "side_layers",
+    "gate",
+    "combine",
+    "projection",
+    "projection_rank",
+    "tap_norm",
+    "block",
+    "side",
+    "dtype",
+)
 
 
 class ServedLadderConfig(PreTrainedConfig):
@@ -45,7 +57,7 @@ class ServedLadderConfig(PreTrainedConfig):
                 backbone["layer_types"] = backbone["layer_types"][:kept]
         config = AutoConfig.for_model(kind, **backbone)
         config.architectures = [ARCHITECTURE]
-        config.dtype = config_dict.get("dtype")
+        config.dtype = getattr(torch, str(config_dict["dtype"]))
         config.tie_word_embeddings = config_dict.get("tie_word_embeddings", config.tie_word_embeddings)
         config.ladder = ladder
         return (config, kwargs) if unused else config
