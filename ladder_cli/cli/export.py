@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ladder_cli.cli import main as cli
 from ladder_cli.config.compose import given_options
@@ -11,6 +11,9 @@ from ladder_cli.errors import UserError
 from ladder_cli.run.directory import find_runs
 from ladder_cli.run.files import refuse_full_folder
 from ladder_cli.streams import quiet_libraries
+
+if TYPE_CHECKING:
+    from ladder_cli.serve.export import Exported
 
 HELP = """ladder-export: write what a run has trained in a form that others read.
 
@@ -33,8 +36,8 @@ def output_path(config: ExportConfig, overrides: list[str]) -> Path:
     return Path(config.output or "")
 
 
-def export(config: ExportConfig, overrides: list[str]) -> dict[str, Any]:
-    """Export one run.
+def export(config: ExportConfig, overrides: list[str]) -> "Exported":
+    """Export one run, and say what was written and how far it is from what was trained.
 
     Raises:
         UserError: for whatever is wrong with run, format or folder; before any weight is read.
@@ -48,7 +51,11 @@ def export(config: ExportConfig, overrides: list[str]) -> dict[str, Any]:
     from ladder_cli.console import make_console
     from ladder_cli.serve.export import export_run
 
-    return export_run(runs[0], config, overrides, make_console())
+    done = export_run(runs[0], config, overrides)
+    console = make_console()
+    console.print(f"{done.output}: {done.kind}", soft_wrap=True)
+    console.print(f"read back and compared with the trained model: {done.difference}", soft_wrap=True)
+    return done
 
 
 def main() -> None:

@@ -203,23 +203,23 @@ class _Running:
 
     def __init__(self) -> None:
         self._llm: Any = None
-        self._key: tuple[int, int, int | None] | None = None
+        self._key: tuple[VllmEngine | None, int, int | None] = (None, 0, None)
 
     def of(
         self, engine: VllmEngine, longest: int, batch_size: int | None, start: Callable[[int, int | None], Any]
     ) -> Any:
         """The engine's model, for texts of `longest` tokens at least."""
-        owner, held, together = self._key or (0, 0, None)
-        if owner != id(engine) or held < longest or together != batch_size:
+        owner, held, together = self._key
+        if owner is not engine or held < longest or together != batch_size:
             self.stop()
-            self._llm, self._key = start(longest, batch_size), (id(engine), longest, batch_size)
+            self._llm, self._key = start(longest, batch_size), (engine, longest, batch_size)
         return self._llm
 
     def stop(self) -> None:
         """End vLLM's processes, and free their memory."""
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
-        self._llm = self._key = None
+        self._llm, self._key = None, (None, 0, None)
 
 
 _RUNNING = _Running()

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from rich.console import Console
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -85,17 +84,28 @@ class Difference:
         )
 
 
-def export_run(run: RunDir, config: ExportConfig, overrides: list[str], console: Console) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Exported:
+    """A finished export.
+
+    Attributes:
+        output: the folder.
+        kind: what it is, in words.
+        difference: from the trained model.
+    """
+
+    output: Path
+    kind: str
+    difference: Difference
+
+
+def export_run(run: RunDir, config: ExportConfig, overrides: list[str]) -> Exported:
     """Write what a run has trained in the form that is asked for.
 
     Args:
         run: the one that `config` names.
         config: with a format and an output.
         overrides: the options as they were typed.
-        console: gets two lines.
-
-    Returns:
-        `output`, and of what was compared `largest_difference`.
 
     Raises:
         UserError: if the run, the format and the folder do not go together; told before any weight is read.
@@ -112,9 +122,7 @@ def export_run(run: RunDir, config: ExportConfig, overrides: list[str], console:
     _refuse_other_forms(trained, config.format)
     converter = find_converter(config.converter) if config.format is ExportFormat.GGUF else None
     difference = write_export(trained, config.format, output, backbones.device, config.dtype, converter)
-    console.print(f"{output}: {_SAID[config.format, loader]}", soft_wrap=True)
-    console.print(f"read back and compared with the trained model: {difference}", soft_wrap=True)
-    return {"output": str(output), "largest_difference": difference.largest}
+    return Exported(output, _SAID[config.format, loader], difference)
 
 
 def write_export(

@@ -17,7 +17,6 @@ from ladder_cli import UserError, finetune
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.config.using import ExportConfig
-from ladder_cli.console import make_console
 from ladder_cli.errors import RunFailed
 from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn.connections import connect
@@ -60,7 +59,7 @@ def runs(tmp_path_factory):
 
 def export(run, form, output, *options):
     words = [f"run={run}", f"format={form}", f"output={output}", "hardware=cpu", *options]
-    return export_run(RunDir(run), composed("export", ExportConfig, words), words, make_console())
+    return export_run(RunDir(run), composed("export", ExportConfig, words), words)
 
 
 def adapter_model(run, **model):
@@ -92,7 +91,7 @@ def test_a_merged_model_is_the_adapter_for_plain_transformers(runs, name, tmp_pa
     # int8 quantises what goes into a layer too, which no matrix can repeat.
     allowed = 1e-3 if name != "qlora-int8" else 0.1 * expected.abs().max()
     assert (logits(merged) - expected).abs().max() < allowed
-    assert (model.backbone_logits(input_ids=IDS).float() - expected).abs().max() > 5 * found["largest_difference"]
+    assert (model.backbone_logits(input_ids=IDS).float() - expected).abs().max() > 5 * found.difference.largest
     assert not hasattr(merged.config, "quantization_config")
     assert {weight.dtype for weight in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
 
@@ -120,7 +119,7 @@ def test_the_written_type_can_be_chosen_and_is_told_in_the_difference(runs, tmp_
     half = export(runs("qlora"), "merged", tmp_path / "half", "dtype=bfloat16")
     weights = load_file(tmp_path / "half" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
-    assert half["largest_difference"] > 10 * whole["largest_difference"]
+    assert half.difference.largest > 10 * whole.difference.largest
 
 
 @pytest.mark.parametrize("name", ["qlora", "suffix-nf4"])
@@ -145,7 +144,7 @@ def test_a_ladder_folder_holds_backbone_and_side_network(runs, name, model, tmp_
     found = export(runs(name), "vllm", folder)
     expected = logits(adapter_model(runs(name), **model))
     read = read_ladder_folder(folder)
-    assert (logits(read) - expected).abs().max() <= max(1e-4, found["largest_difference"])
+    assert (logits(read) - expected).abs().max() <= max(1e-4, found.difference.largest)
     assert (logits(read.backbone) - expected).abs().max() > 1e-2
     config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("ladder", ["LadderForCausalLM"])
