@@ -1,6 +1,6 @@
 """A ladder and its backbone as one model folder: what `vllm serve` reads with this package's plugin.
 
-    config.json                     model_type `ladder`; with all sizes of the side network
+    config.json                     model_type `served_ladder`; with all sizes of the side network
     model*.safetensors              the backbone, under Transformers' names
     side.safetensors                the side network, every name behind `side.`
     model.safetensors.index.json    which weight is where
@@ -22,7 +22,7 @@ from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.ladder_config import LadderConfig, plain_config
 from ladder_cli.run.files import write_text
-from ladder_cli.serve.served import ARCHITECTURE, SERVED_BACKBONES, SIDE_PREFIX
+from ladder_cli.serve.served import ARCHITECTURE, MODEL_TYPE, SERVED_BACKBONES, SIDE_PREFIX
 from ladder_cli.trunk.weights_identity import CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 
 SIDE_FILE = "side.safetensors"
@@ -49,7 +49,7 @@ def write_ladder_folder(model: LadderModel, folder: Path, adapter: AdapterFolder
     write_text(folder / INDEX_FILE, json.dumps(_index(folder, stored), indent=2) + "\n")
     values = plain_config(config) | {
         "architectures": [ARCHITECTURE],
-        "model_type": LadderConfig.model_type,
+        "model_type": MODEL_TYPE,
         "backbone": plain_config(backbone.config),
         "backbone_name": backbone_name,
         "dtype": str(backbone.dtype).removeprefix("torch."),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from ladder_cli.serve.served import ARCHITECTURE, SERVED_BACKBONES
+from ladder_cli.serve.served import ARCHITECTURE, MODEL_TYPE, SERVED_BACKBONES
 
 # What the model is built of beside the side network's sizes.
 _PARTS = (
@@ -27,9 +27,9 @@ _PARTS = (
 
 
 class ServedLadderConfig(PreTrainedConfig):
-    """Stands for `model_type: ladder` in Transformers' registry; its objects are of the backbone's class."""
+    """Stands for the folder's `model_type` in Transformers' registry; its objects are of the backbone's class."""
 
-    model_type = "ladder"
+    model_type = MODEL_TYPE
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -147,7 +147,7 @@ def test_a_ladder_folder_holds_backbone_and_side_network(runs, name, model, tmp_
     assert (logits(read) - expected).abs().max() <= max(1e-4, found.difference.largest)
     assert (logits(read.backbone) - expected).abs().max() > 1e-2
     config = json.loads((folder / "config.json").read_text())
-    assert (config["model_type"], config["architectures"]) == ("ladder", ["LadderForCausalLM"])
+    assert (config["model_type"], config["architectures"]) == ("served_ladder", ["LadderForCausalLM"])
     assert config["side"]["hidden_size"] * config["reduction"] == config["hidden_size"]
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     stored = {key for file in set(index.values()) for key in load_file(folder / file)}

@@ -154,7 +154,7 @@ def test_layers_that_are_not_run_are_not_built(tmp_path):
 
 def test_a_config_of_something_else_is_refused():
     with pytest.raises(ValueError, match=r"no ladder that is served here \(backbone gemma2"):
-        ServedLadderConfig.from_dict({"model_type": "ladder", "backbone": {"model_type": "gemma2"}})
+        ServedLadderConfig.from_dict({"model_type": "served_ladder", "backbone": {"model_type": "gemma2"}})
 
 
 def test_the_plugin_imports_nothing_of_training():
