@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMAS = {
     "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "train": OptimizationConfig,
     "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig, "method": LadderMethodConfig,
-    "export": ExportConfig, "chat": ChatConfig,
+    "evaluate": EvaluateConfig, "export": ExportConfig, "chat": ChatConfig,
 }  # fmt: skip
 CHOICES = [
     (group, item.name, chosen)
