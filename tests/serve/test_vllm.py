@@ -14,26 +14,16 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from ladder_cli import finetune
-from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import DecodeConfig, ModelConfig
-from ladder_cli.config.using import ExportConfig
-from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
-from ladder_cli.generate.batching import render_prompt
 from ladder_cli.generate.decoding import ModelLimits
-from ladder_cli.generate.transformers_engine import generate
 from ladder_cli.generate.vllm_engine import VllmEngine
 from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
-from ladder_cli.run.directory import RunDir
-from ladder_cli.serve.export import export_run
 from ladder_cli.serve.ladder_folder import read_ladder_folder, write_ladder_folder
 from ladder_cli.serve.served import SERVED_BACKBONES
 from ladder_cli.serve.vllm_config import ServedLadderConfig
 from ladder_cli.serve.vllm_plugin import refuse_other_version
-from ladder_cli.trunk.loading import load_tokenizer
 
 WORKER = Path(__file__).parent / "vllm_worker.py"
 PYTHON = os.environ.get("LADDER_VLLM_PYTHON")
@@ -205,29 +195,3 @@ def test_transformers_does_not_take_the_folder_for_its_backbone(tmp_path):
     folder, _ = ladder_folder(tmp_path, "qwen2", "aligned")
     with pytest.raises((ValueError, KeyError), match="ladder"):
         AutoConfig.from_pretrained(folder)
-
-
-@needs_vllm
-@pytest.mark.slow
-def test_a_server_is_asked_with_the_openai_client(tmp_path):
-    """Chat and completions, whole and streamed: the answers of the adapter itself."""
-    run = finetune(
-        *("method=xladder", "hardware=cpu", "data.train_samples=64", "data.validation_samples=8", "data.cache=false"),
-        *("train.max_steps=6", "train.learning_rate=0.01", f"output_dir={tmp_path / 'run'}"),
-    ).path
-    words = [f"run={run}", "format=vllm", f"output={tmp_path / 'out'}", "hardware=cpu"]
-    export_run(RunDir(run), composed("export", ExportConfig, words), words)
-    command = [str(PYTHON), str(WORKER.with_name("server_worker.py")), str(tmp_path / "out"), str(tmp_path / "answers")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    answers = json.loads((tmp_path / "answers").read_text())
-    ladder = read_ladder_folder(tmp_path / "out")
-    renderer = PromptRenderer(load_tokenizer(ModelConfig(name="tiny", path="builtin:tiny")), "")
-    prompt = render_prompt("q", "Compute 17+4*2 from left to right.", renderer)
-    ((expected,),) = generate(ladder, renderer, [[prompt]], DecodeConfig(max_new_tokens=40, batch_size=1), seed=0)
-    assert answers["models"] == ["ladder"]
-    assert answers["chat"] == answers["completion"] == "".join(answers["streamed"]) == expected.text
-    assert len(answers["streamed"]) > 3
-    assert answers["reason"] == expected.stop_reason
-    assert answers["first_piece_seconds"] > 0
-    assert answers["memory_bytes"] > 0
