@@ -21,8 +21,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 _HEAD = """# Options
 
 Every option of the commands, made by `python scripts/options.py` out of the fields that declare them
-(`ladder_cli/config/schema.py`, `ladder_cli/config/methods.py`, `ladder_cli/config/using.py`). A default is that of the field: files in `conf/`
-set others for their model, method, data or machine (`--cfg job` prints what a command line comes to).
+(`ladder_cli/config/schema.py`, `ladder_cli/config/methods.py`, `ladder_cli/config/using.py`). A default
+is that of the field: files in `conf/` set others for their model, method, data or machine (`--cfg job` prints what a
+command line comes to).
 """
 
 
