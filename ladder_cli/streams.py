@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+import unicodedata
 import warnings
 from typing import Any
 
@@ -26,6 +27,8 @@ _STAND_INS = str.maketrans(
     }
 )
 _HANDLER = "ladder_cli.readable"
+# Joiners of emoji and of Indic and Arabic letters, which move nothing.
+_HARMLESS = frozenset("\n\t\u200c\u200d")
 
 
 def shield_streams() -> None:
@@ -40,6 +43,24 @@ def shield_streams() -> None:
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(errors=_HANDLER)
             setattr(sys, name, LastingStream(stream, name))
+
+
+def printable(text: str) -> str:
+    r"""A text from elsewhere, for a terminal: what the terminal would obey is shown and not sent.
+
+    Control characters (among them the escape that begins colours, titles, clipboard writes and answers to the shell),
+    marks that turn the direction of writing, and lone surrogates become `\x1b`, `\u202e`. New lines and tabs stay.
+    """
+    return "".join(character if _is_harmless(character) else _escaped(character) for character in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def quiet_libraries(downloads: bool) -> None:

@@ -1,4 +1,4 @@
-"""Every option of both commands with its default, unit, bounds and help, out of the fields that declare them.
+"""Every option of all commands with its default, unit, bounds and help, out of the fields that declare them.
 
 python scripts/options.py            writes docs/options.md
 """
@@ -15,13 +15,15 @@ from omegaconf import MISSING
 from ladder_cli.config.methods import METHOD_KINDS, MethodConfig
 from ladder_cli.config.options import choices_of, hints_of, told_of
 from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, TrainConfig
+from ladder_cli.config.using import ChatConfig, ExportConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 _HEAD = """# Options
 
-Every option of `ladder-train` and `ladder-eval`, made by `python scripts/options.py` out of the fields that declare
-them (`ladder_cli/config/schema.py`, `ladder_cli/config/methods.py`). A default is that of the field: files in `conf/`
-set others for their model, method, data or machine (`--cfg job` prints what a command line comes to).
+Every option of the commands, made by `python scripts/options.py` out of the fields that declare them
+(`ladder_cli/config/schema.py`, `ladder_cli/config/methods.py`, `ladder_cli/config/using.py`). A default
+is that of the field: files in `conf/` set others for their model, method, data or machine (`--cfg job` prints what a
+command line comes to).
 """
 
 
@@ -41,7 +43,9 @@ def page() -> str:
         for kind, schema in METHOD_KINDS.items()
     ]
     tables.append(("ladder-eval (with the groups model and hardware of above)", _own(EvaluateConfig, "")))
-    tables.append(("decode: how completions are generated (ladder-eval)", _own(DecodeConfig, "decode.")))
+    tables.append(("decode: how completions are generated (ladder-eval, ladder-chat)", _own(DecodeConfig, "decode.")))
+    tables.append(("ladder-export (with the groups model and hardware of above)", _own(ExportConfig, "")))
+    tables.append(("ladder-chat (with the groups model, hardware and decode of above)", _own(ChatConfig, "")))
     return _HEAD + "".join(_table(title, rows) for title, rows in tables)
 
 

@@ -187,6 +187,22 @@ class Pattern(StrEnum):
     BRANCH = "branch"
 
 
+class EngineKind(StrEnum):
+    """What answers the prompts of an evaluation."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"  # in this environment (docs/serving.md)
+
+
+class ExportFormat(StrEnum):
+    """The form that a trained adapter is exported in (docs/serving.md)."""
+
+    VLLM = "vllm"  # a folder that `vllm serve` takes as it is
+    MERGED = "merged"  # an ordinary model, the adapter added to its weights
+    PEFT = "peft"  # an adapter that peft loads
+    GGUF = "gguf"  # a merged model for llama.cpp
+
+
 # What each part of a ladder can be (docs/ladder.md).
 
 

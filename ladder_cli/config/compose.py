@@ -15,15 +15,26 @@ from ladder_cli.config.methods import METHOD_KINDS
 from ladder_cli.config.options import choices_of, flat, hints_of
 from ladder_cli.config.quoting import as_typed
 from ladder_cli.config.schema import MOVED, OUTPUTS, EvaluateConfig, ModelConfig, TrainConfig, option_names
+from ladder_cli.config.using import ChatConfig, ExportConfig
 from ladder_cli.config.validation import suggest
 from ladder_cli.errors import UserError
 
 CONFIG_MODULE = "ladder_cli.conf"
 _DATA_OF = "of-"  # names what a model is trained on by default, in the group `data`
 _HARDWARE = "hardware"  # the group whose files set options of other groups too
-_COMMANDS = {"ladder-train": TrainConfig, "ladder-eval": EvaluateConfig}
+_COMMANDS = {
+    "ladder-train": TrainConfig,
+    "ladder-eval": EvaluateConfig,
+    "ladder-chat": ChatConfig,
+    "ladder-export": ExportConfig,
+}
 # Groups that files of conf/hardware set options of, although the command does not have them (`_leave_out_presets`).
-PRESET_GROUPS: dict[type, tuple[str, ...]] = {TrainConfig: (), EvaluateConfig: ("method", "train")}
+PRESET_GROUPS: dict[type, tuple[str, ...]] = {
+    TrainConfig: (),
+    EvaluateConfig: ("method", "train"),
+    ChatConfig: ("method", "train"),
+    ExportConfig: ("method", "train"),
+}
 
 
 IN_PROCESS = "basic"  # the launcher that runs the jobs of a sweep in this process, one after the other

@@ -15,7 +15,21 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from ladder_cli.errors import UserError
 
 # Options that name a file or folder, whatever it looks like.
-PLACES = frozenset({"output_dir", "data_dir", "run", "completions", "model.path", "data.path", "hydra.sweep.dir"})
+PLACES = frozenset(
+    {
+        "output_dir",
+        "data_dir",
+        "run",
+        "completions",
+        "model.path",
+        "data.path",
+        "hydra.sweep.dir",
+        "output",
+        "converter",
+    }
+)
+# Texts for a model, which are taken letter by letter.
+_LITERAL = frozenset({"prompt", "system"})
 # Hydra's own functions for sweeps, and its casts.
 _FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|int|float|bool|str|json_str|extend_list)\(.*\)")
 
@@ -64,12 +78,26 @@ def _quoted_word(word: str, texts: set[str], sweep: bool) -> str:
     option = key.lstrip("+")
     if not equals or key.startswith("-") or option not in texts | PLACES:
         return word
+    if option in _LITERAL:
+        return f"{key}={_literal(option, value)}"
     if option in PLACES and value.startswith("~"):
         _check_home(word, value)
     parts = [value]
     if sweep and "," in value and not set(value) & set("\"'[]{}()") and not (option in PLACES and _exists(value)):
         parts = value.split(",")
     return f"{key}={','.join(_quoted_value(part, option in PLACES) for part in parts)}"
+
+
+def _literal(option: str, value: str) -> str:
+    """A text as it is, whatever Hydra would read in it.
+
+    Raises:
+        UserError: for what OmegaConf would take for a reference, which quotes do not keep from it.
+    """
+    if "${" in value:
+        more = "; give it on standard input, prompt=-" if option == "prompt" else ""
+        raise UserError(f"{option}= holds ${{, which an option's value reads as a reference{more}.")
+    return quote(value)
 
 
 def _quoted_value(value: str, place: bool) -> str:

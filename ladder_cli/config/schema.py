@@ -21,6 +21,7 @@ from ladder_cli.config.choices import (
     CacheMode,
     Device,
     Dtype,
+    EngineKind,
     GoldReading,
     Learn,
     OnMisfit,
@@ -399,6 +400,7 @@ class EvaluateConfig:
     hardware: HardwareConfig = option(HardwareConfig, "where")
     trunk: StreamingConfig = option(StreamingConfig, "where the backbone's layers are while they do not compute")
     decode: DecodeConfig = option(DecodeConfig, "how completions are generated")
+    engine: EngineKind = option(EngineKind.TRANSFORMERS, "what answers the prompts")
     benchmarks: Any = option(
         None, "names of conf/benchmark, or all; null: the run's own test set, or the model's `default_benchmarks`"
     )

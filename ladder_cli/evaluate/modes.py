@@ -35,7 +35,7 @@ _LOADING: Final = (
     *("trunk.residency", "trunk.window", "trunk.layer_files"),
 )
 _ANSWERING: Final = (
-    *("model", "benchmarks", "instruction", "limit", "repeats", "seed", "output_dir", "data_dir"),
+    *("model", "engine", "benchmarks", "instruction", "limit", "repeats", "seed", "output_dir", "data_dir"),
     *("hardware", "hardware.device"),
     *("decode", "decode.max_new_tokens", "decode.batch_size", "decode.temperature", "decode.top_p", "decode.stop"),
     *("decode.grade_seconds", *_LOADING),

@@ -2,32 +2,23 @@
 
 import os
 import re
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+import torch
 
-from ladder_cli.config.choices import BenchmarkKind, Dtype, Quantization, Residency
-from ladder_cli.config.compose import given_options, parse
-from ladder_cli.config.schema import (
-    DEFAULT_DATE,
-    BenchmarkConfig,
-    EvaluateConfig,
-    ModelConfig,
-    StreamingConfig,
-    TrainConfig,
-)
-from ladder_cli.config.unread import refuse_unread_model
+from ladder_cli.config.choices import BenchmarkKind, Dtype, EngineKind, Quantization, Residency
+from ladder_cli.config.compose import given_options
+from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig, ModelConfig, StreamingConfig
 from ladder_cli.data.chat import PromptRenderer
-from ladder_cli.errors import UserError
 from ladder_cli.evaluate.summary import INITIALISATIONS, RUNS
 from ladder_cli.generate.backbones import Backbones, SharedBackbone
 from ladder_cli.generate.engine import Engine
-from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
-from ladder_cli.nn.adapter import AdapterFolder
-from ladder_cli.run.directory import OUTPUTS, RunDir, match_folders, pattern_name, read_json, safe_name
+from ladder_cli.generate.registry import ENGINES, TRANSFORMERS, VLLM
+from ladder_cli.generate.trained import Permission, TrainedRun
+from ladder_cli.run.directory import OUTPUTS, RunDir, find_runs, pattern_name, run_names, safe_name
+from ladder_cli.serve.temporary import served_backbone, served_run
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def find_experiments(config: EvaluateConfig, overrides: list[str]) -> list[Exper
         target = _backbone_alone(config, overrides, backbones)
         return [Experiment(target.name, target.folder, [target])]
     runs = find_runs(config.run)
-    names = _names(runs)
+    names = run_names(runs)
     groups: dict[str, list[RunDir]] = {}
     for run in runs:
         groups.setdefault(run.experiment(), []).append(run)
@@ -117,29 +108,6 @@ def in_turns(experiments: Iterable[Experiment]) -> list[Experiment]:
     return [experiment for turn in ordered for experiment in turns[turn]]
 
 
-def find_runs(pattern: str) -> list[RunDir]:
-    """Run directories by path or glob, without those that were set aside (`NAME.old-1`).
-
-    Raises:
-        UserError: if there is none.
-    """
-    found, _ = match_folders(pattern)
-    runs = [RunDir(path) for path in found if RunDir(path).config.is_file()]
-    if not runs:
-        raise UserError(f"run={pattern} names no run directory (a folder with config.yaml).")
-    return runs
-
-
-def _names(runs: list[RunDir]) -> dict[Path, str]:
-    """A name for each run: that of its folder, and as many of those above it as tell the runs apart."""
-    paths = [run.path.resolve() for run in runs]
-    for depth in range(1, max(len(path.parts) for path in paths)):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            break
-    return {run.path: name for run, name in zip(runs, names, strict=True)}
-
-
 def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Backbones) -> Target:
     backbone = backbones.of(config.model)
     renderer = PromptRenderer(backbone.tokenizer, config.instruction)
@@ -148,7 +116,7 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Bac
         renderer=renderer,
         identity=f"{_weights(config.model, backbone)} {_precision(config.model, backbones.device.type, config.trunk)}",
         folder=Path(config.output_dir or OUTPUTS / safe_name(f"eval-{config.model.name}")),
-        engine=ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, config.model.name),
+        engine=_BACKBONE_ENGINES[config.engine](backbone, config.model, renderer, backbones.device),
         turn=(id(backbone), None),
         asks_as_told=_given(overrides, "instruction"),
     )
@@ -157,92 +125,62 @@ def _backbone_alone(config: EvaluateConfig, overrides: list[str], backbones: Bac
 def _trained(
     config: EvaluateConfig, overrides: list[str], backbones: Backbones, run: RunDir, name: str, several: bool
 ) -> Target:
-    trained: TrainConfig = parse(run.read_config(), TrainConfig)
-    model_config = _with_overrides(trained.model, config.model, overrides)
-    if not AdapterFolder.has_weights(run.adapter):
-        raise UserError(f"{run.path} has no adapter: its training is '{run.status()}'; continue it first.")
-    # What is damaged shall be refused before anything is loaded or written.
-    adapter = AdapterFolder.open(run.adapter)
-    backbone = backbones.of(model_config)
-    renderer = _trained_renderer(config, overrides, run, backbone.tokenizer)
-    _refuse_other_backbone(config, run, backbone.identity)
+    instruction = config.instruction if _given(overrides, "instruction") else None
+    permission = Permission(config.allow_prompt_mismatch, config.allow_other_backbone)
+    trained = TrainedRun.open(run, backbones, config.model, overrides, instruction, permission)
+    adapter, backbone, renderer = trained.adapter, trained.backbone, trained.renderer
     folder = run.evaluation
     if config.output_dir is not None:
         folder = Path(config.output_dir) / safe_name(name) if several else Path(config.output_dir)
-    weights = f"{adapter.digest[:16]} on {_weights(model_config, backbone)}"
+    weights = f"{adapter.digest[:16]} on {_weights(trained.model, backbone)}"
     return Target(
         name=name,
         renderer=renderer,
-        identity=f"{weights} {_precision(model_config, backbones.device.type, config.trunk)}",
+        identity=f"{weights} {_precision(trained.model, backbones.device.type, config.trunk)}",
         folder=folder,
-        engine=ENGINES[TRANSFORMERS](lambda: backbone.with_adapter(adapter), renderer, backbone.limits, name),
+        engine=_TRAINED_ENGINES[config.engine](trained, name, backbones.device),
         turn=(id(backbone), adapter.loader),
         run=run.path,
     )
 
 
-def _trained_renderer(
-    config: EvaluateConfig, overrides: list[str], run: RunDir, tokenizer: PreTrainedTokenizerBase
-) -> PromptRenderer:
-    """The rendering that a run was trained with.
-
-    Raises:
-        UserError: if the adapter's record of it is damaged, or this is provably or possibly another.
-    """
-    record = read_json(run.prompt)
-    # Older versions recorded no date.
-    known = {"date": DEFAULT_DATE, **record}
-    if not all(isinstance(known.get(name), str) for name in ("instruction", "date", "fingerprint")):
-        raise UserError(
-            f"{run.prompt} does not say which instruction, date and prompt the adapter was trained with: restore that "
-            "file, or train again."
-        )
-    instruction = config.instruction if _given(overrides, "instruction") else record["instruction"]
-    renderer = PromptRenderer(tokenizer, instruction, known["date"])
-    if renderer.is_rendering_of(record) or config.allow_prompt_mismatch:
-        return renderer
-    if "date" not in record and renderer.prints_date:
-        raise UserError(
-            f"{run.path} was trained before prompts recorded their date, and the chat template prints the day, so that "
-            f"nobody knows which prompt it saw: train again, or say allow_prompt_mismatch=true to ask as on "
-            f"{DEFAULT_DATE}."
-        )
-    raise UserError(
-        f"{run.path} was trained under another prompt (template, instruction, date or end token) than this one: "
-        "drop instruction=, use the tokenizer it was trained with, or say allow_prompt_mismatch=true."
+def _by_transformers(trained: TrainedRun, name: str, device: torch.device) -> Engine:
+    backbone = trained.backbone
+    return ENGINES[TRANSFORMERS](
+        lambda: backbone.with_adapter(trained.adapter), trained.renderer, backbone.limits, name
     )
+
+
+def _by_vllm(trained: TrainedRun, name: str, device: torch.device) -> Engine:
+    limits = trained.backbone.limits
+    return ENGINES[VLLM](lambda: served_run(trained, device), trained.renderer, limits, name, device)
+
+
+def _backbone_by_transformers(
+    backbone: SharedBackbone, model: ModelConfig, renderer: PromptRenderer, device: torch.device
+) -> Engine:
+    return ENGINES[TRANSFORMERS](backbone.bare, renderer, backbone.limits, model.name)
+
+
+def _backbone_by_vllm(
+    backbone: SharedBackbone, model: ModelConfig, renderer: PromptRenderer, device: torch.device
+) -> Engine:
+    return ENGINES[VLLM](lambda: served_backbone(model, device), renderer, backbone.limits, model.name, device)
+
+
+_TRAINED_ENGINES: dict[EngineKind, Callable[[TrainedRun, str, torch.device], Engine]] = {
+    EngineKind.TRANSFORMERS: _by_transformers,
+    EngineKind.VLLM: _by_vllm,
+}
+_BACKBONE_ENGINES: dict[EngineKind, Callable[[SharedBackbone, ModelConfig, PromptRenderer, torch.device], Engine]] = {
+    EngineKind.TRANSFORMERS: _backbone_by_transformers,
+    EngineKind.VLLM: _backbone_by_vllm,
+}
 
 
 def _weights(model: ModelConfig, backbone: SharedBackbone) -> str:
     """What is known of the backbone's weights: their identity, or of a model of the hub that is not here its place."""
     return backbone.identity if backbone.identity is not None else f"{model.location} {model.revision}"
-
-
-def _refuse_other_backbone(config: EvaluateConfig, run: RunDir, backbone: str | None) -> None:
-    """Refuse an adapter on other weights than it was trained on; where it does not say which those were, say so.
-
-    Raises:
-        UserError: if the weights differ, or the record of them is damaged.
-    """
-    if not run.backbone.is_file():
-        print(
-            f"warning: {run.path} was trained before adapters recorded the weights they stand on: that this backbone "
-            "is the one is taken on trust.",
-            file=sys.stderr,
-        )
-        return
-    record = read_json(run.backbone)
-    trained_on = record.get("weights")
-    if not isinstance(trained_on, str | None):
-        raise UserError(f"{run.backbone} names no weights: restore it, or train again.")
-    if None not in (trained_on, backbone) and trained_on != backbone:
-        if config.allow_other_backbone:
-            print(f"warning: {run.path} is evaluated on other weights than it was trained on.", file=sys.stderr)
-            return
-        raise UserError(
-            f"{run.path} was trained on other weights (of '{record.get('name')}', {trained_on}) than this backbone's "
-            f"({backbone}): give the folder of those as model.path=DIR, or say allow_other_backbone=true."
-        )
 
 
 def _precision(model: ModelConfig, device: str, streaming: StreamingConfig) -> str:
@@ -253,19 +191,6 @@ def _precision(model: ModelConfig, device: str, streaming: StreamingConfig) -> s
     packable = model.quantization is Quantization.NF4 and device == "cpu"
     stored = ", as stored" if packable and streaming.residency is not Residency.RESIDENT else ""
     return f"{model.quantization}, head {model.head_quantization}, {dtype}{stored}"
-
-
-def _with_overrides(recorded: ModelConfig, given: ModelConfig, overrides: list[str]) -> ModelConfig:
-    """The run's model, with the single options that were given on the command line."""
-    if _given(overrides, "model"):
-        raise UserError("run= brings its own model: drop model=NAME (model.path=DIR may be given where it has moved).")
-    options = [name for name in given_options(overrides) if name.startswith("model.")]
-    names = dict.fromkeys(name.split(".")[1] for name in options)
-    # A run directory may be a stranger's: code from the hub runs only where this command line asks for it.
-    recorded = replace(recorded, trust_remote_code=given.trust_remote_code)
-    model = replace(recorded, **{name: getattr(given, name) for name in names})
-    refuse_unread_model(model, options)
-    return model
 
 
 def _given(overrides: list[str], option: str) -> bool:

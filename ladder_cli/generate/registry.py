@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 
+from ladder_cli.config.choices import EngineKind
 from ladder_cli.generate.engine import Engine
 from ladder_cli.generate.ready import ReadyCompletions
 from ladder_cli.generate.transformers_engine import TransformersEngine
+from ladder_cli.generate.vllm_engine import VllmEngine
 
-TRANSFORMERS, READY = "transformers", "ready"
-ENGINES: dict[str, Callable[..., Engine]] = {TRANSFORMERS: TransformersEngine, READY: ReadyCompletions}
+TRANSFORMERS, VLLM, READY = EngineKind.TRANSFORMERS, EngineKind.VLLM, "ready"
+ENGINES: dict[str, Callable[..., Engine]] = {
+    TRANSFORMERS: TransformersEngine,
+    VLLM: VllmEngine,
+    READY: ReadyCompletions,
+}

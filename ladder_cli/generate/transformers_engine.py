@@ -205,7 +205,7 @@ def _complete(
         free_memory()
         return None
     new = output[:, ids.shape[1] :].tolist()
-    completions = [_completion(p, row, renderer, decoding) for p, row in zip(batch, new, strict=True)]
+    completions = [completion_of(p, row, renderer, decoding) for p, row in zip(batch, new, strict=True)]
     _refuse_not_finite(finite, batch, [completion.tokens or 0 for completion in completions], name)
     return completions
 
@@ -315,7 +315,8 @@ def _free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _completion(prompt: Prompt, row: list[int], renderer: PromptRenderer, decoding: Decoding) -> Completion:
+def completion_of(prompt: Prompt, row: list[int], renderer: PromptRenderer, decoding: Decoding) -> Completion:
+    """What the new tokens `row` of a prompt say: up to the first end token or stop string."""
     tokenizer, stops = renderer.tokenizer, set(decoding.end_tokens)
     end = next((position for position, token in enumerate(row) if token in stops), None)
     kept = row if end is None else row[:end]

@@ -227,9 +227,12 @@ def _linear_names(layer: nn.Module) -> list[str]:
 
 @contextmanager
 def _quiet_peft() -> Iterator[None]:
-    """Without what peft says of itself: a former name in Transformers, and ranks for experts that are not adapted."""
+    """Without what peft says of itself: a former name in Transformers, ranks for experts that are not adapted, and a
+    quantised head that is left out and not there.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="You have passed exclude_modules=.*", category=UserWarning)
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
         yield
 

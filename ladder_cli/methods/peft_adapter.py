@@ -5,6 +5,7 @@ layers by regular expressions out of it. Here a config is read field by field: a
 it is instead.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _IGNORED = (
         "target_modules",
         "layers_to_transform",
         "layers_pattern",
+        "exclude_modules",
         "init_lora_weights",
         "megatron_core",
         "auto_mapping",
@@ -39,6 +41,7 @@ _IGNORED = (
     ),
 )
 _LARGEST_RANK = 2**14
+_PARTS_OF_ONE = re.compile(r"[A-Za-z_][\w.]*\\\.\.\*")  # `lm_head\..*`
 
 
 def load(folder: str | Path | AdapterFolder, backbone: PreTrainedModel, runtime: Runtime | None = None) -> LowRankModel:
@@ -130,7 +133,7 @@ def lora_config(folder: AdapterFolder) -> LoraConfig:
     given = {name: values[name] for name in _READ if name in values}
     if not 1 <= given.get("r", 1) <= _LARGEST_RANK:
         raise UserError(f"{path}: r is {given['r']}.")
-    given |= _which_layers(values, path)
+    given |= _which_layers(values, path) | _left_out(values, path)
     return LoraConfig(**given, target_modules=_layer_names(values.get("target_modules"), path), task_type="CAUSAL_LM")
 
 
@@ -145,6 +148,17 @@ def _which_layers(values: dict[str, Any], path: Path) -> dict[str, Any]:
     if pattern not in (None, "", []) and not (isinstance(pattern, str) and pattern.isidentifier()):
         raise UserError(f"{path}: layers_pattern is no attribute's name but {str(pattern)[:60]}.")
     return {"layers_to_transform": numbers, "layers_pattern": pattern or None}
+
+
+def _left_out(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The module whose parts are not adapted: a quantised head (`lora.attach`)."""
+    left_out = values.get("exclude_modules")
+    if left_out in (None, "", []):
+        return {}
+    # peft reads it as a regular expression, which could run for ever: a name and all below it, nothing else.
+    if isinstance(left_out, str) and _PARTS_OF_ONE.fullmatch(left_out):
+        return {"exclude_modules": left_out}
+    raise UserError(f"{path} sets exclude_modules={str(left_out)[:40]}: only the parts of one module can be left out.")
 
 
 def _layer_names(names: Any, path: Path) -> list[str] | str:

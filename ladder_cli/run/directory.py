@@ -19,7 +19,7 @@ import glob
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +251,29 @@ def match_folders(pattern: str) -> tuple[list[str], list[str]]:
     if ".old-" in pattern:
         return found, []
     return [path for path in found if not is_set_aside(path)], [path for path in found if is_set_aside(path)]
+
+
+def find_runs(pattern: str) -> list[RunDir]:
+    """Run directories by path or glob, without those that were set aside (`NAME.old-1`).
+
+    Raises:
+        UserError: if there is none.
+    """
+    found, _ = match_folders(pattern)
+    runs = [RunDir(path) for path in found if RunDir(path).config.is_file()]
+    if not runs:
+        raise UserError(f"run={pattern} names no run directory (a folder with config.yaml).")
+    return runs
+
+
+def run_names(runs: Sequence[RunDir]) -> dict[Path, str]:
+    """A name for each run: that of its folder, and as many of those above it as tell the runs apart."""
+    paths = [run.path.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return {run.path: name for run, name in zip(runs, names, strict=True)}
 
 
 def repeat_folder(benchmark: Path, repeat: int) -> Path:

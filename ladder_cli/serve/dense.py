@@ -1,0 +1,92 @@
+"""A quantised model, or one with LoRA in it, as an ordinary model: every linear layer one dense matrix.
+
+The matrix is the one that training computed with. A 4-bit or 8-bit weight is dequantised as its kernel does it, the
+product of the low-rank matrices is added in float32, and the sum is rounded once, to the type that is written. peft's
+own merge quantises the sum again, which throws most of a small change away.
+"""
+
+from typing import Any
+
+import bitsandbytes
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+from transformers.pytorch_utils import Conv1D
+
+from ladder_cli.errors import UserError
+from ladder_cli.trunk.compact import QuantizedHead
+
+_QUANTISED = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+
+
+@torch.no_grad()
+def densify(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Make a loaded model dense, in place: LoRA merged, quantised weights dequantised, everything in `dtype`.
+
+    Args:
+        model: the backbone itself, with or without LoRA layers in it; it must not have been packed by bitsandbytes'
+            CPU kernel (`parts.keep_differentiable`, called before its first pass).
+        dtype: of the weights.
+
+    Returns:
+        The same model, without any mark of its quantisation.
+
+    Raises:
+        UserError: if a layer was changed by anything else than a plain LoRA.
+    """
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            if len(module.lora_embedding_A) or len(module.active_adapters) != 1:
+                raise UserError(f"layer {name} holds more than one plain LoRA: it cannot be merged.")
+            layer: Any = module
+            base = layer.get_base_layer()
+            delta = layer.get_delta_weight(module.active_adapters[0]).float()
+            model.set_submodule(name, _rebuilt(base, dense_weight(base).float() + delta.to(base.weight.device)))
+        elif isinstance(module, QuantizedHead):
+            rows = torch.cat([dense_weight(block) for block in module.blocks])
+            model.set_submodule(name, _linear(rows, None))
+            # It was quantised on its own, so that it is no longer what the embeddings are.
+            model.config.tie_word_embeddings = False
+    for name, module in list(model.named_modules()):
+        if isinstance(module, _QUANTISED):
+            model.set_submodule(name, _rebuilt(module, dense_weight(module)))
+    _without_marks(model)
+    # Not `.to`, which parts that stay on the host do not follow.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model
+
+
+def _without_marks(model: PreTrainedModel) -> None:
+    """Take away what Transformers and peft know a changed model by, and would save or refuse it for."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for name in ("hf_quantizer", "quantization_method", "is_loaded_in_4bit", "is_loaded_in_8bit", "peft_config"):
+        vars(model).pop(name, None)
+
+
+def dense_weight(layer: Any) -> Tensor:
+    """The matrix that a linear layer computes with, as it stores it: `[out, in]`, of a `Conv1D` `[in, out]`."""
+    weight: Tensor = dequantize_bnb_weight(layer.weight, getattr(layer, "state", None))
+    return weight.detach()
+
+
+def _rebuilt(base: Any, weight: Tensor) -> nn.Module:
+    if isinstance(base, Conv1D):
+        layer = Conv1D(base.nf, base.nx).to(weight.device, weight.dtype)
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        layer.bias = base.bias
+        return layer
+    return _linear(weight, base.bias)
+
+
+def _linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
+    rows, columns = weight.shape
+    layer = nn.Linear(columns, rows, bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return layer

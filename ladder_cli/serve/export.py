@@ -1,0 +1,378 @@
+"""A trained run as a folder for others: an ordinary model, an adapter for peft, a folder for vLLM, a GGUF file.
+
+What is written is read back and held against the model that was trained, logit by logit, before the folder gets its
+name. So a folder that is there is whole, and says what the adapter says.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ladder_cli.config.choices import Dtype, ExportFormat, Quantization
+from ladder_cli.config.using import ExportConfig
+from ladder_cli.errors import RunFailed, UserError
+from ladder_cli.generate.backbones import Backbones
+from ladder_cli.generate.trained import Permission, TrainedRun
+from ladder_cli.methods.registry import load_adapter
+from ladder_cli.nn.adapter import CONFIG_FILE, LADDER, PEFT, WEIGHTS_FILE
+from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.ladder_config import read_ladder_config
+from ladder_cli.plan.out_of_memory import free_memory
+from ladder_cli.run.directory import PROMPT, RunDir
+from ladder_cli.run.files import refuse_full_folder, remove_folder, sync, write_text
+from ladder_cli.serve.dense import densify
+from ladder_cli.serve.gguf import convert, find_converter
+from ladder_cli.serve.ladder_folder import read_ladder_folder, refuse_unserved, write_ladder_folder
+from ladder_cli.trunk.loading import load_backbone
+from ladder_cli.trunk.parts import keep_differentiable
+
+# Rendered as in training; what is compared are the logits of every token of them.
+_PROBES = (
+    "What is 17 + 25?",
+    "Name the capital of France, and say in one sentence where it lies.",
+    "Solve x^2 - 5x + 6 = 0. Then write a short function in Python that checks the two solutions.",
+)
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+_TOLERANCE_INT8 = 0.2  # its activations are quantised too, which no dense matrix repeats
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the written model is from the trained one.
+
+    Attributes:
+        largest: of all logits, absolute.
+        scale: the largest absolute logit of the trained one.
+        relative: of the logits of a token, as a share of their norm; the median token's.
+        same: tokens with the same largest logit.
+        tokens: tokens that were compared.
+    """
+
+    largest: float
+    scale: float
+    relative: float
+    same: int
+    tokens: int
+
+    @classmethod
+    def between(cls, trained: list[Tensor], written: list[Tensor]) -> "Difference":
+        """Of logits `[tokens, vocabulary]`, prompt by prompt."""
+        one, other = torch.cat(trained), torch.cat(written)
+        by_token = (one - other).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-30)
+        return cls(
+            largest=float((one - other).abs().max()),
+            scale=float(one.abs().max()),
+            relative=float(by_token.median()),
+            same=int((one.argmax(-1) == other.argmax(-1)).sum()),
+            tokens=len(one),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"largest difference of a logit {self.largest:.3g} (logits reach {self.scale:.3g}); the same most likely "
+            f"token at {self.same} of {self.tokens} places"
+        )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export.
+
+    Attributes:
+        output: the folder.
+        kind: what it is, in words.
+        difference: from the trained model.
+    """
+
+    output: Path
+    kind: str
+    difference: Difference
+
+
+def export_run(run: RunDir, config: ExportConfig, overrides: list[str]) -> Exported:
+    """Write what a run has trained in the form that is asked for.
+
+    Args:
+        run: the one that `config` names.
+        config: with a format and an output.
+        overrides: the options as they were typed.
+
+    Raises:
+        UserError: if the run, the format and the folder do not go together; told before any weight is read.
+        RunFailed: if what was written gives other logits than what was trained; the folder is not there then.
+    """
+    assert config.format is not None
+    assert config.output is not None
+    output = Path(config.output)
+    refuse_full_folder(output)
+    backbones = Backbones(config.hardware.device)
+    permission = Permission(prompt_mismatch=True, other_backbone=config.allow_other_backbone)
+    trained = TrainedRun.open(run, backbones, config.model, overrides, permission=permission)
+    loader = trained.adapter.loader
+    _refuse_other_forms(trained, config.format)
+    converter = find_converter(config.converter) if config.format is ExportFormat.GGUF else None
+    difference = write_export(trained, config.format, output, backbones.device, config.dtype, converter)
+    return Exported(output, _SAID[config.format, loader], difference)
+
+
+def write_export(
+    trained: TrainedRun,
+    form: ExportFormat,
+    output: str | Path,
+    device: torch.device,
+    dtype: Dtype,
+    converter: Path | None = None,
+) -> Difference:
+    """Write what a run has trained, and hold it against the trained model.
+
+    Args:
+        trained: the run.
+        form: of what is written.
+        output: a folder that is new or empty.
+        device: where to compute.
+        dtype: of the written weights.
+        converter: for GGUF.
+
+    Raises:
+        UserError: if run and form do not go together.
+        RunFailed: if what was written gives other logits; the folder is not there then.
+    """
+    _refuse_other_forms(trained, form)
+    with new_folder(Path(output)) as staged:
+        export = _Export(trained, device, dtype, staged, converter)
+        difference = _FORMS[form, trained.adapter.loader](export)
+        _write_record(export, difference)
+    return difference
+
+
+def _refuse_other_forms(trained: TrainedRun, form: ExportFormat) -> None:
+    loader = trained.adapter.loader
+    if (form, loader) not in _FORMS:
+        raise UserError(_refusal(form, loader, trained))
+    if loader == LADDER:
+        refuse_unserved(read_ladder_config(trained.adapter))
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output` to fill, which gets its name when nothing was raised, and is deleted otherwise."""
+    staged = output.with_name(f".{output.name}.partial")
+    remove_folder(staged)
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        for path in staged.rglob("*"):
+            if path.is_file():
+                # safetensors writes for the owner alone; a served model is read by others.
+                path.chmod(0o666 & ~_umask())
+            sync(path)
+        refuse_full_folder(output)
+        # Onto an empty folder this is allowed, and onto a full one it fails.
+        os.rename(staged, output)
+        sync(output.parent)
+    except BaseException:
+        remove_folder(staged)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@dataclass(frozen=True)
+class _Export:
+    """One export: what, and where to."""
+
+    trained: TrainedRun
+    device: torch.device
+    written_dtype: Dtype
+    folder: Path
+    converter: Path | None
+
+    def dtype(self, model: nn.Module) -> torch.dtype:
+        """Of the weights that are written."""
+        own: torch.dtype = model.bare_backbone.dtype  # type: ignore[assignment]
+        return _DTYPES.get(self.written_dtype, own)
+
+    def model(self) -> Any:
+        """The backbone with the adapter, held against itself, its quantised weights as they are stored."""
+        backbone = load_backbone(self.trained.model, self.device)
+        # Before the first pass: a weight that bitsandbytes has packed can be read no more.
+        keep_differentiable(backbone)
+        return load_adapter(self.trained.adapter, backbone)
+
+    def check(self, trained: list[Tensor], written: nn.Module) -> Difference:
+        """Hold what was read back against the trained model.
+
+        Raises:
+            RunFailed: if they are not the same, up to rounding.
+        """
+        found = Difference.between(trained, self.logits(written))
+        model = self.trained.model
+        tolerance = max(_TOLERANCE[torch.float32], *(_TOLERANCE[weight.dtype] for weight in _floats(written)))
+        if model.quantization is Quantization.INT8 or model.head_quantization is Quantization.INT8:
+            tolerance = _TOLERANCE_INT8
+        elif model.quantization is not Quantization.NONE:
+            tolerance = _TOLERANCE[torch.bfloat16]
+        if not found.relative <= tolerance:
+            raise RunFailed(
+                f"what was written for {self.trained.run.path} does not say what the trained model says ({found}; "
+                f"{found.relative:.1%} of the logits' norm): nothing is left of it."
+            )
+        return found
+
+    @torch.no_grad()
+    def logits(self, model: Any) -> list[Tensor]:
+        """Logits `[tokens, vocabulary]` of every probe, in float32 on the host."""
+        found = []
+        for probe in _PROBES:
+            ids = torch.tensor([self.trained.renderer.prompt_ids(probe)], device=self.device)
+            found.append(model(input_ids=ids).logits[0].float().cpu())
+        return found
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    return [weight for weight in model.parameters() if weight.dtype in _TOLERANCE]
+
+
+_DTYPES = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16, Dtype.FLOAT16: torch.float16}
+
+
+def _merged(export: _Export) -> Difference:
+    """LoRA added to the weights: an ordinary model folder with its tokenizer."""
+    return _merge_into(export, export.folder)
+
+
+def _merge_into(export: _Export, folder: Path) -> Difference:
+    model = export.model()
+    trained = export.logits(model)
+    backbone = densify(model.bare_backbone, export.dtype(model))
+    _save(export, backbone, folder)
+    del model, backbone
+    free_memory()
+    return export.check(trained, _read_back(export, folder))
+
+
+def _save(export: _Export, backbone: PreTrainedModel, folder: Path) -> None:
+    backbone.save_pretrained(folder)
+    export.trained.renderer.tokenizer.save_pretrained(folder)
+
+
+def _read_back(export: _Export, folder: Path) -> nn.Module:
+    """By plain Transformers, in the type that was written."""
+    return _moved(AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True), export.device)
+
+
+def _moved(model: nn.Module, device: torch.device) -> nn.Module:
+    return model.to(device).eval()
+
+
+def _for_peft(export: _Export) -> Difference:
+    """The adapter as peft itself writes it, naming its backbone."""
+    source = export.trained.adapter
+    values = source.config() | {"base_model_name_or_path": _backbone_name(export), "inference_mode": True}
+    # Of a quantised head, which no other loader makes; the layers that are adapted are all named.
+    values["exclude_modules"] = None
+    write_text(export.folder / CONFIG_FILE, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    (export.folder / WEIGHTS_FILE).write_bytes(source.weights.read_bytes())
+    export.trained.renderer.tokenizer.save_pretrained(export.folder)
+    model = export.model()
+    trained = export.logits(model)
+    del model
+    free_memory()
+    # peft's own loader on the backbone as it was trained on: nothing of ours but the backbone's loading.
+    backbone = load_backbone(export.trained.model, export.device)
+    keep_differentiable(backbone)
+    with warnings.catch_warnings():
+        # A former name in Transformers, which peft still uses.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        plain = PeftModel.from_pretrained(backbone, str(export.folder))
+    return export.check(trained, plain.eval())
+
+
+def _for_vllm(export: _Export) -> Difference:
+    """Backbone and side network in one folder, with a config that the plugin reads."""
+    model: LadderModel = export.model()
+    trained, dtype = export.logits(model), export.dtype(model)
+    densify(model.bare_backbone, dtype)
+    write_ladder_folder(model, export.folder, export.trained.adapter, _backbone_name(export))
+    export.trained.renderer.tokenizer.save_pretrained(export.folder)
+    del model
+    free_memory()
+    return export.check(trained, _moved(read_ladder_folder(export.folder), export.device))
+
+
+def _for_llama_cpp(export: _Export) -> Difference:
+    """Merged beside it, converted, and the merged model deleted."""
+    assert export.converter is not None
+    merged = export.folder / "merged"
+    merged.mkdir()
+    difference = _merge_into(export, merged)
+    convert(export.converter, merged, export.folder / f"{export.trained.run.path.resolve().name}.gguf")
+    remove_folder(merged)
+    return difference
+
+
+def _backbone_name(export: _Export) -> str:
+    location = export.trained.model.location
+    return str(Path(location).resolve()) if Path(location).is_dir() else location
+
+
+def _write_record(export: _Export, difference: Difference) -> None:
+    """What this is: how it is to be asked, and of which run it was made."""
+    trained = export.trained
+    record = {
+        "run": trained.run.path.resolve().name,
+        "adapter": trained.adapter.digest,
+        "backbone": {"name": _backbone_name(export), "weights": trained.backbone.identity},
+        "prompt": trained.renderer.as_dict(),
+        "stop_tokens": list(trained.renderer.end_texts),
+        "check": vars(difference),
+    }
+    write_text(export.folder / "ladder_export.json", json.dumps(record, indent=2) + "\n")
+    # As beside an adapter: whoever renders by it needs no run directory.
+    write_text(export.folder / PROMPT, json.dumps(trained.renderer.as_dict(), indent=2) + "\n")
+
+
+_FORMS: dict[tuple[ExportFormat, str | None], Callable[[_Export], Difference]] = {
+    (ExportFormat.VLLM, LADDER): _for_vllm,
+    (ExportFormat.VLLM, PEFT): _merged,
+    (ExportFormat.MERGED, PEFT): _merged,
+    (ExportFormat.PEFT, PEFT): _for_peft,
+    (ExportFormat.GGUF, PEFT): _for_llama_cpp,
+}
+_MODEL = "an ordinary model, for Transformers, `vllm serve` and every other engine"
+_SAID: dict[tuple[ExportFormat, str | None], str] = {
+    (ExportFormat.VLLM, LADDER): "a ladder with its backbone, for `vllm serve` with this package's plugin",
+    (ExportFormat.VLLM, PEFT): _MODEL,
+    (ExportFormat.MERGED, PEFT): _MODEL,
+    (ExportFormat.PEFT, PEFT): "an adapter for peft, and for `vllm serve --enable-lora`",
+    (ExportFormat.GGUF, PEFT): "a model for llama.cpp",
+}
+_NO_MATRIX = (
+    "is a second network beside its backbone and not a change of its weights, so that there is nothing to merge and no "
+    "LoRA to write"
+)
+
+
+def _refusal(format: ExportFormat, loader: str | None, trained: TrainedRun) -> str:
+    forms = [form for form, reads in _FORMS if reads == loader]
+    if not forms:
+        return f"{trained.run.path} holds an adapter of type {loader}, which cannot be exported."
+    why = _NO_MATRIX if loader == LADDER else "has no such form"
+    return (
+        f"format={format} is not for {trained.run.path}: a {loader} {why}; it can be exported as "
+        f"{' or '.join(f'format={form}' for form in forms)}, and asked by ladder-chat and ladder-eval as it is."
+    )

@@ -1,0 +1,295 @@
+"""A ladder as a model of vLLM: the backbone is vLLM's own, and side layers are decoder layers numbered after it.
+
+So paged attention, chunked prefill, prefix caching and continuous batching see one model of L + l layers, whose side
+layers have another head size. Imported in vLLM's environment, without what training needs.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import vllm
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from vllm.compilation.decorators import support_torch_compile
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.activation import SiluAndMul
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.rotary_embedding import get_rope
+from vllm.model_executor.model_loader.weight_utils import default_weight_loader
+from vllm.model_executor.models.llama import LlamaForCausalLM
+from vllm.model_executor.models.mistral import MistralForCausalLM
+from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
+
+from ladder_cli.config.choices import Block, Combination, Gate, Projection, TapNorm
+from ladder_cli.nn.combine import make_combine
+from ladder_cli.nn.gates import make_gate
+from ladder_cli.nn.projections import DownProjections
+from ladder_cli.serve.served import SIDE_PREFIX
+from ladder_cli.serve.vllm_plugin import refuse_other_version
+
+_BACKBONES: dict[str, type[nn.Module]] = {
+    "llama": LlamaForCausalLM,
+    "mistral": MistralForCausalLM,
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+}
+# Head sizes for which every attention kernel of vLLM is built; a narrower head is padded to the next.
+_HEAD_SIZES = (32, 64, 96, 128, 256)
+_SLIDING = "sliding_attention"
+# Weights that vLLM keeps in one matrix: name in the folder -> (name here, part).
+_STACKED: dict[str, tuple[str, str | int]] = {
+    ".q_proj.": (".qkv_proj.", "q"),
+    ".k_proj.": (".qkv_proj.", "k"),
+    ".v_proj.": (".qkv_proj.", "v"),
+    ".gate_proj.": (".gate_up_proj.", 0),
+    ".up_proj.": (".gate_up_proj.", 1),
+}
+
+
+class SideAttention(nn.Module):
+    """Grouped-query attention of narrow heads, padded with zeros to a head size that the kernels have."""
+
+    def __init__(self, config: Any, index: int, layer_type: str, cache_config: Any) -> None:
+        super().__init__()
+        side = config.ladder["side"]
+        self.heads, self.kv_heads, self.size = side["heads"], side["kv_heads"], side["head_size"]
+        self.padded = next(size for size in _HEAD_SIZES if size >= self.size)
+        width = side["hidden_size"]
+        prefix = f"model.layers.{index}.self_attn"
+        self.qkv_proj = QKVParallelLinear(
+            width, self.size, self.heads, self.kv_heads, bias=side["qkv_bias"], prefix=f"{prefix}.qkv_proj"
+        )
+        self.o_proj = RowParallelLinear(self.heads * self.size, width, bias=side["o_bias"], prefix=f"{prefix}.o_proj")
+        if side["qk_norm"]:
+            self.q_norm = RMSNorm(self.size, eps=side["rms_norm_eps"])
+            self.k_norm = RMSNorm(self.size, eps=side["rms_norm_eps"])
+        self.qk_norm = side["qk_norm"]
+        self.rotary_emb = get_rope(
+            self.size, max_position=config.max_position_embeddings, rope_parameters=side["rope_parameters"]
+        )
+        self.attn = Attention(
+            self.heads,
+            self.padded,
+            self.size**-0.5,
+            num_kv_heads=self.kv_heads,
+            cache_config=cache_config,
+            per_layer_sliding_window=side["sliding_window"] if layer_type == _SLIDING else None,
+            prefix=f"{prefix}.attn",
+        )
+
+    def forward(self, positions: Tensor, hidden: Tensor) -> Tensor:
+        """`[tokens]` and `[tokens, d_s]` to `[tokens, d_s]`."""
+        qkv, _ = self.qkv_proj(hidden)
+        width, narrow = self.heads * self.size, self.kv_heads * self.size
+        query, key, value = qkv.split([width, narrow, narrow], dim=-1)
+        if self.qk_norm:
+            query = self.q_norm(query.reshape(-1, self.heads, self.size)).reshape(-1, width)
+            key = self.k_norm(key.reshape(-1, self.kv_heads, self.size)).reshape(-1, narrow)
+        query, key = self.rotary_emb(positions, query, key)
+        output = self.attn(self._wide(query), self._wide(key), self._wide(value))
+        if self.padded != self.size:
+            output = output.view(-1, self.heads, self.padded)[..., : self.size].reshape(-1, width)
+        projected: Tensor = self.o_proj(output)[0]
+        return projected
+
+    def _wide(self, states: Tensor) -> Tensor:
+        """Heads side by side, `[tokens, heads * size]`, each with zeros behind it: no product changes."""
+        if self.padded == self.size:
+            return states
+        heads = states.reshape(states.shape[0], -1, self.size)
+        return pad(heads, (0, self.padded - self.size)).flatten(1)
+
+
+class SideFeedForward(nn.Module):
+    """The gated feed-forward layer of all served backbones."""
+
+    def __init__(self, config: Any, index: int) -> None:
+        super().__init__()
+        side = config.ladder["side"]
+        width, inner, bias = side["hidden_size"], side["intermediate_size"], side["mlp_bias"]
+        prefix = f"model.layers.{index}.mlp"
+        self.gate_up_proj = MergedColumnParallelLinear(width, [inner] * 2, bias=bias, prefix=f"{prefix}.gate_up_proj")
+        self.down_proj = RowParallelLinear(inner, width, bias=bias, prefix=f"{prefix}.down_proj")
+        self.act_fn = SiluAndMul()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[tokens, d_s]`."""
+        output: Tensor = self.down_proj(self.act_fn(self.gate_up_proj(hidden)[0]))[0]
+        return output
+
+
+class SideLayer(nn.Module):
+    """A decoder layer at the side's width, or its attention alone."""
+
+    def __init__(self, config: Any, index: int, layer_type: str, cache_config: Any) -> None:
+        super().__init__()
+        side = config.ladder["side"]
+        width, epsilon = side["hidden_size"], side["rms_norm_eps"]
+        self.self_attn = SideAttention(config, index, layer_type, cache_config)
+        self.input_layernorm = RMSNorm(width, eps=epsilon)
+        self.whole = Block(config.ladder["block"]) is Block.FULL
+        if self.whole:
+            self.post_attention_layernorm = RMSNorm(width, eps=epsilon)
+            self.mlp = SideFeedForward(config, index)
+
+    def forward(self, positions: Tensor, state: Tensor) -> Tensor:
+        """`[tokens]` and `[tokens, d_s]` to `[tokens, d_s]`."""
+        state = state + self.self_attn(positions, self.input_layernorm(state))
+        return state + self.mlp(self.post_attention_layernorm(state)) if self.whole else state
+
+
+class Side(nn.Module):
+    """The side network, under the names that it has in the folder."""
+
+    def __init__(self, vllm_config: VllmConfig, final_norm: nn.Module) -> None:
+        super().__init__()
+        config = vllm_config.model_config.hf_config
+        ladder, width, narrow = config.ladder, config.hidden_size, config.ladder["side"]["hidden_size"]
+        self.source = {j: i for i, j in ladder["pairs"]}
+        fed, depth = sorted(self.source), config.num_hidden_layers
+        self.down = DownProjections(
+            Projection(ladder["projection"]),
+            width,
+            narrow,
+            [0, *fed],
+            ladder["projection_rank"],
+            TapNorm(ladder["tap_norm"]),
+        )
+        self.gates = nn.ModuleDict({str(j): make_gate(Gate(ladder["gate"]), narrow) for j in fed})
+        self.layers = nn.ModuleList(
+            SideLayer(config, depth + number, layer_type, vllm_config.cache_config)
+            for number, layer_type in enumerate(ladder["side"]["layer_types"])
+        )
+        self.combine = make_combine(Combination(ladder["combine"]), width, narrow, final_norm)
+        # A side layer runs as soon as the backbone has reached its tap and those before it have run.
+        self.due: dict[int, list[int]] = {}
+        reached = 0
+        for j in range(1, ladder["side_layers"] + 1):
+            reached = max(reached, self.source.get(j, 0))
+            self.due.setdefault(reached, []).append(j)
+
+    def advance(self, reached: int, tap: Tensor, state: Tensor, positions: Tensor) -> Tensor:
+        """Run the side layers that are due after backbone layer `reached`, whose output `[tokens, d]` is `tap`."""
+        for j in self.due.get(reached, []):
+            if j in self.source:
+                state = self.gates[str(j)](state, self.down(j, tap))
+            state = self.layers[j - 1](positions, state)
+        return state
+
+
+@support_torch_compile
+class LadderBody(nn.Module):
+    """Backbone and side network up to the head; what vLLM compiles."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "", decoder: nn.Module, side: Side) -> None:
+        super().__init__()
+        self.decoder, self.side = decoder, side
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """`[tokens]` ids and positions to what the head reads, `[tokens, d]`."""
+        decoder: Any = self.decoder
+        hidden = inputs_embeds if inputs_embeds is not None else decoder.embed_tokens(input_ids)
+        side, residual = self.side, None
+        state = side.advance(0, hidden, side.down(0, hidden), positions)
+        tap = hidden
+        for number, layer in enumerate(decoder.layers, start=1):
+            hidden, residual = layer(positions, hidden, residual)
+            if number in side.due or number == len(decoder.layers):
+                tap = hidden + residual
+                state = side.advance(number, tap, state, positions)
+        joined: Tensor = side.combine(tap, state)
+        return joined if side.combine.normed else decoder.norm(joined)
+
+
+class LadderForCausalLM(nn.Module):
+    """A backbone of vLLM and the side network that was trained beside it."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        """As vLLM builds every model.
+
+        Raises:
+            ValueError: for a version with which nobody has run it, and for several cards or stages.
+        """
+        super().__init__()
+        refuse_other_version(vllm.__version__)
+        parallel = vllm_config.parallel_config
+        for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+            if getattr(parallel, name) != 1:
+                raise ValueError(f"a ladder is not served with {name}={getattr(parallel, name)}: leave it at 1")
+        config = vllm_config.model_config.hf_config
+        self.config = config
+        self.backbone = _BACKBONES[config.model_type](vllm_config=vllm_config, prefix=prefix)
+        decoder: Any = self.backbone.model
+        self.side = Side(vllm_config, decoder.norm)
+        self.body = LadderBody(vllm_config=vllm_config, prefix=prefix, decoder=decoder, side=self.side)
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        """Token embeddings `[tokens, d]`."""
+        backbone: Any = self.backbone
+        embedded: Tensor = backbone.embed_input_ids(input_ids)
+        return embedded
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """What the head reads, `[tokens, d]`."""
+        output: Tensor = self.body(input_ids, positions, intermediate_tensors, inputs_embeds)
+        return output
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
+        """`[tokens, vocabulary]`."""
+        backbone: Any = self.backbone
+        logits: Tensor | None = backbone.compute_logits(hidden_states)
+        return logits
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        """Load some of the weights, or one, by their names in the folder.
+
+        Returns:
+            The names here of what was loaded.
+        """
+        loaded: set[str] = set()
+
+        def backbone_weights() -> Iterable[tuple[str, Tensor]]:
+            for name, weight in weights:
+                if name.startswith(SIDE_PREFIX):
+                    loaded.add(self._load_side(name, weight))
+                elif not self._left_out(name):
+                    yield name, weight
+
+        backbone: Any = self.backbone
+        loaded |= {f"backbone.{name}" for name in backbone.load_weights(backbone_weights())}
+        return loaded
+
+    def _load_side(self, name: str, weight: Tensor) -> str:
+        parameters = dict(self.side.named_parameters())
+        own = name.removeprefix(SIDE_PREFIX)
+        for there, (here, part) in _STACKED.items():
+            if there in own:
+                own = own.replace(there, here)
+                parameter: Any = parameters[own]
+                parameter.weight_loader(parameter, weight, part)
+                return f"side.{own}"
+        parameter = parameters[own]
+        getattr(parameter, "weight_loader", default_weight_loader)(parameter, weight)
+        return f"side.{own}"
+
+    def _left_out(self, name: str) -> bool:
+        """Whether a weight is of a backbone layer that is not run."""
+        parts = name.split(".")
+        number = parts[2] if parts[:2] == ["model", "layers"] else ""
+        return number.isdigit() and int(number) >= self.config.num_hidden_layers
