@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
-from ladder_cli.config.choices import BenchmarkKind
+from ladder_cli.config.choices import BenchmarkKind, EngineKind
 from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.errors import UserError
 
@@ -29,10 +29,11 @@ _SAID: Final = {
     Mode.RUN: "run=DIR",
     Mode.BACKBONE: "model=NAME",
 }
+_STREAMING: Final = ("trunk.residency", "trunk.window", "trunk.layer_files")
 _LOADING: Final = (
     *("model.path", "model.hub_id", "model.revision", "model.quantization", "model.dtype", "model.attention"),
     *("model.trust_remote_code", "model.head_quantization", "model.embeddings_on_cpu", "model.mlp_chunk"),
-    *("trunk.residency", "trunk.window", "trunk.layer_files"),
+    *_STREAMING,
 )
 _ANSWERING: Final = (
     *("model", "engine", "benchmarks", "instruction", "limit", "repeats", "seed", "output_dir", "data_dir"),
@@ -97,6 +98,10 @@ def refuse_unread(config: EvaluateConfig, overrides: Sequence[str]) -> None:
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     if mode in (Mode.RUN, Mode.BACKBONE) and "decode.top_p" in given and config.decode.temperature == 0:
         raise UserError("option 'decode.top_p': greedy decoding does not read it; give decode.temperature too.")
+
+    streamed = [option for option in given if option in _STREAMING]
+    if config.engine is EngineKind.VLLM and streamed:
+        raise UserError(f"option '{streamed[0]}': engine=vllm holds all layers itself and does not read it.")
 
 
 def refuse_unread_by_labels(kinds: Sequence[BenchmarkKind], overrides: Sequence[str]) -> None:

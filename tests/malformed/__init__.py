@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ladder_cli.cli import main as cli
 from ladder_cli.cli.evaluate import evaluate, results_path
-from ladder_cli.cli.train import run_path, train, train_several
+from ladder_cli.cli.train import command as train
+from ladder_cli.cli.train import run_path, train_several
 from ladder_cli.config.schema import EvaluateConfig, TrainConfig
 
 TINY_RUN = (
