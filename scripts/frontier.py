@@ -152,7 +152,7 @@ def measure(study: Study, arm: Arm, rates: list[float], seeds: list[int], twins:
     if arm.cached:
         # The last one found everything there.
         point.cached_seconds = min(run["seconds"] for run in runs)
-        point.cached_peak = made[-1]["metrics"]["peak_memory_bytes"]["predicted"]
+        point.cached_peak = min(run["metrics"]["peak_memory_bytes"]["predicted"] for run in runs)
     return point
 
 
@@ -173,6 +173,7 @@ def table(points: list[Point], start: float) -> str:
             f"| {point.name} | {point.rate:g} | {spread} | {cached} | {point.live_seconds - start:.0f} | {ratio:.2f} | "
             f"{peak} | {point.peak / 1e6:,.0f} |"
         )
+    edges = [point.name for point in points if point.rate in (min(point.rates), max(point.rates))]
     searched = [point for point in points if point.search_seconds]
     total, alone = (
         sum(getattr(point, name) for point in searched) for name in ("search_seconds", "search_alone_seconds")
@@ -181,6 +182,7 @@ def table(points: list[Point], start: float) -> str:
         "",
         f"Processor seconds without the {start:.0f} s that a process takes to start, load and tokenise. Grid: "
         f"{', '.join(f'{rate:g}' for rate in points[0].rates)}; {len(points[0].losses)} seeds at the best.",
+        *([f"Best at an edge of the grid, so perhaps not at their best: {', '.join(edges)}."] if edges else []),
         f"All runs together took {total:.0f} processor seconds; without the cache {alone:.0f} "
         f"({alone / total:.1f} times as much).",
     ]
@@ -192,7 +194,7 @@ def draw(points: list[Point], start: float, path: Path, title: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, (time_axes, memory_axes) = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     for number, point in enumerate(points):
@@ -211,11 +213,15 @@ def draw(points: list[Point], start: float, path: Path, title: str) -> None:
         memory_axes.errorbar(point.peak / 1e6, mean, error, fmt="o", capsize=3, color=colour, label=point.name)
         if point.cached_peak is not None:
             memory_axes.errorbar(point.cached_peak / 1e6, mean, error, fmt="o", mfc="none", capsize=3, color=colour)
-    time_axes.set_xscale("log")
-    memory_axes.set_xscale("log")
+    for axes in (time_axes, memory_axes):
+        axes.set_xscale("log")
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     time_axes.set(
-        xlabel="processor seconds (solid: alone; dotted: on cached taps)", ylabel="validation loss", title=title
+        xlabel="processor seconds (solid: alone; dotted: on cached taps)",
+        ylabel="validation loss",
     )
+    figure.suptitle(title)
     memory_axes.set(xlabel="predicted peak of a step, MB (hollow: on cached taps)")
     for axes in (time_axes, memory_axes):
         axes.grid(alpha=0.3)
