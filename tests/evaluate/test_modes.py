@@ -76,7 +76,7 @@ def test_values_that_nobody_gave_on_the_command_line_are_not_refused():
 
 
 def test_the_table_of_options_names_none_that_does_not_exist():
-    groups = {"model", "hardware", "decode"}
+    groups = {"model", "hardware", "trunk", "decode"}
     known = set(option_names(EvaluateConfig)) | groups
     assert {option for options in READ.values() for option in options} <= known
     assert {mode_of(composed("evaluate", EvaluateConfig, words)) for words in MODES.values()} == set(READ)

@@ -13,7 +13,7 @@ from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.generate.batching import batches, check_positions, render_prompt
 from ladder_cli.generate.decoding import Decoding, ModelLimits, limits_of, read_limits
 from ladder_cli.generate.engine import LENGTH, STOP, Prompt
-from ladder_cli.generate.transformers_engine import _completion, generate, left_padded, score_labels
+from ladder_cli.generate.transformers_engine import completion_of, generate, left_padded, score_labels
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.trunk.loading import load_backbone
@@ -176,7 +176,7 @@ def test_a_stop_string_that_is_a_special_token_ends_a_completion_and_is_cut_off(
     decoding = Decoding.of(DecodeConfig(stop=[special[1]]), renderer, ModelLimits((), None))
     words = tiny_tokenizer("7 + 1", add_special_tokens=False)["input_ids"]
     row = [*words, special[0], *[tiny_tokenizer.pad_token_id] * 4]
-    completion = _completion(Prompt("1", "", []), row, renderer, decoding)
+    completion = completion_of(Prompt("1", "", []), row, renderer, decoding)
     assert completion.text == tiny_tokenizer.decode(words)
     assert (completion.tokens, completion.stop_reason) == (len(words) + 1, STOP)
 

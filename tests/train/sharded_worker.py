@@ -21,18 +21,21 @@ OPTIONS = (
     *("train.global_batch_size=8", "train.micro_batch_size=2", "train.max_steps=4", "train.evaluations=2"),
     "train.logging_steps=1",
 )
+# Processes of a sharded backbone run a micro-batch together, and so does the run that they are compared with.
+BATCHES = "trunk.passes=batch"
 RUNS = {
-    "ladder": ["method=ladder"],
+    "ladder": ["method=ladder", BATCHES],
     # First weights that are read off the backbone, side layers computed twice, and a backbone that runs halfway.
     "cut-off": [
         *("method=ladder", "method.init=pruned_fisher", "method.connections=first", "method.layers=4"),
         *("method.combine=side", "method.recompute=true", "model.head_quantization=int8"),
+        BATCHES,
     ],
-    "branch": ["method=branch"],
+    "branch": ["method=branch", BATCHES],
     "qlora": ["method=qlora"],
     "checkpointed": ["method=qlora", "method.gradient_checkpointing=true"],
 }
-LONG = ("method=ladder", "train.max_steps=24", "train.evaluations=3")  # the twin of a run that is stopped
+LONG = ("method=ladder", BATCHES, "train.max_steps=24", "train.evaluations=3")  # the twin of a run that is stopped
 
 
 def main(folder: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_cached_run_ends_as_one_without(name, tmp_path):
 def test_where_all_is_there_no_layer_is_loaded(tmp_path, monkeypatch):
     disk = ("trunk.cache=disk", f"trunk.cache_dir={tmp_path / 'taps'}")
     first = trained(tmp_path / "first", "method=ladder", *disk)
-    monkeypatch.setattr("ladder_cli.train.run.open_trunk", lambda *_: pytest.fail("the whole backbone was loaded"))
+    monkeypatch.setattr("ladder_cli.train.group.open_trunk", lambda *_: pytest.fail("the whole backbone was loaded"))
     second = trained(tmp_path / "second", "method=ladder", *disk)
     same(second, first)
     predicted = [run[1]["peak_memory_bytes"]["predicted_parts"]["weights"] for run in (first, second)]

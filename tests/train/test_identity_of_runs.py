@@ -110,7 +110,7 @@ def test_a_directory_from_before_weights_were_recorded_is_not_continued(home, tm
 
 
 def test_what_runs_here_meanwhile_is_not_written_over(home, tmp_path, monkeypatch):
-    from ladder_cli.train import run as module
+    from ladder_cli.train import member as module
 
     run, claimed = tmp_path / "run", module.claimed
 

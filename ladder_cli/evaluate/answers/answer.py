@@ -191,7 +191,7 @@ def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
         later = [match for match in outside if match.start() >= end]
         if later:
             break
-        if readable(inner):
+        if inner.strip() and readable(inner):
             tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", text[end:])
             return Answer(inner.strip() + ("\\%" if tail else ""), FORMULA, notes=tuple(notes))
         del start
