@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ladder_cli.data.gold import AS_EXPRESSION
@@ -150,6 +150,7 @@ def test_boxes_are_found_in_one_pass_at_any_depth():
     assert boxes("\\boxed{\\{1, 2\\}}") == ["\\{1, 2\\}"]
 
 
+@example("$ $")
 @given(st.text("\\boxed{} fb7a$,()<think>/and\n", max_size=60))
 def test_any_text_is_read_and_an_answer_is_never_empty(text):
     answer = read_answer(text)
