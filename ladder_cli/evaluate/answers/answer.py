@@ -183,7 +183,7 @@ def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
         return Answer(stated, PHRASE, notes=tuple(notes))
     if len(stripped) <= 300 and "\n" not in stripped and not has_words(stripped) and readable(stripped.strip("*")):
         return Answer(stripped.strip("*"), WHOLE, notes=tuple(notes))
-    formulas = formulas_of(text)
+    formulas = [formula for formula in formulas_of(text) if formula[2].strip()]
     numbers = list(PLAIN_NUMBER.finditer(text))
     spans = [(start, end) for start, end, _ in formulas]
     outside = [match for match in numbers if not any(start <= match.start() < end for start, end in spans)]
@@ -191,7 +191,7 @@ def _unboxed(text: str, notes: list[str], letter: bool) -> Answer:
         later = [match for match in outside if match.start() >= end]
         if later:
             break
-        if inner.strip() and readable(inner):
+        if readable(inner):
             tail = re.match(r"\s*(?:\\?%|percent\b|pct\b)", text[end:])
             return Answer(inner.strip() + ("\\%" if tail else ""), FORMULA, notes=tuple(notes))
         del start
