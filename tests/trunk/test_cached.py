@@ -201,8 +201,8 @@ def test_a_damaged_shard_is_told_and_its_rows_are_read_anew(tmp_path, caplog, wh
         # The store of before the damage has the file mapped, and one that is opened now reads it anew.
         same(again.taps(REQUEST, batch), expected)
         again.store.flush()
-    if where in ("header", "tap"):
-        assert any(shard.name in line and "is damaged" in line for line in caplog.messages) or again.rows_given == 2
+    assert [line for line in caplog.messages if shard.name in line and "is damaged" in line]
+    assert again.rows_read >= 1
     assert not [name for name in os.listdir(root / SPACE.key) if name.endswith(".tmp")]
     third = cached(DiskStore(root, SPACE, AMPLE))
     ran = layers_that_run(third)
