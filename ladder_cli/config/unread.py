@@ -20,6 +20,8 @@ _REFERRED: Mapping[str, str] = MappingProxyType(
     {"model.side_reduction": "method.reduction", "model.side_recompute": "method.recompute"}
 )
 _ABSENT = object()
+# What `prepare=true` reads: groups, and single options.
+_PREPARING = ("prepare", "model", "hardware", "trunk.layer_files", "trunk.residency")
 _GROUPS = ("model", "method", "hardware", "trunk", "train", "tracking")
 Unread = Iterator[tuple[str, str]]  # an option, and why nothing reads it and what would
 
@@ -34,6 +36,12 @@ def refuse_unread(config: TrainConfig, given: list[str], reads_mirror: bool) -> 
     Raises:
         UserError: naming the option, why it does not act, and what would read it.
     """
+    if config.prepare:
+        for name in given:
+            if name.partition(".")[0] not in _PREPARING and name not in _PREPARING:
+                raise UserError(
+                    f"{name} is given, but nothing reads it: prepare=true makes layer files and trains nothing."
+                )
     _refuse(_unread(config, reads_mirror), _values(config), given)
 
 
@@ -109,6 +117,8 @@ def _unread_of_streaming(trunk: StreamingConfig) -> Unread:
     if trunk.residency is Residency.RESIDENT:
         for name in ("window", "layer_files"):
             yield f"trunk.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
+        for name in ("tflops", "host_gb_s", "disk_gb_s"):
+            yield f"hardware.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
 
 
 def _unread_of_trunk(config: TrainConfig) -> Unread:

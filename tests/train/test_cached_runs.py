@@ -139,6 +139,8 @@ def test_options_that_nothing_reads_are_refused(tmp_path):
             "trunk.cache_dir is given, but nothing reads it",
         ),
         (("cache=list", "seed=1"), "but cache=list trains nothing"),
+        (("prepare=true", "seed=1"), "seed is given, but nothing reads it: prepare=true makes layer files"),
+        (("hardware.tflops=5", "dry_run=true"), "hardware.tflops is given, but nothing reads it: trunk.residency"),
         (("cache=prune",), "cache=prune needs a limit"),
     ):
         status, _, errors = run_command("train", list(options))
