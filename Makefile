@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint bench bench-gpu frontier faults clean
+.PHONY: help demo test quick lint bench bench-gpu frontier search faults clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-gpu: $(READY) ## the same at 1.5B and 7B on a GPU, with random weights, un
 
 frontier: $(READY) ## loss against time and memory, every method at its best rate (embedded task, half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/frontier.py
+
+search: $(READY) ## every method's settings, with the same number of trials and the same processor time (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/search.py
 
 faults: $(READY) ## kill, fill, corrupt, starve: what is lost? (about half an hour); writes outputs/faults/faults.json
 	$(BIN)/python scripts/faults.py

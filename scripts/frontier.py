@@ -12,18 +12,15 @@ Writes frontier.json, frontier.md and frontier.png into the folder.
 """
 
 import argparse
-import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ladder_cli.bench.study import Study, Trained, mean_and_range
 from ladder_cli.console import make_console
-from ladder_cli.run.directory import OUTPUTS, safe_name, write_json
+from ladder_cli.errors import RunFailed, UserError
+from ladder_cli.run.directory import OUTPUTS, write_json
 from ladder_cli.run.files import write_text
 from ladder_cli.streams import quiet_libraries
 
@@ -90,69 +87,36 @@ def arms(layers: int) -> list[Arm]:
     ]
 
 
-class Study:
-    """Runs of `ladder-train` in one folder, each made once."""
-
-    def __init__(self, folder: Path, common: list[str]) -> None:
-        self.folder, self._common = folder, common
-
-    def run(self, arm: Arm, rate: float, seed: int, cached: bool, steps: int | None = None) -> dict[str, Any]:
-        """Train; gives `metrics`, `curve`, `seconds` and `plan`.
-
-        Raises:
-            SystemExit: if the run failed; what it printed is passed on.
-        """
-        taps = ["trunk.cache=disk", f"trunk.cache_dir={self.folder / 'taps'}"] if cached else []
-        options = [*self._common, *arm.options, f"train.learning_rate={rate:g}", f"seed={seed}", *taps]
-        if steps is not None:
-            options.append(f"train.max_steps={steps}")
-        words = [arm.name, f"{rate:g}", str(seed), *(["cached"] if cached else []), *([str(steps)] if steps else [])]
-        name = safe_name("-".join(words).replace("/", "of").replace(" ", "-"))
-        run, record = self.folder / "runs" / name, self.folder / "runs" / name / "cost.json"
-        if record.is_file():
-            found: dict[str, Any] = json.loads(record.read_text())
-            return found
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        command = [sys.executable, "-m", "ladder_cli.train", *options, f"output_dir={run}", "resume=false"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{' '.join(options)} failed:\n{done.stderr[-2000:]}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        curve = {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
-        metrics = json.loads((run / "metrics.json").read_text())
-        result = {"metrics": metrics, "curve": curve, "seconds": seconds, "load": os.getloadavg()[0]}
-        write_json(record, result)
-        print(f"{arm.name:<18} rate {rate:g}, seed {seed}{', cached' if cached else ''}: "
-              f"{metrics['eval_loss']:.4f}, {seconds:.0f} s", flush=True)  # fmt: skip
-        return result
+def made(study: Study, arm: Arm, rate: float, seed: int, cached: bool) -> Trained:
+    """A run of an arm, told as it is made."""
+    words = [arm.name, f"{rate:g}", str(seed), *(["cached"] if cached else [])]
+    options = [*arm.options, f"train.learning_rate={rate:g}", f"seed={seed}"]
+    trained = study.run("-".join(words), options, cached)
+    print(f"{arm.name:<18} rate {rate:g}, seed {seed}{', cached' if cached else ''}: "
+          f"{trained.loss:.4f}, {trained.seconds:.0f} s", flush=True)  # fmt: skip
+    return trained
 
 
 def measure(study: Study, arm: Arm, rates: list[float], seeds: list[int], twins: dict[str, Point]) -> Point:
     """Search, repeat, and run once alone."""
     if arm.twin is not None:
         like = twins[arm.twin]
-        alone = study.run(arm, like.rate, seeds[0], cached=False)
-        point = Point(arm.name, like.rate, like.rates, like.losses, like.curve, None, alone["seconds"])
-        point.peak = alone["metrics"]["peak_memory_bytes"]["predicted"]
-        return point
-    tried = {rate: study.run(arm, rate, seeds[0], arm.cached) for rate in rates}
-    rate = min(tried, key=lambda rate: tried[rate]["metrics"]["eval_loss"])
-    made = [tried[rate], *(study.run(arm, rate, seed, arm.cached) for seed in seeds[1:])]
-    alone = study.run(arm, rate, seeds[0], cached=False) if arm.cached else tried[rate]
-    point = Point(arm.name, rate, {rate: run["metrics"]["eval_loss"] for rate, run in tried.items()})
-    point.losses = [run["metrics"]["eval_loss"] for run in made]
-    point.curve = {int(step): loss for step, loss in tried[rate]["curve"].items()}
-    point.live_seconds, point.peak = alone["seconds"], alone["metrics"]["peak_memory_bytes"]["predicted"]
-    runs = [*tried.values(), *made[1:]]
-    point.search_seconds = sum(run["seconds"] for run in runs)
-    point.search_alone_seconds = len(runs) * alone["seconds"]
+        alone = made(study, arm, like.rate, seeds[0], cached=False)
+        return Point(arm.name, like.rate, like.rates, like.losses, like.curve, None, alone.seconds, alone.peak)
+    tried = {rate: made(study, arm, rate, seeds[0], arm.cached) for rate in rates}
+    rate = min(tried, key=lambda rate: tried[rate].loss)
+    repeated = [tried[rate], *(made(study, arm, rate, seed, arm.cached) for seed in seeds[1:])]
+    alone = made(study, arm, rate, seeds[0], cached=False) if arm.cached else tried[rate]
+    point = Point(arm.name, rate, {rate: run.loss for rate, run in tried.items()})
+    point.losses, point.curve = [run.loss for run in repeated], tried[rate].curve
+    point.live_seconds, point.peak = alone.seconds, alone.peak
+    runs = [*tried.values(), *repeated[1:]]
+    point.search_seconds = sum(run.seconds for run in runs)
+    point.search_alone_seconds = len(runs) * alone.seconds
     if arm.cached:
         # The last one found everything there.
-        point.cached_seconds = min(run["seconds"] for run in runs)
-        point.cached_peak = min(run["metrics"]["peak_memory_bytes"]["predicted"] for run in runs)
+        point.cached_seconds = min(run.seconds for run in runs)
+        point.cached_peak = min(run.peak for run in runs)
     return point
 
 
@@ -165,7 +129,7 @@ def table(points: list[Point], start: float) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for point in points:
-        spread = f"{statistics.mean(point.losses):.4f} ({min(point.losses):.4f} to {max(point.losses):.4f})"
+        spread = mean_and_range(point.losses)
         cached = f"{point.cached_seconds - start:.0f}" if point.cached_seconds is not None else "-"
         peak = f"{point.cached_peak / 1e6:,.0f}" if point.cached_peak is not None else "-"
         ratio = (point.live_seconds - start) / (base.live_seconds - start)
@@ -266,8 +230,8 @@ def main() -> None:
     common += args.options
     quiet_libraries(downloads=False)
     study = Study(folder, common)
-    first = Arm("start", ("method=ladder", "data.validation_samples=1"))
-    start = study.run(first, 1e-3, 0, cached=False, steps=1)["seconds"]
+    first = ["method=ladder", "data.validation_samples=1", "train.max_steps=1"]
+    start = study.run("start", first, cached=False).seconds
     points: list[Point] = []
     for arm in arms(_layers(common)):
         points.append(measure(study, arm, args.rates, args.seeds, {point.name: point for point in points}))
@@ -290,4 +254,7 @@ def _layers(common: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, RunFailed) as error:
+        sys.exit(f"error: {error}")
