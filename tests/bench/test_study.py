@@ -66,7 +66,8 @@ def test_the_search_gives_every_trial_the_same_time_and_keeps_the_failed_ones(se
     best = tried.best(family, 12)
     assert len(tried.trials) == 12
     failed = [trial for trial in tried.trials if trial.failure]
-    assert failed and all(trial.loss is None for trial in failed)
+    assert failed
+    assert all(trial.loss is None for trial in failed)
     done = [trial for trial in tried.trials if not trial.failure]
     assert best.loss == min(trial.loss for trial in done)
     for trial in done:
