@@ -86,6 +86,9 @@ class Study:
         """
         few, many = steps
         bare = ["train.evaluations=1", "data.validation_samples=1"]
+        if cached:
+            # Both are to find every tap.
+            self.run(f"{name}-filled", [*options, *bare, f"train.max_steps={many}"], cached)
         short, long = (
             self.run(f"{name}-{count}", [*options, *bare, f"train.max_steps={count}"], cached) for count in steps
         )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ladder_cli.errors import UserError
 from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.layer_weights import is_packed
 from ladder_cli.trunk.base import TrainableModule
 from ladder_cli.trunk.parts import refused_by_name
 
@@ -57,8 +58,15 @@ class _Probe:
         self.ids = (torch.arange(2 * _PROMPT, device=device) * 7 + 3).view(2, _PROMPT) % vocabulary
         self.mask = torch.ones_like(self.ids)
         self.mask[1, :_PADDING] = 0
-        int8 = any(isinstance(module, bitsandbytes.nn.Linear8bitLt) for module in backbone.modules())
-        self.tolerance = _TOLERANCE_INT8 if int8 else _TOLERANCE[backbone.dtype]
+
+    @property
+    def tolerance(self) -> float:
+        """Of what was computed until now: bitsandbytes packs 4-bit weights at their first product on a CPU."""
+        modules = list(self.backbone.modules())
+        if any(isinstance(module, bitsandbytes.nn.Linear8bitLt) for module in modules):
+            return _TOLERANCE_INT8
+        # Packed ones are multiplied in bfloat16, whatever the type of the states.
+        return _TOLERANCE[torch.bfloat16 if any(map(is_packed, modules)) else self.backbone.dtype]
 
     def run(self, untrained: bool) -> None:
         for name, parameter in self.model.named_parameters():
@@ -89,12 +97,12 @@ class _Probe:
             self._same_as_the_backbone(inputs, logits.detach())
         difference = _relative(cached_logits, logits[:, _PROMPT - 1 :].detach())
         if not difference <= self.tolerance:
-            self._refuse(f"with the key-value cache it gives other logits than without (by {difference:.0%})")
+            self._refuse(f"with the key-value cache it gives other logits than without (by {difference:.2g})")
         if cached_states is not None:
             new = slice(_PROMPT, None)
             difference = _relative(cached_states[:, new], states[0][:, new].detach())
             if not difference <= self.tolerance:
-                self._refuse(f"with the key-value cache its side layers see something else (by {difference:.0%})")
+                self._refuse(f"with the key-value cache its side layers see something else (by {difference:.2g})")
         if gradients:
             # The states too: at the start nothing of them is in the logits.
             sum((value.float().square().mean() for value in states), logits.float().square().mean()).backward()
@@ -121,7 +129,7 @@ class _Probe:
         seen, expected = self._seen(inputs), self.model.backbone_logits(**inputs)
         difference = _relative(logits[seen][None], expected[seen][None])
         if not difference <= self.tolerance:
-            self._refuse(f"an untrained method changes its logits (by {difference:.0%})")
+            self._refuse(f"an untrained method changes its logits (by {difference:.2g})")
 
     @contextmanager
     def _side_states(self) -> Iterator[list[Tensor]]:

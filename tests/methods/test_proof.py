@@ -8,6 +8,7 @@ import torch
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
+from ladder_cli.methods import proof
 from ladder_cli.methods.proof import prove
 from ladder_cli.methods.registry import load_adapter, method_for
 from ladder_cli.nn.connections import connect
@@ -58,7 +59,7 @@ def test_a_side_layer_that_forgets_is_found_though_the_untrained_logits_do_not_s
 def test_a_scale_of_the_logits_that_is_left_out_is_found():
     model = ladder_on("granite")
     model._anatomy = replace(model._anatomy, logit_divisor=None)
-    with pytest.raises(UserError, match=r"granite.*an untrained method changes its logits \(by 700%\)"):
+    with pytest.raises(UserError, match=r"granite.*an untrained method changes its logits \(by 7\)"):
         prove(model, untrained=True)
 
 
@@ -122,3 +123,23 @@ def test_attaching_and_loading_prove(monkeypatch, tmp_path):
     method_for(LADDER).attach(LiveTrunk(random_backbone("llama"), MODEL.hub_id))
     load_adapter(tmp_path, random_backbone("llama"))
     assert proofs == [True, False]
+
+
+def test_4_bit_weights_that_the_cpu_packed_are_held_to_bfloat16(monkeypatch):
+    # Packed at their first product, and multiplied in bfloat16 whatever the type of the states.
+    model = ladder_on("llama")
+    block = model.side.layers[3]
+    plain = type(block).forward
+
+    def rounded(hidden, *args, **kwargs):
+        state = plain(block, hidden, *args, **kwargs)
+        return state * 1.004 if hidden.shape[1] == 1 else state  # a step of bfloat16
+
+    monkeypatch.setattr(block, "forward", rounded)
+    with pytest.raises(UserError, match=r"its side layers see something else \(by 0.004\)"):
+        prove(model, untrained=True)
+    monkeypatch.setattr(proof, "is_packed", lambda module: True)
+    prove(model, untrained=True)
+    forget(monkeypatch, block.self_attn)
+    with pytest.raises(UserError, match="its side layers see something else"):
+        prove(model, untrained=True)
