@@ -1,6 +1,7 @@
 """Prints what a dry run shows of the data: lengths, rendered examples, overlap with benchmarks."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from ladder_cli.data.benchmarks import all_questions
 from ladder_cli.data.encoding import IGNORED_LABEL, Row
 from ladder_cli.data.overlap import overlap
 from ladder_cli.data.prepare import PreparedData
+from ladder_cli.streams import printable
 
 _BINS, _BAR = 10, 40
 _SHOWN = 3
@@ -73,13 +75,29 @@ def print_preview(
 
 
 def marked_example(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
-    """Return a row as text; the tokens that count for the loss are coloured and stand between » and «."""
-    text, counted = Text(), False
-    for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        if (label != IGNORED_LABEL) != counted:
-            counted = not counted
-            text.append("»" if counted else "«", style="bold")
-        text.append(str(tokenizer.decode([token])), style="bold green" if counted else "dim")
-    if counted:
-        text.append("«", style="bold")
+    """Return a row as text; the tokens that count for the loss are coloured and stand between » and «.
+
+    What a terminal would obey is shown instead (`streams.printable`).
+    """
+    text, end = Text(), 0
+    for counted, labels in groupby(label != IGNORED_LABEL for label in row["labels"]):
+        start, end = end, end + len(list(labels))
+        piece = printable(_text_of(row["input_ids"], start, end, tokenizer))
+        if counted:
+            text.append("»", style="bold").append(piece, style="bold green").append("«", style="bold")
+        else:
+            text.append(piece, style="dim")
     return text
+
+
+def _text_of(ids: Sequence[int], start: int, end: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the tokens from `start` to `end`, where they stand.
+
+    A character may be made of several tokens, and some tokenizers drop the space before the first token of a text: so
+    it is what these tokens add to the text of those before them.
+    """
+    before, through = (str(tokenizer.decode(ids[:stop], clean_up_tokenization_spaces=False)) for stop in (start, end))
+    if through.startswith(before):
+        return through[len(before) :]
+    # The cut goes through a character.
+    return str(tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False))

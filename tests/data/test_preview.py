@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ladder_cli.data.preview import histogram
+from ladder_cli.data.encoding import IGNORED_LABEL
+from ladder_cli.data.preview import histogram, marked_example
 from tests.train.test_run import ladder_train
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -34,6 +35,18 @@ def test_the_histogram_counts_every_row_and_its_longest_bar_is_the_fullest_bin()
     assert [line.count("█") for line in lines].index(40) == counts.index(max(counts))
     assert lines[0].split()[:3] == ["10", "to", "12"]
     assert histogram([]) == []
+
+
+@pytest.mark.parametrize("answer", ["13.50 ÷ 0.50 = 27", "答えは二", "\N{FAMILY}\u200d", " a space before"])
+def test_an_example_is_shown_with_its_characters_whole(tiny_tokenizer, answer):
+    asked, told = (tiny_tokenizer.encode(text, add_special_tokens=False) for text in ("naïve?", answer))
+    row = {"input_ids": asked + told, "labels": [IGNORED_LABEL] * len(asked) + told}
+    assert marked_example(row, tiny_tokenizer).plain == f"naïve?»{answer}«"
+
+
+def test_an_example_sends_nothing_that_a_terminal_would_obey(tiny_tokenizer):
+    told = tiny_tokenizer.encode("\x1b]0;red\x07 1\n", add_special_tokens=False)
+    assert marked_example({"input_ids": told, "labels": told}, tiny_tokenizer).plain == "»\\x1b]0;red\\x07 1\n«"
 
 
 @pytest.mark.slow
