@@ -55,6 +55,8 @@ def export(config: ExportConfig, overrides: list[str]) -> "Exported":
     console = make_console()
     console.print(f"{done.output}: {done.kind}", soft_wrap=True)
     console.print(f"read back and compared with the trained model: {done.difference}", soft_wrap=True)
+    if done.warning is not None:
+        print(f"warning: {done.warning}", file=sys.stderr)
     return done
 
 
