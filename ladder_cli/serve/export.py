@@ -30,6 +30,7 @@ from ladder_cli.nn.ladder_config import read_ladder_config
 from ladder_cli.plan.out_of_memory import free_memory
 from ladder_cli.run.directory import PROMPT, RunDir
 from ladder_cli.run.files import refuse_full_folder, remove_folder, sync, write_text
+from ladder_cli.serve.card import CARD, Card
 from ladder_cli.serve.check import Check, Difference, Said
 from ladder_cli.serve.dense import densify
 from ladder_cli.serve.gguf import convert, find_converter
@@ -75,8 +76,10 @@ def export_run(run: RunDir, config: ExportConfig, overrides: list[str]) -> Expor
     permission = Permission(prompt_mismatch=True, other_backbone=config.allow_other_backbone)
     trained = TrainedRun.open(run, backbones, config.model, overrides, permission=permission)
     _refuse_other_forms(trained, config.format)
+    if config.push is not None:
+        _refuse_private_backbone(trained, config.format, config.push)
     converter = find_converter(config.converter) if config.format is ExportFormat.GGUF else None
-    return write_export(trained, config.format, output, backbones.device, config.dtype, converter)
+    return write_export(trained, config.format, output, backbones.device, config.dtype, converter, config.push)
 
 
 def write_export(
@@ -86,6 +89,7 @@ def write_export(
     device: torch.device,
     dtype: Dtype,
     converter: Path | None = None,
+    repository: str | None = None,
 ) -> Exported:
     """Write what a run has trained, and hold it against the trained model.
 
@@ -96,6 +100,7 @@ def write_export(
         device: where to compute.
         dtype: of the written weights.
         converter: for GGUF.
+        repository: on the hub, where others will find it: then nothing written names a folder of this machine.
 
     Raises:
         UserError: if run and form do not go together.
@@ -104,12 +109,21 @@ def write_export(
     _refuse_other_forms(trained, form)
     key = form, trained.adapter.loader
     with new_folder(Path(output)) as staged:
-        export = _Export(trained, device, dtype, staged, converter)
+        export = _Export(trained, device, dtype, staged, converter, repository)
         difference = _FORMS[key](export)
         # An adapter for peft stays on an int8 backbone.
         warning = None if form is ExportFormat.PEFT else export.check.int8_warning(difference)
         _write_record(export, difference, warning)
+        _write_card(export, form, warning)
     return Exported(Path(output), _SAID[key], difference, warning)
+
+
+def _refuse_private_backbone(trained: TrainedRun, form: ExportFormat, repository: str) -> None:
+    if form is ExportFormat.PEFT and trained.model.hub_id is None:
+        raise UserError(
+            f"push={repository}: an adapter for peft names its backbone, and this one lies in a folder of this machine "
+            f"({trained.model.location}): say where others find it with model.hub_id=OWNER/NAME."
+        )
 
 
 def _refuse_other_forms(trained: TrainedRun, form: ExportFormat) -> None:
@@ -157,6 +171,7 @@ class _Export:
     written_dtype: Dtype
     folder: Path
     converter: Path | None
+    repository: str | None
 
     def dtype(self, model: nn.Module) -> torch.dtype:
         """Of the weights that are written."""
@@ -241,7 +256,7 @@ def _for_vllm(export: _Export) -> Difference:
     export.trained.renderer.tokenizer.save_pretrained(export.folder)
     del model
     free_memory()
-    return export.check.hold(said, _moved(read_ladder_folder(export.folder), export.device))
+    return export.check.hold(said, _moved(read_ladder_folder(export.folder, local_files_only=True), export.device))
 
 
 def _for_llama_cpp(export: _Export) -> Difference:
@@ -256,6 +271,9 @@ def _for_llama_cpp(export: _Export) -> Difference:
 
 
 def _backbone_name(export: _Export) -> str:
+    """Where the backbone is; where the export goes to others, where they find it."""
+    if export.repository is not None:
+        return export.trained.model.hub_id or export.trained.model.name
     location = export.trained.model.location
     return str(Path(location).resolve()) if Path(location).is_dir() else location
 
@@ -275,6 +293,14 @@ def _write_record(export: _Export, difference: Difference, warning: str | None) 
     write_text(export.folder / "ladder_export.json", json.dumps(record, indent=2) + "\n")
     # As beside an adapter: whoever renders by it needs no run directory.
     write_text(export.folder / PROMPT, json.dumps(trained.renderer.as_dict(), indent=2) + "\n")
+
+
+def _write_card(export: _Export, form: ExportFormat, warning: str | None) -> None:
+    config = export.folder / "config.json"
+    dtype = str(json.loads(config.read_text(encoding="utf-8"))["dtype"]) if config.is_file() else ""
+    model = export.trained.model
+    card = Card(export.trained, form, model.hub_id or model.name, dtype, warning, export.repository)
+    write_text(export.folder / CARD, card.text())
 
 
 _FORMS: dict[tuple[ExportFormat, str | None], Callable[[_Export], Difference]] = {
