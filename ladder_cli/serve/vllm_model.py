@@ -15,7 +15,12 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import RMSNorm
-from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.linear import (
+    MergedColumnParallelLinear,
+    QKVParallelLinear,
+    ReplicatedLinear,
+    RowParallelLinear,
+)
 from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 from vllm.model_executor.models.llama import LlamaForCausalLM
@@ -47,6 +52,21 @@ _STACKED: dict[str, tuple[str, str | int]] = {
     ".gate_proj.": (".gate_up_proj.", 0),
     ".up_proj.": (".gate_up_proj.", 1),
 }
+
+
+def in_vllm(module: nn.Module, prefix: str) -> nn.Module:
+    """Put vLLM's linear layers in place of torch's, which it packs for its own kernels once the weights are there."""
+    for name, part in list(module.named_modules()):
+        if type(part) is nn.Linear:
+            layer = ReplicatedLinear(
+                part.in_features,
+                part.out_features,
+                bias=part.bias is not None,
+                return_bias=False,
+                prefix=f"{prefix}.{name}",
+            )
+            module.set_submodule(name, layer)
+    return module
 
 
 class SideAttention(nn.Module):
@@ -164,6 +184,8 @@ class Side(nn.Module):
             for number, layer_type in enumerate(ladder["side"]["layer_types"])
         )
         self.combine = make_combine(Combination(ladder["combine"]), width, narrow, final_norm)
+        for name in ("down", "gates", "combine"):
+            in_vllm(getattr(self, name), f"side.{name}")
         # A side layer runs as soon as the backbone has reached its tap and those before it have run.
         self.due: dict[int, list[int]] = {}
         reached = 0

@@ -1,5 +1,6 @@
 """What every engine must do, over the dictionary of engines; over vLLM where it is installed."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -128,6 +129,34 @@ def test_label_words_are_scored_or_refused_in_a_line(engine, request, prompts):
     assert {each.prompt.id: each for each in rest} == {
         each.prompt.id: each for each in scored if each.prompt.id not in finished
     }
+
+
+def test_sampling_follows_its_seed(engine, request, prompts):
+    if request.node.callspec.params["engine"] in WITHOUT_LOGITS:
+        return
+    decode = DecodeConfig(max_new_tokens=8, batch_size=3, temperature=1.5, top_p=0.9)
+
+    def drawn(seed):
+        return {each.prompt.id: each.text for batch in engine.complete(prompts, decode, seed) for each in batch}
+
+    first = drawn(0)
+    assert drawn(0) == first
+    assert drawn(1) != first
+    # Prompts do not share their draws.
+    alike = [replace(prompts[0], id=f"again {n}") for n in range(6)]
+    assert len({each.text for batch in engine.complete(alike, decode, 0) for each in batch}) > 1
+
+
+@pytest.mark.skipif(VLLM not in HERE, reason="needs vLLM in this environment")
+def test_vllm_scores_label_words_as_transformers_does(makers, prompts):
+    labels = ("17", "23", "5")
+    one, other = (
+        {each.prompt.id: each.logits for batch in makers[name]().label_scores(prompts, labels) for each in batch}
+        for name in (TRANSFORMERS, VLLM)
+    )
+    assert one.keys() == other.keys()
+    for name, logits in one.items():
+        assert other[name] == pytest.approx(logits, abs=1e-3), name
 
 
 def test_a_prompt_that_an_engine_does_not_know_or_that_does_not_fit_is_refused(makers, renderer, prompts):
