@@ -29,7 +29,7 @@ from tests.serve.test_vllm import PYTHON, greedy, needs_vllm
 CLIENT = Path(__file__).with_name("openai_client.py")
 TINY = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32")
 TOKENS = 16
-PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 1800
 
 
 def free_port():
