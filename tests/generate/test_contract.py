@@ -35,7 +35,8 @@ def prompts(renderer):
 def makers(tiny_backbone, tiny_config, renderer, prompts):
     """For each engine, what makes one that can answer the prompts; an argument tells two apart."""
     texts = {prompt.id: Completion(prompt, f"{prompt.id}: 7", 3, STOP) for prompt in prompts}
-    served = served_backbone(tiny_config, torch.device("cpu"))
+    # As tiny_backbone: in half precision the order of a batch's additions decides between close tokens.
+    served = replace(served_backbone(tiny_config, torch.device("cpu")), dtype=tiny_backbone.dtype)
     limits = limits_of(tiny_backbone)
     made = {
         VLLM: lambda: ENGINES[VLLM](lambda: served, renderer, limits, "tiny"),
@@ -126,9 +127,12 @@ def test_label_words_are_scored_or_refused_in_a_line(engine, request, prompts):
         assert each.logits[each.label] == max(each.logits.values())
     finished = {prompts[0].id}
     rest = [each for batch in engine.label_scores(prompts, labels, batch_size=3, finished=finished) for each in batch]
-    assert {each.prompt.id: each for each in rest} == {
-        each.prompt.id: each for each in scored if each.prompt.id not in finished
-    }
+    # vLLM groups by itself, and other neighbours are another order of additions.
+    close = 1e-3 if request.node.callspec.params["engine"] is VLLM else 0.0
+    expected = {each.prompt.id: each.logits for each in scored if each.prompt.id not in finished}
+    assert {each.prompt.id for each in rest} == expected.keys()
+    for each in rest:
+        assert each.logits == pytest.approx(expected[each.prompt.id], rel=0, abs=close)
 
 
 def test_sampling_follows_its_seed(engine, request, prompts):
