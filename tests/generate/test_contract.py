@@ -15,6 +15,10 @@ from ladder_cli.generate.engine import LENGTH, STOP, Completion
 from ladder_cli.generate.registry import ENGINES, READY, TRANSFORMERS, VLLM
 from ladder_cli.serve.temporary import served_backbone
 
+# vLLM leaves the contexts of its sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function Context.__del__:pytest.PytestUnraisableExceptionWarning"
+)
 DECODE = DecodeConfig(max_new_tokens=6, batch_size=3)
 WITHOUT_LOGITS = {READY}
 OF_ONE_PROCESS = {VLLM}
