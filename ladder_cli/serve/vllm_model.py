@@ -319,9 +319,10 @@ class LadderForCausalLM(nn.Module):
     def _load_side(self, name: str, weight: Tensor) -> str:
         parameters = dict(self.side.named_parameters())
         own = name.removeprefix(SIDE_PREFIX)
-        layer, attention, _ = own.partition(".self_attn.")
-        if attention:
-            weight = self.side.get_submodule(f"{layer}.self_attn").widened(own, weight)
+        layer, found, _ = own.partition(".self_attn.")
+        if found:
+            attention: Any = self.side.get_submodule(f"{layer}.self_attn")
+            weight = attention.widened(own, weight)
         for there, (here, part) in _STACKED.items():
             if there in own:
                 own = own.replace(there, here)
