@@ -14,9 +14,13 @@ model = LadderModel.on(backbone, connect(backbone.config.num_hidden_layers, "ali
 ...                                       # any Trainer
 model.save_pretrained("adapter")          # the side network alone
 model = LadderModel.from_pretrained("adapter", backbone=backbone)
+
+Once this package is imported, `AutoModelForCausalLM.from_pretrained` loads a folder of `ladder-export format=vllm`.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from ladder_cli.serve.auto import make_known
 
 if TYPE_CHECKING:
     from ladder_cli.api import FineTuned, compare_runs, evaluate_model, finetune, plan_run
@@ -79,3 +83,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(f"ladder_cli.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+make_known()

@@ -23,6 +23,7 @@ HELP = """ladder-export: write what a run has trained in a form that others read
   ladder-export run=outputs/qlora-tiny-arithmetic format=peft output=adapter     an adapter that peft loads itself
   ladder-export run=outputs/ladder-tiny-arithmetic format=vllm output=served     ladder and backbone, for `vllm serve`
   ladder-export run=outputs/qlora-tiny-arithmetic format=gguf output=gguf converter=llama.cpp/convert_hf_to_gguf.py
+  ladder-export run=outputs/ladder-tiny-arithmetic format=vllm output=served push=OWNER/NAME    and to the hub
 
 A ladder is a second network beside its backbone: it cannot be merged, and is served whole (format=vllm).
 What is written is read back and compared with the trained model; nothing is written over.
@@ -49,12 +50,29 @@ def export(config: ExportConfig, overrides: list[str]) -> "Exported":
     refuse_full_folder(Path(str(config.output)))
     quiet_libraries(downloads=False)
     from ladder_cli.console import make_console
+    from ladder_cli.serve.push import Push, files_of, refuse_secrets
+
+    push = Push(config.push, config.push_private) if config.push is not None else None
+    if push is not None:
+        push.refuse_mistakes(dry=config.push_dry_run)
     from ladder_cli.serve.export import export_run
 
     done = export_run(runs[0], config, overrides)
     console = make_console()
     console.print(f"{done.output}: {done.kind}", soft_wrap=True)
     console.print(f"read back and compared with the trained model: {done.difference}", soft_wrap=True)
+    if done.warning is not None:
+        print(f"warning: {done.warning}", file=sys.stderr)
+    if push is None:
+        return done
+    refuse_secrets(done.output)
+    if config.push_dry_run:
+        print((done.output / "README.md").read_text(encoding="utf-8"))
+        print(f"would go to {push.repository}, and was not sent:")
+        for name, size in files_of(done.output):
+            print(f"{size:>15,} bytes  {name}")
+    else:
+        console.print(f"pushed: {push.send(done.output)}", soft_wrap=True)
     return done
 
 

@@ -32,6 +32,9 @@ class ExportConfig:
     converter: str | None = option(
         None, "llama.cpp's convert_hf_to_gguf.py; null: the one on the PATH", needs=("format", ExportFormat.GGUF)
     )
+    push: str | None = option(None, "repository of the hub, OWNER/NAME, that the folder goes to once it is written")
+    push_private: bool = option(True, "a repository that `push` makes is private")
+    push_dry_run: bool = option(False, "with `push`: write the folder, show what would go there, and ask no hub")
     model: ModelConfig = option(ModelConfig, "the backbone, where it has moved (model.path=DIR)")
     hardware: HardwareConfig = option(HardwareConfig, "where")
     allow_other_backbone: bool = option(False, "export an adapter on other weights than it was trained on")
@@ -59,6 +62,9 @@ class ExportConfig:
                     f"{item.name} is given, but nothing reads it: {needs[0]} is {getattr(self, needs[0])}; "
                     f"{needs[0]}={needs[1]} reads it."
                 )
+        for name in ("push_private", "push_dry_run"):
+            if name in given and self.push is None:
+                raise UserError(f"{name} is given, but nothing reads it without push=OWNER/NAME.")
         _refuse_unread(self, given, ())
 
 

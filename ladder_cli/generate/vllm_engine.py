@@ -227,7 +227,10 @@ _RUNNING = _Running()
 
 def _refuse_several_processes() -> None:
     if processes() > 1:
-        raise UserError("engine=vllm starts its own processes: start ladder-eval without torchrun.")
+        raise UserError(
+            "engine=vllm starts its own processes, on one card: start ladder-eval without torchrun. For several cards, "
+            "evaluate several runs, each with a card of its own (CUDA_VISIBLE_DEVICES), or use engine=transformers."
+        )
 
 
 def _parts(prompts: list[Prompt]) -> Iterator[list[Prompt]]:

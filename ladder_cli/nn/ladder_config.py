@@ -124,7 +124,27 @@ def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConf
         UserError: if there is none, or it describes no ladder that could be built.
     """
     folder = adapter.AdapterFolder.open(folder)
-    values = folder.config(adapter.LADDER)
+    config = checked_config(folder.config(adapter.LADDER), str(folder))
+    # A side layer has square matrices of its width at least: what is built stays in proportion to what was stored.
+    needed = config.side_layers * (config.backbone_config().hidden_size // config.reduction) ** 2
+    if folder.weights_size < needed:
+        raise UserError(
+            f"{folder} describes no ladder of {config.side_layers} layers: its weights' file is too small for them."
+        )
+    return config
+
+
+def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig] = LadderConfig) -> LadderConfig:
+    """The config that a file's values describe, whoever wrote them.
+
+    Args:
+        values: as they were read; those that are no ladder's are left out.
+        folder: where they stand, for messages.
+        kind: of the config.
+
+    Raises:
+        UserError: if they describe no ladder that could be built.
+    """
     own = {name: value for name, value in values.items() if name in LadderConfig.__annotations__}
     where = f"{folder} describes no ladder"
     backbone = own.get("backbone")
@@ -141,17 +161,13 @@ def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConf
     if type(rank) is not int or not 1 <= rank <= LARGEST_WIDTH:
         raise UserError(f"{where}: its projection_rank is {str(rank)[:40]}.")
     try:
-        config = LadderConfig(**own)
+        config = kind(**own)
         config.connections()
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except Exception as error:  # Transformers' configs raise whatever a wrong value leads to
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{where}: {type(error).__name__}, {reason}.") from error
-    # A side layer has square matrices of its width at least: what is built stays in proportion to what was stored.
-    needed = config.side_layers * (config.backbone_config().hidden_size // config.reduction) ** 2
-    if folder.weights_size < needed:
-        raise UserError(f"{where} of {config.side_layers} layers: its weights' file is too small for them.")
     return config
 
 

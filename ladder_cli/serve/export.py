@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ladder_cli.config.choices import Dtype, ExportFormat, Quantization
+from ladder_cli.config.choices import Dtype, ExportFormat
 from ladder_cli.config.using import ExportConfig
-from ladder_cli.errors import RunFailed, UserError
+from ladder_cli.errors import UserError
 from ladder_cli.generate.backbones import Backbones
 from ladder_cli.generate.trained import Permission, TrainedRun
 from ladder_cli.methods.registry import load_adapter
@@ -30,58 +30,13 @@ from ladder_cli.nn.ladder_config import read_ladder_config
 from ladder_cli.plan.out_of_memory import free_memory
 from ladder_cli.run.directory import PROMPT, RunDir
 from ladder_cli.run.files import refuse_full_folder, remove_folder, sync, write_text
+from ladder_cli.serve.card import CARD, Card
+from ladder_cli.serve.check import Check, Difference, Said
 from ladder_cli.serve.dense import densify
 from ladder_cli.serve.gguf import convert, find_converter
 from ladder_cli.serve.ladder_folder import read_ladder_folder, refuse_unserved, write_ladder_folder
 from ladder_cli.trunk.loading import load_backbone
 from ladder_cli.trunk.parts import keep_differentiable
-
-# Rendered as in training; what is compared are the logits of every token of them.
-_PROBES = (
-    "What is 17 + 25?",
-    "Name the capital of France, and say in one sentence where it lies.",
-    "Solve x^2 - 5x + 6 = 0. Then write a short function in Python that checks the two solutions.",
-)
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
-_TOLERANCE_INT8 = 0.2  # its activations are quantised too, which no dense matrix repeats
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far the written model is from the trained one.
-
-    Attributes:
-        largest: of all logits, absolute.
-        scale: the largest absolute logit of the trained one.
-        relative: of the logits of a token, as a share of their norm; the median token's.
-        same: tokens with the same largest logit.
-        tokens: tokens that were compared.
-    """
-
-    largest: float
-    scale: float
-    relative: float
-    same: int
-    tokens: int
-
-    @classmethod
-    def between(cls, trained: list[Tensor], written: list[Tensor]) -> "Difference":
-        """Of logits `[tokens, vocabulary]`, prompt by prompt."""
-        one, other = torch.cat(trained), torch.cat(written)
-        by_token = (one - other).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-30)
-        return cls(
-            largest=float((one - other).abs().max()),
-            scale=float(one.abs().max()),
-            relative=float(by_token.median()),
-            same=int((one.argmax(-1) == other.argmax(-1)).sum()),
-            tokens=len(one),
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"largest difference of a logit {self.largest:.3g} (logits reach {self.scale:.3g}); the same most likely "
-            f"token at {self.same} of {self.tokens} places"
-        )
 
 
 @dataclass(frozen=True)
@@ -92,11 +47,13 @@ class Exported:
         output: the folder.
         kind: what it is, in words.
         difference: from the trained model.
+        warning: of what was written, whoever uses it has to know; None: nothing.
     """
 
     output: Path
     kind: str
     difference: Difference
+    warning: str | None = None
 
 
 def export_run(run: RunDir, config: ExportConfig, overrides: list[str]) -> Exported:
@@ -118,11 +75,11 @@ def export_run(run: RunDir, config: ExportConfig, overrides: list[str]) -> Expor
     backbones = Backbones(config.hardware.device)
     permission = Permission(prompt_mismatch=True, other_backbone=config.allow_other_backbone)
     trained = TrainedRun.open(run, backbones, config.model, overrides, permission=permission)
-    loader = trained.adapter.loader
     _refuse_other_forms(trained, config.format)
+    if config.push is not None:
+        _refuse_private_backbone(trained, config.format, config.push)
     converter = find_converter(config.converter) if config.format is ExportFormat.GGUF else None
-    difference = write_export(trained, config.format, output, backbones.device, config.dtype, converter)
-    return Exported(output, _SAID[config.format, loader], difference)
+    return write_export(trained, config.format, output, backbones.device, config.dtype, converter, config.push)
 
 
 def write_export(
@@ -132,7 +89,8 @@ def write_export(
     device: torch.device,
     dtype: Dtype,
     converter: Path | None = None,
-) -> Difference:
+    repository: str | None = None,
+) -> Exported:
     """Write what a run has trained, and hold it against the trained model.
 
     Args:
@@ -142,17 +100,30 @@ def write_export(
         device: where to compute.
         dtype: of the written weights.
         converter: for GGUF.
+        repository: on the hub, where others will find it: then nothing written names a folder of this machine.
 
     Raises:
         UserError: if run and form do not go together.
         RunFailed: if what was written gives other logits; the folder is not there then.
     """
     _refuse_other_forms(trained, form)
+    key = form, trained.adapter.loader
     with new_folder(Path(output)) as staged:
-        export = _Export(trained, device, dtype, staged, converter)
-        difference = _FORMS[form, trained.adapter.loader](export)
-        _write_record(export, difference)
-    return difference
+        export = _Export(trained, device, dtype, staged, converter, repository)
+        difference = _FORMS[key](export)
+        # An adapter for peft stays on an int8 backbone.
+        warning = None if form is ExportFormat.PEFT else export.check.int8_warning(difference)
+        _write_record(export, difference, warning)
+        _write_card(export, form, warning)
+    return Exported(Path(output), _SAID[key], difference, warning)
+
+
+def _refuse_private_backbone(trained: TrainedRun, form: ExportFormat, repository: str) -> None:
+    if form is ExportFormat.PEFT and trained.model.hub_id is None:
+        raise UserError(
+            f"push={repository}: an adapter for peft names its backbone, and this one lies in a folder of this machine "
+            f"({trained.model.location}): say where others find it with model.hub_id=OWNER/NAME."
+        )
 
 
 def _refuse_other_forms(trained: TrainedRun, form: ExportFormat) -> None:
@@ -200,6 +171,7 @@ class _Export:
     written_dtype: Dtype
     folder: Path
     converter: Path | None
+    repository: str | None
 
     def dtype(self, model: nn.Module) -> torch.dtype:
         """Of the weights that are written."""
@@ -213,38 +185,10 @@ class _Export:
         keep_differentiable(backbone)
         return load_adapter(self.trained.adapter, backbone)
 
-    def check(self, trained: list[Tensor], written: nn.Module) -> Difference:
-        """Hold what was read back against the trained model.
-
-        Raises:
-            RunFailed: if they are not the same, up to rounding.
-        """
-        found = Difference.between(trained, self.logits(written))
-        model = self.trained.model
-        tolerance = max(_TOLERANCE[torch.float32], *(_TOLERANCE[weight.dtype] for weight in _floats(written)))
-        if model.quantization is Quantization.INT8 or model.head_quantization is Quantization.INT8:
-            tolerance = _TOLERANCE_INT8
-        elif model.quantization is not Quantization.NONE:
-            tolerance = _TOLERANCE[torch.bfloat16]
-        if not found.relative <= tolerance:
-            raise RunFailed(
-                f"what was written for {self.trained.run.path} does not say what the trained model says ({found}; "
-                f"{found.relative:.1%} of the logits' norm): nothing is left of it."
-            )
-        return found
-
-    @torch.no_grad()
-    def logits(self, model: Any) -> list[Tensor]:
-        """Logits `[tokens, vocabulary]` of every probe, in float32 on the host."""
-        found = []
-        for probe in _PROBES:
-            ids = torch.tensor([self.trained.renderer.prompt_ids(probe)], device=self.device)
-            found.append(model(input_ids=ids).logits[0].float().cpu())
-        return found
-
-
-def _floats(model: nn.Module) -> list[Tensor]:
-    return [weight for weight in model.parameters() if weight.dtype in _TOLERANCE]
+    @property
+    def check(self) -> Check:
+        """Holds what is written against the trained model."""
+        return Check(self.trained, self.device)
 
 
 _DTYPES = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16, Dtype.FLOAT16: torch.float16}
@@ -257,12 +201,12 @@ def _merged(export: _Export) -> Difference:
 
 def _merge_into(export: _Export, folder: Path) -> Difference:
     model = export.model()
-    trained = export.logits(model)
+    said = export.check.dequantised(model)
     backbone = densify(model.bare_backbone, export.dtype(model))
     _save(export, backbone, folder)
     del model, backbone
     free_memory()
-    return export.check(trained, _read_back(export, folder))
+    return export.check.hold(said, _read_back(export, folder))
 
 
 def _save(export: _Export, backbone: PreTrainedModel, folder: Path) -> None:
@@ -289,7 +233,8 @@ def _for_peft(export: _Export) -> Difference:
     (export.folder / WEIGHTS_FILE).write_bytes(source.weights.read_bytes())
     export.trained.renderer.tokenizer.save_pretrained(export.folder)
     model = export.model()
-    trained = export.logits(model)
+    trained = export.check.logits(model)
+    said = Said(trained, trained, export.dtype(model))
     del model
     free_memory()
     # peft's own loader on the backbone as it was trained on: nothing of ours but the backbone's loading.
@@ -299,19 +244,19 @@ def _for_peft(export: _Export) -> Difference:
         # A former name in Transformers, which peft still uses.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         plain = PeftModel.from_pretrained(backbone, str(export.folder))
-    return export.check(trained, plain.eval())
+    return export.check.hold(said, plain.eval())
 
 
 def _for_vllm(export: _Export) -> Difference:
     """Backbone and side network in one folder, with a config that the plugin reads."""
     model: LadderModel = export.model()
-    trained, dtype = export.logits(model), export.dtype(model)
+    said, dtype = export.check.dequantised(model), export.dtype(model)
     densify(model.bare_backbone, dtype)
     write_ladder_folder(model, export.folder, export.trained.adapter, _backbone_name(export))
     export.trained.renderer.tokenizer.save_pretrained(export.folder)
     del model
     free_memory()
-    return export.check(trained, _moved(read_ladder_folder(export.folder), export.device))
+    return export.check.hold(said, _moved(read_ladder_folder(export.folder, local_files_only=True), export.device))
 
 
 def _for_llama_cpp(export: _Export) -> Difference:
@@ -326,11 +271,14 @@ def _for_llama_cpp(export: _Export) -> Difference:
 
 
 def _backbone_name(export: _Export) -> str:
+    """Where the backbone is; where the export goes to others, where they find it."""
+    if export.repository is not None:
+        return export.trained.model.hub_id or export.trained.model.name
     location = export.trained.model.location
     return str(Path(location).resolve()) if Path(location).is_dir() else location
 
 
-def _write_record(export: _Export, difference: Difference) -> None:
+def _write_record(export: _Export, difference: Difference, warning: str | None) -> None:
     """What this is: how it is to be asked, and of which run it was made."""
     trained = export.trained
     record = {
@@ -340,10 +288,19 @@ def _write_record(export: _Export, difference: Difference) -> None:
         "prompt": trained.renderer.as_dict(),
         "stop_tokens": list(trained.renderer.end_texts),
         "check": vars(difference),
+        **({} if warning is None else {"warning": warning}),
     }
     write_text(export.folder / "ladder_export.json", json.dumps(record, indent=2) + "\n")
     # As beside an adapter: whoever renders by it needs no run directory.
     write_text(export.folder / PROMPT, json.dumps(trained.renderer.as_dict(), indent=2) + "\n")
+
+
+def _write_card(export: _Export, form: ExportFormat, warning: str | None) -> None:
+    config = export.folder / "config.json"
+    dtype = str(json.loads(config.read_text(encoding="utf-8"))["dtype"]) if config.is_file() else ""
+    model = export.trained.model
+    card = Card(export.trained, form, model.hub_id or model.name, dtype, warning, export.repository)
+    write_text(export.folder / CARD, card.text())
 
 
 _FORMS: dict[tuple[ExportFormat, str | None], Callable[[_Export], Difference]] = {

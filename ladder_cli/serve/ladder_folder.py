@@ -16,16 +16,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.utils import cached_file
 
 from ladder_cli.errors import UserError
 from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.nn.ladder import LadderModel
-from ladder_cli.nn.ladder_config import LadderConfig, plain_config
+from ladder_cli.nn.ladder_config import LadderConfig, checked_config, plain_config
 from ladder_cli.run.files import write_text
 from ladder_cli.serve.served import ARCHITECTURE, MODEL_TYPE, SERVED_BACKBONES, SIDE_PREFIX
 from ladder_cli.trunk.weights_identity import CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 
 SIDE_FILE = "side.safetensors"
+# Where Transformers is to look for files.
+_FROM_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
 def write_ladder_folder(model: LadderModel, folder: Path, adapter: AdapterFolder, backbone_name: str) -> None:
@@ -113,27 +116,34 @@ def _index(folder: Path, side: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": found | dict.fromkeys(side, SIDE_FILE)}
 
 
-def read_ladder_folder(folder: str | Path) -> LadderModel:
-    """The ladder in a folder that `write_ladder_folder` wrote, in evaluation mode on the CPU.
+def read_ladder_folder(folder: str | Path, config: LadderConfig | None = None, **options: Any) -> LadderModel:
+    """The ladder in a folder that `write_ladder_folder` wrote, in evaluation mode.
+
+    Args:
+        folder: on this machine, or the name of a repository of the hub that holds its files.
+        config: as it stands in the folder; None reads it.
+        options: as `AutoModelForCausalLM.from_pretrained` takes them, for the backbone: dtype, device_map,
+            quantization_config, revision, token, ...
 
     Raises:
         UserError: if a weight is missing, left over, or of another shape, or the folder holds no ladder.
     """
-    folder = Path(folder)
+    from_hub = {name: options[name] for name in _FROM_HUB if name in options}
     try:
-        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        own = {name: values[name] for name in LadderConfig.__annotations__ if name in values}
-        config = LadderConfig(**own)
-        side = load_file(folder / SIDE_FILE)
+        values = json.loads(_file(folder, CONFIG_FILE, from_hub).read_text(encoding="utf-8"))
+        side = load_file(_file(folder, SIDE_FILE, from_hub))
+        written = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[values["dtype"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder} holds no exported ladder ({' '.join(str(error).split())[:160]}).") from error
+    config = config or checked_config(values, str(folder))
+    asked = options.pop("dtype", "auto")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config.backbone_config(),
-        dtype=getattr(torch, values["dtype"]),
+        dtype=written if asked in ("auto", None) else asked,
         output_loading_info=True,
         use_safetensors=True,
-        local_files_only=True,
+        **options,
     )
     backbone, info = loaded
     wrong = [name for name in info["unexpected_keys"] if not name.startswith(SIDE_PREFIX)]
@@ -144,5 +154,14 @@ def read_ladder_folder(folder: str | Path) -> LadderModel:
     try:
         model.side.load_state_dict({name.removeprefix(SIDE_PREFIX): weight for name, weight in side.items()})
     except RuntimeError as error:
-        raise UserError(f"{folder / SIDE_FILE}: {' '.join(str(error).split())[:200]}.") from error
+        raise UserError(f"{folder}/{SIDE_FILE}: {' '.join(str(error).split())[:200]}.") from error
     return model.eval()
+
+
+def _file(folder: str | Path, name: str, from_hub: dict[str, Any]) -> Path:
+    """A file of the folder, or of the repository, on this machine.
+
+    Raises:
+        OSError: if it is not there.
+    """
+    return Path(str(cached_file(str(folder), name, **from_hub)))

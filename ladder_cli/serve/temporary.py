@@ -1,5 +1,6 @@
 """A trained run, or a backbone, as a folder that vLLM reads, for as long as it is needed."""
 
+import sys
 from tempfile import TemporaryDirectory
 
 import torch
@@ -23,7 +24,9 @@ def served_run(trained: TrainedRun, device: torch.device) -> ServedModel:
     # Gone with the object that is returned, or with the process.
     home = TemporaryDirectory(prefix="ladder-vllm-")
     folder = f"{home.name}/model"
-    write_export(trained, ExportFormat.VLLM, folder, device, Dtype.AUTO)
+    written = write_export(trained, ExportFormat.VLLM, folder, device, Dtype.AUTO)
+    if written.warning is not None:
+        print(f"warning: {written.warning}", file=sys.stderr)
     return ServedModel(folder, planned_dtype(trained.model, device), home)
 
 

@@ -15,7 +15,12 @@ from vllm.config import VllmConfig
 from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import RMSNorm
-from vllm.model_executor.layers.linear import MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.linear import (
+    MergedColumnParallelLinear,
+    QKVParallelLinear,
+    ReplicatedLinear,
+    RowParallelLinear,
+)
 from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 from vllm.model_executor.models.llama import LlamaForCausalLM
@@ -39,6 +44,8 @@ _BACKBONES: dict[str, type[nn.Module]] = {
 # Head sizes for which every attention kernel of vLLM is built; a narrower head is padded to the next.
 _HEAD_SIZES = (32, 64, 96, 128, 256)
 _SLIDING = "sliding_attention"
+# The dimension of a weight along which the heads lie.
+_BY_HEAD = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1}
 # Weights that vLLM keeps in one matrix: name in the folder -> (name here, part).
 _STACKED: dict[str, tuple[str, str | int]] = {
     ".q_proj.": (".qkv_proj.", "q"),
@@ -49,27 +56,47 @@ _STACKED: dict[str, tuple[str, str | int]] = {
 }
 
 
+def in_vllm(module: nn.Module, prefix: str) -> nn.Module:
+    """Put vLLM's linear layers in place of torch's, which it packs for its own kernels once the weights are there."""
+    for name, part in list(module.named_modules()):
+        if type(part) is nn.Linear:
+            layer = ReplicatedLinear(
+                part.in_features,
+                part.out_features,
+                bias=part.bias is not None,
+                return_bias=False,
+                prefix=f"{prefix}.{name}",
+            )
+            module.set_submodule(name, layer)
+    return module
+
+
 class SideAttention(nn.Module):
-    """Grouped-query attention of narrow heads, padded with zeros to a head size that the kernels have."""
+    """Grouped-query attention of narrow heads, padded with zeros to a head size that the kernels have.
+
+    The zeros stand in the weights, so that every product comes out padded; but where queries and keys are normed over
+    the channels of a head, they are put in after that.
+    """
 
     def __init__(self, config: Any, index: int, layer_type: str, cache_config: Any) -> None:
         super().__init__()
         side = config.ladder["side"]
         self.heads, self.kv_heads, self.size = side["heads"], side["kv_heads"], side["head_size"]
         self.padded = next(size for size in _HEAD_SIZES if size >= self.size)
+        self.qk_norm = side["qk_norm"]
+        self.stored = self.size if self.qk_norm else self.padded
         width = side["hidden_size"]
         prefix = f"model.layers.{index}.self_attn"
         self.qkv_proj = QKVParallelLinear(
-            width, self.size, self.heads, self.kv_heads, bias=side["qkv_bias"], prefix=f"{prefix}.qkv_proj"
+            width, self.stored, self.heads, self.kv_heads, bias=side["qkv_bias"], prefix=f"{prefix}.qkv_proj"
         )
-        self.o_proj = RowParallelLinear(self.heads * self.size, width, bias=side["o_bias"], prefix=f"{prefix}.o_proj")
-        if side["qk_norm"]:
+        self.o_proj = RowParallelLinear(self.heads * self.stored, width, bias=side["o_bias"], prefix=f"{prefix}.o_proj")
+        if self.qk_norm:
             self.q_norm = RMSNorm(self.size, eps=side["rms_norm_eps"])
             self.k_norm = RMSNorm(self.size, eps=side["rms_norm_eps"])
-        self.qk_norm = side["qk_norm"]
-        self.rotary_emb = get_rope(
-            self.size, max_position=config.max_position_embeddings, rope_parameters=side["rope_parameters"]
-        )
+        # Only the channels that were trained are turned.
+        rope = side["rope_parameters"] | ({"rope_dim": self.size} if self.stored != self.size else {})
+        self.rotary_emb = get_rope(self.stored, max_position=config.max_position_embeddings, rope_parameters=rope)
         self.attn = Attention(
             self.heads,
             self.padded,
@@ -83,24 +110,36 @@ class SideAttention(nn.Module):
     def forward(self, positions: Tensor, hidden: Tensor) -> Tensor:
         """`[tokens]` and `[tokens, d_s]` to `[tokens, d_s]`."""
         qkv, _ = self.qkv_proj(hidden)
-        width, narrow = self.heads * self.size, self.kv_heads * self.size
+        width, narrow = self.heads * self.stored, self.kv_heads * self.stored
         query, key, value = qkv.split([width, narrow, narrow], dim=-1)
         if self.qk_norm:
             query = self.q_norm(query.reshape(-1, self.heads, self.size)).reshape(-1, width)
             key = self.k_norm(key.reshape(-1, self.kv_heads, self.size)).reshape(-1, narrow)
         query, key = self.rotary_emb(positions, query, key)
         output = self.attn(self._wide(query), self._wide(key), self._wide(value))
-        if self.padded != self.size:
+        if self.padded != self.stored:
             output = output.view(-1, self.heads, self.padded)[..., : self.size].reshape(-1, width)
         projected: Tensor = self.o_proj(output)[0]
         return projected
 
     def _wide(self, states: Tensor) -> Tensor:
         """Heads side by side, `[tokens, heads * size]`, each with zeros behind it: no product changes."""
-        if self.padded == self.size:
+        if self.padded == self.stored:
             return states
         heads = states.reshape(states.shape[0], -1, self.size)
         return pad(heads, (0, self.padded - self.size)).flatten(1)
+
+    def widened(self, name: str, weight: Tensor) -> Tensor:
+        """A weight of the folder as it is stored here: zeros behind the channels of every head."""
+        *_, projection, kind = name.split(".")
+        if self.stored == self.size or projection not in _BY_HEAD or (projection == "o_proj" and kind == "bias"):
+            return weight
+        heads = weight.unflatten(_BY_HEAD[projection], (-1, self.size))
+        behind = (0, self.stored - self.size)
+        # Pads are named from the last dimension on.
+        return pad(heads, (0, 0) * (heads.ndim - 2 - _BY_HEAD[projection]) + behind).flatten(
+            _BY_HEAD[projection], _BY_HEAD[projection] + 1
+        )
 
 
 class SideFeedForward(nn.Module):
@@ -164,6 +203,8 @@ class Side(nn.Module):
             for number, layer_type in enumerate(ladder["side"]["layer_types"])
         )
         self.combine = make_combine(Combination(ladder["combine"]), width, narrow, final_norm)
+        for name in ("down", "gates", "combine"):
+            in_vllm(getattr(self, name), f"side.{name}")
         # A side layer runs as soon as the backbone has reached its tap and those before it have run.
         self.due: dict[int, list[int]] = {}
         reached = 0
@@ -278,6 +319,10 @@ class LadderForCausalLM(nn.Module):
     def _load_side(self, name: str, weight: Tensor) -> str:
         parameters = dict(self.side.named_parameters())
         own = name.removeprefix(SIDE_PREFIX)
+        layer, found, _ = own.partition(".self_attn.")
+        if found:
+            attention: Any = self.side.get_submodule(f"{layer}.self_attn")
+            weight = attention.widened(own, weight)
         for there, (here, part) in _STACKED.items():
             if there in own:
                 own = own.replace(there, here)

@@ -22,8 +22,9 @@ from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.run.directory import RunDir
+from ladder_cli.serve import dense as dense_module
 from ladder_cli.serve import export as export_module
-from ladder_cli.serve.dense import densify
+from ladder_cli.serve.dense import densify, dequantise
 from ladder_cli.serve.export import export_run
 from ladder_cli.serve.ladder_folder import read_ladder_folder, refuse_unserved
 from ladder_cli.trunk.loading import load_backbone
@@ -202,6 +203,54 @@ def test_a_folder_that_says_something_else_is_not_left_behind(runs, tmp_path, mo
     monkeypatch.setattr(export_module, "densify", careless)
     with pytest.raises(RunFailed, match="does not say what the trained model says"):
         export(runs("qlora"), "merged", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_int8_products_trained_is_told_and_written_exactly(runs, tmp_path, capsys):
+    """The matrices are the trained ones, though no matrix says what an int8 kernel says: that is told."""
+    found = export(runs("qlora-int8"), "merged", tmp_path / "out")
+    assert "not quite the model that was evaluated: largest difference" in found.warning
+    assert json.loads((tmp_path / "out" / "ladder_export.json").read_text())["warning"] == found.warning
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    model = adapter_model(runs("qlora-int8"), quantization="int8")
+    trained = logits(model)
+    dequantise(model.bare_backbone)
+    assert (logits(merged) - logits(model)).abs().max() < 1e-3 < 0.01 < (logits(merged) - trained).abs().max()
+    assert export(runs("qlora-int8"), "peft", tmp_path / "peft").warning is None
+    words = [f"run={runs('qlora-int8')}", "format=merged", f"output={tmp_path / 'again'}", "hardware=cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ladder_cli.cli.export", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {found.warning}" in done.stderr
+
+
+def test_a_slightly_wrong_merge_into_int8_weights_is_refused(runs, tmp_path, monkeypatch):
+    """As large as the rounding of int8 itself, and yet found."""
+
+    def careless(model, dtype):
+        for layer in (each for each in model.modules() if isinstance(each, LoraLayer)):
+            layer.scaling["default"] *= 1.1
+        return densify(model, dtype)
+
+    monkeypatch.setattr(export_module, "densify", careless)
+    with pytest.raises(RunFailed, match="does not say what the trained model says"):
+        export(runs("qlora-int8"), "merged", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["qlora-int8", "suffix-nf4"])
+def test_a_matrix_that_is_not_its_kernels_is_refused(runs, name, tmp_path, monkeypatch):
+    whole = dense_module.dense_weight
+
+    def one_row_wrong(layer):
+        weight = whole(layer).clone()
+        weight[:4] *= 2
+        return weight
+
+    monkeypatch.setattr(dense_module, "dense_weight", one_row_wrong)
+    with pytest.raises(RunFailed, match="was not dequantised as its kernel computes"):
+        export(runs(name), "merged", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from ladder_cli.errors import UserError
 from ladder_cli.generate.decoding import ModelLimits
@@ -189,9 +189,3 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without torchrun"):
         VllmEngine(lambda: None, None, ModelLimits((), None))
-
-
-def test_transformers_does_not_take_the_folder_for_its_backbone(tmp_path):
-    folder, _ = ladder_folder(tmp_path, "qwen2", "aligned")
-    with pytest.raises((ValueError, KeyError), match="ladder"):
-        AutoConfig.from_pretrained(folder)
