@@ -229,9 +229,19 @@ class LayerFile:
                 raise self._damaged()
         self._checked = True
 
-    def release(self) -> None:
-        """Give its pages back; they stay in the system's cache as long as there is room."""
-        self._mapping.madvise(mmap.MADV_DONTNEED)
+    def release(self, part: Tensor | None = None) -> None:
+        """Give its pages back; they stay in the system's cache as long as there is room.
+
+        Args:
+            part: one of its tensors, of which alone they are; None: all.
+        """
+        if part is None:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            return
+        first = part.data_ptr() - (self.body.data_ptr() - self._start)
+        begin, end = -(-first // _PAGE) * _PAGE, (first + part.nbytes) // _PAGE * _PAGE
+        if end > begin:
+            self._mapping.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
     def forget(self) -> None:
         """Give its pages back, and ask the system to drop them from its cache too."""

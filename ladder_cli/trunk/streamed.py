@@ -258,8 +258,21 @@ def open_streamed(
     kind = model.head_quantization
     make_lean(backbone, model, device, _giving_back(kind, rest) if kind is not Quantization.NONE else None)
     rest.release()  # of embeddings only rows come again, of a head that was moved or quantised nothing
+    _let_rows_go(backbone, rest)
     source = SOURCES[device.type, residency](files, device)
     return StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
+
+
+def _let_rows_go(backbone: PreTrainedModel, rest: LayerFile) -> None:
+    """Let go of embeddings' pages once rows were looked up: the system maps far more than the rows that it is asked for.
+
+    A head that shares them reads all of them in every step anyway.
+    """
+    embeddings = backbone.get_input_embeddings()
+    weight = embeddings.get_parameter("weight")
+    head = backbone.get_output_embeddings()
+    if weight.device.type == "cpu" and getattr(head, "weight", None) is not weight:
+        embeddings.register_forward_hook(lambda *_: rest.release(weight))
 
 
 def over_files(
