@@ -27,6 +27,8 @@ class QuantizedShape(nn.Linear):
         scales: bytes of its weight that are its scales and tables.
     """
 
+    scales: int
+
     def __init__(self, rows: int, columns: int, kind: str, bias: nn.Parameter | None = None) -> None:
         """`rows`, `columns`: of the weight `[out, in]`; `kind`: `int8` or `nf4`."""
         nn.Module.__init__(self)

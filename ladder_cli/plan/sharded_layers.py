@@ -43,8 +43,7 @@ def _frozen(layer: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
     for module in layer.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
-                quantized = isinstance(module, QuantizedShape) and name == "weight"
-                yield parameter, module.scales if quantized else 0
+                yield parameter, module.scales if isinstance(module, QuantizedShape) and name == "weight" else 0
 
 
 class _Whole:

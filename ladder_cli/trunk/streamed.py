@@ -264,7 +264,7 @@ def open_streamed(
 
 
 def _let_rows_go(backbone: PreTrainedModel, rest: LayerFile) -> None:
-    """Let go of embeddings' pages once rows were looked up: the system maps far more than the rows that it is asked for.
+    """Let go of embeddings' pages once rows were looked up: the system maps far more of them than is asked for.
 
     A head that shares them reads all of them in every step anyway.
     """
