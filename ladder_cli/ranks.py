@@ -14,6 +14,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def processes_here() -> int:
+    """How many of them are on this machine, as torchrun and accelerate say; where nobody says, all."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes()))
+
+
 def process_index() -> int:
     """The number of this process among them, from 0."""
     return int(os.environ.get("RANK", "0"))
@@ -34,7 +39,7 @@ def check_launch(planned: bool = False) -> None:
     Raises:
         UserError: if the variables are no numbers, or not those of a launcher.
     """
-    for name, least in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)):
+    for name, least in (("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)):
         value = os.environ.get(name)
         if value is not None and not (value.isdecimal() and int(value) >= least):
             raise UserError(f"the environment says {name}={value}, which is no number of a process: unset {name}.")

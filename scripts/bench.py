@@ -141,12 +141,18 @@ def _streamed(name: str, tokens: int, device: str) -> list[dict[str, Any]]:
             print(
                 f"{name}, {label}, 1 x {tokens}: streamed {ours['step_seconds']:.3f} s, resident "
                 f"{theirs['step_seconds']:.3f} s; moving alone {ours['transfer_seconds']:.3f} s, of which "
-                f"{ours['transfer_hidden']:.0%} hidden"
+                f"{ours['transfer_hidden']:.0%} hidden{_profiled(ours)}"
             )
         else:
             print(f"{name}, {label}: {ours.get('error') or theirs.get('error')}")
         found.append({"conditions": {"model": name, "tokens": tokens, "device": device}, "results": results})
     return found
+
+
+def _profiled(ours: dict[str, Any]) -> str:
+    """What the profile of a step says, on a GPU."""
+    share = ours["transfer_overlap"]
+    return "" if share is None else f" (by a profile, {share:.0%} of the copying runs beside kernels)"
 
 
 _PRESET = {"cuda": "auto", "cpu": "cpu"}

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ladder_cli.bench.counts import FlopCount, saved_activation_bytes
+from ladder_cli.bench.overlap import transfer_overlap
 from ladder_cli.config.choices import Optimizer, Quantization, Residency
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import ModelConfig
@@ -82,7 +83,8 @@ def compare(
         `tokens_per_second`, `peak_memory_bytes` (of tensors: above what the process held before the model was
         loaded), `predicted_memory_bytes`, `saved_activation_bytes` (kept between forward and backward; None if
         compiled), `trainable_parameters`, `step_flops` and `backbone_flops` (None if compiled or quantised), and as
-        ratios (of streamed layers `transfer_seconds` too: a pass that moves them and computes nothing)
+        ratios (of streamed layers `transfer_seconds` too: a pass that moves them and computes nothing; and on a GPU
+        `transfer_overlap`, the share of a step's copying during which it computes, out of a profile)
         `ratio_to_<reference>` of the step time and `flops_ratio_to_<reference>`.
     """
     context = multiprocessing.get_context("spawn")
@@ -197,6 +199,7 @@ def _work(pipe: Connection, job: _Job) -> None:
                 "step_flops": flops[0],
                 "backbone_flops": flops[1],
                 "transfer_seconds": measured.transfer_seconds(),
+                "transfer_overlap": measured.transfer_overlap(),
             }
         )
 
@@ -260,6 +263,10 @@ class _Measured:
             self._trunk.window.leave(number)
         _synchronize(self._device)
         return time.perf_counter() - started
+
+    def transfer_overlap(self) -> float | None:
+        """See `overlap.transfer_overlap`; None where no layer is streamed to a GPU."""
+        return transfer_overlap(self.step, self._device) if isinstance(self._trunk, StreamedTrunk) else None
 
     def flops(self) -> tuple[int, int]:
         """FLOPs of a step, and of the backbone's forward pass alone."""

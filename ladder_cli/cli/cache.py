@@ -1,8 +1,7 @@
-"""`ladder-train cache=list|prune`: what a cache of taps on disk holds, and making it smaller."""
+"""`ladder-train cache=list|prune|prune_layers`: what is kept on disk of backbones, and making it smaller."""
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ladder_cli.config.choices import CacheCommand
@@ -13,9 +12,18 @@ from ladder_cli.streams import quiet_libraries
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ladder_cli.trunk.layer_cache import FolderReport
     from ladder_cli.trunk.tap_store import SpaceReport
 
-_READ = ("cache", "trunk.cache_dir", "trunk.cache_limit_gb")
+_READ: dict[CacheCommand, tuple[str, ...]] = {
+    CacheCommand.LIST: ("cache", "trunk.cache_dir", "trunk.layer_files"),
+    CacheCommand.PRUNE: ("cache", "trunk.cache_dir", "trunk.cache_limit_gb"),
+    CacheCommand.PRUNE_LAYERS: ("cache", "trunk.layer_files", "trunk.cache_limit_gb"),
+}
+_NO_LIMIT = (
+    "cache={} needs a limit: trunk.cache_limit_gb=N deletes what was not used for longest until N GB are left; 0 "
+    "deletes all."
+)
 
 
 def cache_command(config: TrainConfig, given: list[str]) -> None:
@@ -29,35 +37,42 @@ def cache_command(config: TrainConfig, given: list[str]) -> None:
     """
     assert config.cache is not None
     for name in given:
-        if name not in _READ:
-            raise UserError(f"{name} is given, but cache={config.cache} trains nothing: it reads {', '.join(_READ)}.")
+        read = _READ[config.cache]
+        if name not in read:
+            raise UserError(f"{name} is given, but cache={config.cache} trains nothing: it reads {', '.join(read)}.")
     quiet_libraries(downloads=False)
     from ladder_cli.console import make_console
+
+    _COMMANDS[config.cache](config, make_console())
+
+
+def _list(config: TrainConfig, console: "Console") -> None:
     from ladder_cli.plan.reading import tap_cache
-
-    _COMMANDS[config.cache](config, tap_cache(config.trunk), make_console())
-
-
-def _list(config: TrainConfig, root: Path, console: "Console") -> None:
+    from ladder_cli.trunk.layer_cache import folder_reports
+    from ladder_cli.trunk.layer_folder import layer_cache
     from ladder_cli.trunk.tap_store import reports
 
-    if config.trunk.cache_limit_gb is not None:
-        raise UserError("trunk.cache_limit_gb is given, but cache=list changes nothing: cache=prune reads it.")
+    root, place = tap_cache(config.trunk), layer_cache(config.trunk.layer_files)
     found = reports(root)
     _show(found, console)
     total = sum(report.size for report in found) / 1e9
     console.print(f"{root}: {len(found)} {'space' if len(found) == 1 else 'spaces'}, {total:.2f} GB", soft_wrap=True)
+    folders = folder_reports(place)
+    _show_layers(folders, console)
+    total = sum(folder.size for folder in folders) / 1e9
+    console.print(
+        f"{place}: layer files of {len(folders)} {'backbone' if len(folders) == 1 else 'backbones'}, {total:.2f} GB",
+        soft_wrap=True,
+    )
 
 
-def _prune(config: TrainConfig, root: Path, console: "Console") -> None:
+def _prune(config: TrainConfig, console: "Console") -> None:
+    from ladder_cli.plan.reading import tap_cache
     from ladder_cli.trunk.tap_store import prune, size_of
 
-    limit = config.trunk.cache_limit_gb
+    root, limit = tap_cache(config.trunk), config.trunk.cache_limit_gb
     if limit is None:
-        raise UserError(
-            "cache=prune needs a limit: trunk.cache_limit_gb=N deletes what was not used for longest until N GB are "
-            "left; 0 deletes all."
-        )
+        raise UserError(_NO_LIMIT.format(config.cache))
     if not root.is_dir():
         raise UserError(f"{root} is no folder: there is no cache of taps (trunk.cache_dir=DIR names another).")
     deleted = prune(root, int(limit * 1e9))
@@ -66,10 +81,42 @@ def _prune(config: TrainConfig, root: Path, console: "Console") -> None:
     console.print(f"{root}: {freed:.2f} GB deleted, {left:.2f} GB left", soft_wrap=True)
 
 
-_COMMANDS: dict[CacheCommand, Callable[[TrainConfig, Path, "Console"], None]] = {
+def _prune_layers(config: TrainConfig, console: "Console") -> None:
+    from ladder_cli.trunk.layer_cache import folder_reports, prune_layers
+    from ladder_cli.trunk.layer_folder import layer_cache
+
+    place, limit = layer_cache(config.trunk.layer_files), config.trunk.cache_limit_gb
+    if limit is None:
+        raise UserError(_NO_LIMIT.format(config.cache))
+    if not place.is_dir():
+        raise UserError(f"{place} is no folder: there are no layer files (trunk.layer_files=DIR names another).")
+    deleted = prune_layers(place, int(limit * 1e9))
+    _show_layers(deleted, console)
+    freed, left = (sum(report.size for report in reports) / 1e9 for reports in (deleted, folder_reports(place)))
+    busy = "; what is being made stays" if left > limit else ""
+    console.print(f"{place}: {freed:.2f} GB deleted, {left:.2f} GB left{busy}", soft_wrap=True)
+
+
+_COMMANDS: dict[CacheCommand, Callable[[TrainConfig, "Console"], None]] = {
     CacheCommand.LIST: _list,
     CacheCommand.PRUNE: _prune,
+    CacheCommand.PRUNE_LAYERS: _prune_layers,
 }
+
+
+def _show_layers(folders: "list[FolderReport]", console: "Console") -> None:
+    from rich.table import Table
+
+    if not folders:
+        return
+    table = Table(box=None, padding=(0, 2))
+    for title in ("model", "layers", "GB", "last used", "folder"):
+        table.add_column(title, justify="right" if title in ("layers", "GB") else "left")
+    for report in folders:
+        used = datetime.fromtimestamp(report.used).isoformat(" ", "minutes")
+        whole = str(report.layers) if report.values else f"{report.layers}, not all"
+        table.add_row(str(report.values.get("model", "?")), whole, f"{report.size / 1e9:.2f}", used, report.folder.name)
+    console.print(table)
 
 
 def _show(spaces: "list[SpaceReport]", console: "Console") -> None:

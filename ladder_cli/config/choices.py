@@ -149,10 +149,11 @@ class CacheFormat(StrEnum):
 
 
 class CacheCommand(StrEnum):
-    """What `ladder-train cache=...` does with a cache on disk, in place of training."""
+    """What `ladder-train cache=...` does with what is kept on disk, in place of training."""
 
-    LIST = "list"
-    PRUNE = "prune"
+    LIST = "list"  # taps and layer files
+    PRUNE = "prune"  # taps
+    PRUNE_LAYERS = "prune_layers"
 
 
 class OnMisfit(StrEnum):

@@ -323,7 +323,9 @@ class TrainConfig:
         False, "make the files that a streamed backbone's layers come from, in place of training"
     )
     cache: CacheCommand | None = incidental(
-        None, "list what a cache of taps on disk holds, or prune it to trunk.cache_limit_gb, in place of training"
+        None,
+        "in place of training: list what caches of taps and of layer files hold on disk, or prune one of them to "
+        "trunk.cache_limit_gb",
     )
     dry_run: bool = incidental(False, "compose, load the data, print and write the plan, train nothing")
     resume: bool = incidental(

@@ -9,7 +9,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from ladder_cli.config.choices import CacheMode, Residency, Scheduler, WandbMode
+from ladder_cli.config.choices import CacheMode, Quantization, Residency, Scheduler, WandbMode
 from ladder_cli.config.options import told_of
 from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
@@ -77,7 +77,7 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     yield from _unread_of_trunk(config)
     yield from _unread_of_training(config)
     if not config.prepare:
-        yield from _unread_of_streaming(config.trunk)
+        yield from _unread_of_streaming(config.trunk, _cut_from_files(config))
     values = _values(config)
     for option, reader in _REFERRED.items():
         value = values.get(reader, _ABSENT)
@@ -113,9 +113,15 @@ def _unread_of_method(config: TrainConfig) -> Unread:
             yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"
 
 
-def _unread_of_streaming(trunk: StreamingConfig) -> Unread:
+def _cut_from_files(config: TrainConfig) -> bool:
+    """Whether the processes that share the layers out read them from layer files: quantised ones, they do."""
+    return config.hardware.shard_backbone and config.model.quantization is not Quantization.NONE
+
+
+def _unread_of_streaming(trunk: StreamingConfig, from_files: bool = False) -> Unread:
+    """`from_files`: layers that do not stream come out of layer files all the same."""
     if trunk.residency is Residency.RESIDENT:
-        for name in ("window", "layer_files"):
+        for name in ("window",) if from_files else ("window", "layer_files"):
             yield f"trunk.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
         for name in ("tflops", "host_gb_s", "disk_gb_s"):
             yield f"hardware.{name}", "trunk.residency is resident; trunk.residency=disk, host or auto reads it"
@@ -126,7 +132,8 @@ def _unread_of_trunk(config: TrainConfig) -> Unread:
     if not config.method.reads_taps:
         for item in fields(trunk):
             # `auto` is for the methods of a sweep that can.
-            if getattr(trunk, item.name) not in (CacheMode.AUTO, Residency.RESIDENT):
+            read = getattr(trunk, item.name) in (CacheMode.AUTO, Residency.RESIDENT)
+            if not read and not (item.name == "layer_files" and _cut_from_files(config)):
                 yield (
                     f"trunk.{item.name}",
                     f"method={config.method.name} lets gradients pass through the whole backbone, and reads no taps",

@@ -22,13 +22,19 @@ class QuantizedShape(nn.Linear):
     """A linear layer that holds and allocates what bitsandbytes' layer of the same shape does.
 
     It is a linear layer to everyone who looks for one (peft), and computes shapes alone.
+
+    Attributes:
+        scales: bytes of its weight that are its scales and tables.
     """
+
+    scales: int
 
     def __init__(self, rows: int, columns: int, kind: str, bias: nn.Parameter | None = None) -> None:
         """`rows`, `columns`: of the weight `[out, in]`; `kind`: `int8` or `nf4`."""
         nn.Module.__init__(self)
         self.out_features, self.in_features, self.kind = rows, columns, kind
         size = stored_bytes(rows, columns, kind)
+        self.scales = size - _CODES[Quantization(kind)](rows * columns)
         self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8), requires_grad=False)
         self.register_parameter("bias", bias)
 
@@ -89,6 +95,13 @@ def _nf4_bytes(rows: int, columns: int) -> int:
 _STORED: dict[Quantization, Callable[[int, int], int]] = {
     Quantization.INT8: _int8_bytes,
     Quantization.NF4: _nf4_bytes,
+}
+
+
+# Bytes of so many weights without their scales.
+_CODES: dict[Quantization, Callable[[int], int]] = {
+    Quantization.INT8: lambda weights: weights,
+    Quantization.NF4: lambda weights: math.ceil(weights / 2),
 }
 
 

@@ -22,7 +22,6 @@ from ladder_cli.trunk.loading import planned_dtype
 CUDA_ALLOWANCE = 600_000_000
 _BAR = 40
 _SMALL_CHUNK = 128
-_AS_SMALL_AS_NF4 = 4  # processes among which a layer of 16 bits a weight is no larger than a quantised one
 
 
 @dataclass(frozen=True)
@@ -199,17 +198,15 @@ def _remedies(
     for setting, cheaper in method_for(method).cheaper():
         method = cheaper.config
         yield setting, model, method, step
-    if model.quantization is Quantization.NONE and processes() > step.shards == 1:
+    if processes() > step.shards == 1:
         step = replace(step, shards=processes())
         yield "hardware.shard_backbone=true", model, method, step
     if model.head_quantization is Quantization.NONE or not model.embeddings_on_cpu:
         model = replace(model, head_quantization=Quantization.NF4, embeddings_on_cpu=True)
         yield "model.head_quantization=nf4 model.embeddings_on_cpu=true", model, method, step
-    if model.quantization is not Quantization.NF4 and step.shards < _AS_SMALL_AS_NF4:
+    if model.quantization is not Quantization.NF4:
         model = replace(model, quantization=Quantization.NF4)
-        whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
-        step = replace(step, shards=1)
-        yield f"model.quantization=nf4{whole}", model, method, step
+        yield "model.quantization=nf4", model, method, step
     if step.residency is Residency.RESIDENT and streamable(method):
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, residency=Residency.DISK, shards=1)

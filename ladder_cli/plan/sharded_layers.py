@@ -1,13 +1,14 @@
 """Layers that several processes hold together (`trunk.sharded`), in the count of one process's memory."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ladder_cli.plan.allocation import AllocationCount
+from ladder_cli.plan.fake_backbone import QuantizedShape
 
 GATHERED = "gathered"
 # FSDP gathers a layer into one buffer and copies its weights out of it; while it computes, the buffer of this layer is
@@ -29,13 +30,20 @@ def share_layers(layers: Iterable[nn.Module], processes: int, count: AllocationC
     whole = _Whole(count)
     for layer in layers:
         size = 0
-        for parameter in layer.parameters():
-            if not parameter.requires_grad:
-                # Cut along the first dimension, padded to equal shares.
-                share = math.ceil(len(parameter) / processes) * parameter[:1].nbytes
-                count.resize(parameter, share)
-                size += share * processes
+        for parameter, scales in _frozen(layer):
+            # Cut along the first dimension, padded to equal shares.
+            share = math.ceil((len(parameter) - scales) / processes) * parameter[:1].nbytes
+            count.resize(parameter, share + scales)
+            size += share * processes
         whole.watch(layer, _COPIES * size)
+
+
+def _frozen(layer: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
+    """A layer's frozen weights, and how many bytes of each are scales, which stay whole."""
+    for module in layer.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                yield parameter, module.scales if isinstance(module, QuantizedShape) and name == "weight" else 0
 
 
 class _Whole:

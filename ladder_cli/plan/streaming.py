@@ -11,6 +11,7 @@ from ladder_cli.config.choices import Residency
 from ladder_cli.config.schema import HardwareConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.plan.preflight import preflight, streamable
+from ladder_cli.ranks import processes_here
 
 _SECONDS = 0.3  # that a measurement takes, each
 _COPY_BYTES = {"cpu": 2**26, "cuda": 2**28}
@@ -162,8 +163,9 @@ def settled_residency(config: TrainConfig, device: torch.device) -> Residency:
         if device.type == "cpu":
             return Residency.DISK
         host = preflight(config, device, residency=Residency.HOST, remedies=False)
-        free = _free_host_memory()
-        return Residency.HOST if host.prediction.host <= _PINNED_SHARE * free else Residency.DISK
+        # Each process of a machine locks a copy; of files they share the pages.
+        locked = host.prediction.host * processes_here()
+        return Residency.HOST if locked <= _PINNED_SHARE * _free_host_memory() else Residency.DISK
     if chosen is not Residency.RESIDENT and not streams:
         raise UserError(
             f"method={config.method.name} sends gradients through the whole backbone (to train, or once for its first "

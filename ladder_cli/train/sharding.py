@@ -7,9 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from ladder_cli.config.choices import Quantization
 from ladder_cli.config.schema import TrainConfig
-from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
 _LAUNCHER = "ACCELERATE_USE_FSDP"
@@ -20,9 +18,6 @@ def sharding_settled(config: TrainConfig, console: Console) -> Iterator[TrainCon
     """The config with `hardware.shard_backbone` as it will be done.
 
     accelerate's own FSDP would shard the trained part too; within the block its variable is not in the environment.
-
-    Raises:
-        UserError: if the backbone is quantised.
     """
     launcher = os.environ.get(_LAUNCHER)
     from_launcher = (launcher or "false").lower() in ("true", "1", "yes", "on", "y", "t")
@@ -30,12 +25,6 @@ def sharding_settled(config: TrainConfig, console: Console) -> Iterator[TrainCon
     if wanted and processes() == 1:
         console.print("one process has nobody to share the backbone's layers with: it holds them all", soft_wrap=True)
         wanted = False
-    if wanted and config.model.quantization is not Quantization.NONE:
-        asked = "the launcher's FSDP" if from_launcher else "hardware.shard_backbone=true"
-        raise UserError(
-            f"{asked} cannot cut the weights that model.quantization={config.model.quantization} makes: give "
-            "model.quantization=none, or leave it out, so that every process holds the whole quantised backbone."
-        )
     if wanted and from_launcher:
         console.print(
             "the launcher asks for FSDP: the frozen layers are shared out (hardware.shard_backbone=true), what is "

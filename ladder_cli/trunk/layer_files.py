@@ -11,9 +11,10 @@ import json
 import mmap
 import os
 import secrets
+import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ _ALIGNED = 64
 _PAGE = 4096
 _LARGEST_HEADER = 64 * 2**20  # bytes
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: read the pages and map them
+_PAGEOUT = 21  # MADV_PAGEOUT of Linux 5.4: take pages away; one that is wanted is read again
+_EVERY = 0.02  # seconds
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -48,6 +51,39 @@ class Contents:
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
+
+
+@contextmanager
+def few_pages(paths: Iterable[Path]) -> Iterator[None]:
+    """Take the mapped pages of files away, again and again, while a library reads those files through mappings.
+
+    Nothing can be lost: a page that is wanted is read again. It does nothing where there is no Linux.
+    """
+    names, done = {os.path.realpath(path) for path in paths}, threading.Event()
+
+    def take() -> None:
+        while not done.wait(_EVERY):
+            for start, end in _mappings(names):
+                _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _PAGEOUT)
+
+    thread = threading.Thread(target=take, name="few pages", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _mappings(names: Collection[str]) -> list[tuple[int, int]]:
+    """First and last address of each place where one of these files is mapped."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    parts = [line.split(maxsplit=5) for line in lines]
+    ranges = [part[0].split("-") for part in parts if len(part) == 6 and part[5] in names]
+    return [(int(start, 16), int(end, 16)) for start, end in ranges]
 
 
 def write_contents(path: Path, contents: Contents) -> None:
@@ -193,9 +229,19 @@ class LayerFile:
                 raise self._damaged()
         self._checked = True
 
-    def release(self) -> None:
-        """Give its pages back; they stay in the system's cache as long as there is room."""
-        self._mapping.madvise(mmap.MADV_DONTNEED)
+    def release(self, part: Tensor | None = None) -> None:
+        """Give its pages back; they stay in the system's cache as long as there is room.
+
+        Args:
+            part: one of its tensors, of which alone they are; None: all.
+        """
+        if part is None:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            return
+        first = part.data_ptr() - (self.body.data_ptr() - self._start)
+        begin, end = -(-first // _PAGE) * _PAGE, (first + part.nbytes) // _PAGE * _PAGE
+        if end > begin:
+            self._mapping.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
     def forget(self) -> None:
         """Give its pages back, and ask the system to drop them from its cache too."""

@@ -28,7 +28,7 @@ from ladder_cli.ranks import is_main_process
 from ladder_cli.run.claim import claimed
 from ladder_cli.run.files import write_text
 from ladder_cli.trunk.checkpoint import is_other_part, layer_number, made_by_the_model, name_in_layer
-from ladder_cli.trunk.layer_files import Contents, LayerFile, write_contents
+from ladder_cli.trunk.layer_files import Contents, LayerFile, few_pages, write_contents
 from ladder_cli.trunk.loading import (
     load_first_layer,
     loaded_architecture,
@@ -42,7 +42,7 @@ from ladder_cli.trunk.weights_identity import weights_files, weights_identity
 
 _LOG = logging.getLogger("ladder_cli")
 _VERSION = 1
-_MANIFEST, _REST = "manifest.json", "rest.bin"
+MANIFEST, REST = "manifest.json", "rest.bin"
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class LayerFolder:
     @property
     def rest(self) -> Path:
         """The file of all that is in no layer."""
-        return self.path / _REST
+        return self.path / REST
 
     @property
     def complete(self) -> bool:
         """Whether all of them are there."""
-        files = (self.path / _MANIFEST, self.rest, *(self.layer(number) for number in range(1, self.layers + 1)))
+        files = (self.path / MANIFEST, self.rest, *(self.layer(number) for number in range(1, self.layers + 1)))
         return all(file.is_file() for file in files)
 
 
@@ -106,11 +106,12 @@ def prepare_layers(model: ModelConfig, device: torch.device, place: Path | None 
         UserError: if the checkpoint cannot be read or taken apart, or there is no room for the files.
     """
     folder = layer_folder(model, device, place)
-    if folder.complete:
-        return folder
-    with claimed(folder.path, wait=True):
-        if not folder.complete:
-            _make(folder, model, device)
+    if not folder.complete:
+        with claimed(folder.path, wait=True):
+            if not folder.complete:
+                _make(folder, model, device)
+    with contextlib.suppress(OSError):  # somebody else's, who lets others read them
+        os.utime(folder.path / MANIFEST)  # used last; `prune_layers` asks
     return folder
 
 
@@ -123,7 +124,8 @@ def _make(folder: LayerFolder, model: ModelConfig, device: torch.device) -> None
         _LOG.warning("note: making %d layer files of %s in %s, once", len(missing), model.name, folder.path)
     if not folder.rest.is_file():
         # The first layer comes through Transformers too: what is taken apart here has to be what it would load.
-        first = load_first_layer(model, device)
+        with few_pages(weights_files(model.location, model.revision)[1:]):
+            first = load_first_layer(model, device)
         layers = anatomy_of(first).layers
         source.compare(taken_apart(layers[0]))
         _refuse_full(folder, source.bytes_of_layer * len(missing))
@@ -131,8 +133,13 @@ def _make(folder: LayerFolder, model: ModelConfig, device: torch.device) -> None
         del first, layers
     for number in missing:
         write_contents(folder.layer(number), source.layer(number))
-    told = {"weights": folder.weights, "layers": folder.layers, "quantization": model.quantization.value}
-    write_text(folder.path / _MANIFEST, json.dumps(told, indent=1) + "\n")
+    told = {
+        "weights": folder.weights,
+        "layers": folder.layers,
+        "quantization": model.quantization.value,
+        "model": model.name,
+    }
+    write_text(folder.path / MANIFEST, json.dumps(told, indent=1) + "\n")
 
 
 def _refuse_full(folder: LayerFolder, needed: int) -> None:
@@ -142,6 +149,11 @@ def _refuse_full(folder: LayerFolder, needed: int) -> None:
             f"the layer files take {needed / 1e9:.1f} GB in {folder.path}, and {free / 1e9:.1f} GB are free: make "
             "room, or give another folder as trunk.layer_files=DIR."
         )
+
+
+def layer_cache(place: str | None) -> Path:
+    """The folder above all layer files; None: in the user's cache."""
+    return Path(place) if place is not None else _cache()
 
 
 def _cache() -> Path:
@@ -175,8 +187,8 @@ def _skeleton(model: ModelConfig, device: torch.device) -> tuple[PreTrainedModel
     layers = anatomy_of(built).layers
     if any(True for layer in layers for _ in layer.buffers()):
         raise UserError(
-            f"{type(built).__name__} ({config.model_type}) cannot be streamed: its layers hold more than weights. Use "
-            "trunk.residency=resident."
+            f"{type(built).__name__} ({config.model_type}) has no layer files: its layers hold more than weights. Use "
+            "trunk.residency=resident; with hardware.shard_backbone=true, model.quantization=none."
         )
     return built.requires_grad_(False).eval(), quantizer
 
@@ -262,8 +274,8 @@ class _Checkpoint:
     def _refused(self, what: str, names: Any) -> UserError:
         shown = ", ".join(sorted(names)[:3])
         return UserError(
-            f"the layers of {self._name} ({self._model.config.model_type}) cannot be streamed: {what} ({shown}). Use "
-            "trunk.residency=resident."
+            f"the layers of {self._name} ({self._model.config.model_type}) have no layer files: {what} ({shown}). "
+            "Use trunk.residency=resident; with hardware.shard_backbone=true, model.quantization=none."
         )
 
 

@@ -234,14 +234,18 @@ def identity(config: PreTrainedConfig) -> str:
 def parameter_count(model: nn.Module, trained: bool | None = None) -> int:
     """Parameters of a model, each once: all, or only the trained (True) or frozen (False) ones.
 
-    4-bit weights, which bitsandbytes packs two in a byte, count as the weights they stand for.
+    4-bit weights, which bitsandbytes packs two in a byte, count as the weights they stand for, and of those that lie
+    with other processes too.
     """
-    total = 0
-    for parameter in model.parameters():
-        if trained is None or parameter.requires_grad == trained:
-            state = getattr(parameter, "quant_state", None)
-            total += state.shape.numel() if state is not None else parameter.numel()
-    return total
+    counted: dict[int, int] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and (trained is None or parameter.requires_grad == trained):
+                # A plain weight in its place is one that several processes hold (`stored_modules.lay_bare`).
+                beside = getattr(module, "quant_state", None) if name == "weight" else None
+                state = getattr(parameter, "quant_state", None) or beside
+                counted[id(parameter)] = state.shape.numel() if state is not None else parameter.numel()
+    return sum(counted.values())
 
 
 def resolve_device(device: Device | str) -> torch.device:

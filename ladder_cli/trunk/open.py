@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from ladder_cli.config.choices import Residency
+from ladder_cli.config.choices import Quantization, Residency
 from ladder_cli.config.schema import ModelConfig, StreamingConfig
 from ladder_cli.trunk.base import Trunk
+from ladder_cli.trunk.compact import make_lean
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import load_backbone
 from ladder_cli.trunk.partial import CannotBePartial, PartialTrunk, load_upper
 from ladder_cli.trunk.sharded import ShardedTrunk
-from ladder_cli.trunk.streamed import StreamedTrunk, open_streamed
+from ladder_cli.trunk.streamed import StreamedTrunk, open_streamed, over_files
 
 
 class TrunkKind(StrEnum):
@@ -38,7 +39,25 @@ def _live(model: ModelConfig, device: torch.device, streaming: StreamingConfig) 
 
 
 def _sharded(model: ModelConfig, device: torch.device, streaming: StreamingConfig) -> ShardedTrunk:
+    return _SHARDED[model.quantization](model, device, streaming)
+
+
+def _cut_as_loaded(model: ModelConfig, device: torch.device, streaming: StreamingConfig) -> ShardedTrunk:
     return ShardedTrunk(load_backbone(model, device, on_host=True), device, home_of(model), model.revision)
+
+
+def _cut_from_files(model: ModelConfig, device: torch.device, streaming: StreamingConfig) -> ShardedTrunk:
+    backbone, files, _ = over_files(model, device, _place(streaming))
+    make_lean(backbone, model, device)
+    return ShardedTrunk(backbone, device, home_of(model), model.revision, files)
+
+
+# bitsandbytes would quantise each layer as it is loaded, whole in every process.
+_SHARDED: dict[Quantization, Callable[[ModelConfig, torch.device, StreamingConfig], ShardedTrunk]] = {
+    Quantization.NONE: _cut_as_loaded,
+    Quantization.INT8: _cut_from_files,
+    Quantization.NF4: _cut_from_files,
+}
 
 
 def _host(model: ModelConfig, device: torch.device, streaming: StreamingConfig) -> StreamedTrunk:
@@ -52,8 +71,11 @@ def _disk(model: ModelConfig, device: torch.device, streaming: StreamingConfig) 
 def _streamed(
     model: ModelConfig, device: torch.device, streaming: StreamingConfig, residency: Residency
 ) -> StreamedTrunk:
-    place = None if streaming.layer_files is None else Path(streaming.layer_files)
-    return open_streamed(model, device, residency, streaming.window, place, home_of(model))
+    return open_streamed(model, device, residency, streaming.window, _place(streaming), home_of(model))
+
+
+def _place(streaming: StreamingConfig) -> Path | None:
+    return None if streaming.layer_files is None else Path(streaming.layer_files)
 
 
 TRUNKS: dict[TrunkKind, Callable[[ModelConfig, torch.device, StreamingConfig], Trunk]] = {

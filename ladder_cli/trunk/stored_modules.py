@@ -15,6 +15,7 @@ from ladder_cli.trunk.layer_files import Contents
 
 # A module, the name of one of its parameters, and the parameter.
 Place = tuple[nn.Module, str, nn.Parameter]
+_Hook = Callable[[Any, tuple], None]
 
 
 def taken_apart(root: nn.Module, without: Collection[nn.Module] = (), buffers: bool = False) -> Contents:
@@ -94,6 +95,58 @@ def set_parameters(modules: Mapping[str, nn.Module], parameters: Mapping[str, nn
         module = modules[prefix]
         module._parameters[name] = parameter
         _remember(module, parameter)
+
+
+def lay_bare(root: nn.Module, device: torch.device) -> None:
+    """Turn quantised weights into plain ones over the same bytes, in place, for whoever cuts weights among processes.
+
+    Their scales stay whole, and go to `device` in copies of their own. Before each product its weight is made again of
+    what then stands in the plain one's place.
+    """
+    for module in root.modules():
+        for name, parameter in list(module._parameters.items()):
+            make = _REMAKERS.get(type(parameter))
+            if make is not None:
+                module.register_forward_pre_hook(make(module, name, parameter, device))
+                plain: Any = nn.Parameter(parameter.data, requires_grad=False)  # type: ignore[union-attr]
+                module._parameters[name] = plain
+
+
+def _remake_4bit(module: Any, name: str, parameter: Any, device: torch.device) -> _Hook:
+    state = parameter.quant_state
+    for part in (state, state.state2):
+        part.absmax, part.code = (tensor.to(device, copy=True) for tensor in (part.absmax, part.code))
+    state.offset = state.offset.to(device, copy=True)
+    module.quant_state = state
+    told = {"blocksize": state.blocksize, "quant_type": state.quant_type, "quant_storage": parameter.dtype}
+
+    def remake(module: Any, args: tuple) -> None:
+        weight = module._parameters[name]
+        if not isinstance(weight, Params4bit):
+            module._parameters[name] = Params4bit(
+                weight.data, requires_grad=False, quant_state=state, module=module, bnb_quantized=True, **told
+            )
+
+    return remake
+
+
+def _remake_8bit(module: Any, name: str, parameter: Any, device: torch.device) -> _Hook:
+    scales = _parts_of_8bit(module, parameter)[0]["SCB"].to(device, copy=True)
+
+    def remake(module: Any, args: tuple) -> None:
+        weight = module._parameters[name]
+        if not isinstance(weight, Int8Params):
+            made: Any = Int8Params(weight.data, requires_grad=False, has_fp16_weights=False)
+            vars(made)["scales"] = scales
+            module._parameters[name] = made
+            _remember(module, made)
+
+    _forget_8bit(module)
+    return remake
+
+
+def _forget_8bit(module: Any) -> None:
+    module.state.CB = None  # which would keep the whole weight
 
 
 def _remember(module: nn.Module, parameter: nn.Parameter | None) -> None:
@@ -186,6 +239,10 @@ def _make_8bit(module: nn.Module, full: str, contents: Contents) -> nn.Parameter
 _PARTS: dict[type, Callable[[Any, Any], tuple[dict[str, Tensor], dict[str, Any]]]] = {
     Params4bit: _parts_of_4bit,
     Int8Params: _parts_of_8bit,
+}
+_REMAKERS: dict[type, Callable[[Any, str, Any, torch.device], _Hook]] = {
+    Params4bit: _remake_4bit,
+    Int8Params: _remake_8bit,
 }
 _MAKERS: dict[type, Callable[[nn.Module, str, Contents], nn.Parameter]] = {
     Params4bit: _make_4bit,

@@ -253,19 +253,44 @@ def open_streamed(
             f"trunk.residency={residency} is for GPUs: a {device.type.upper()} computes in the host's memory. Use "
             "trunk.residency=resident or disk."
         )
-    folder = prepare_layers(model, device, place)
-    backbone, files, rest = filled(model, device, folder)
-    with contextlib.suppress(OSError):  # a model without one has the defaults of its config
-        backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision or "main")
-    for layer in anatomy_of(backbone).layers:
-        # Who moves the whole model leaves them where they are.
-        layer._apply = partial(_unmoved, layer)  # type: ignore[method-assign]
+    backbone, files, rest = over_files(model, device, place)
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     kind = model.head_quantization
     make_lean(backbone, model, device, _giving_back(kind, rest) if kind is not Quantization.NONE else None)
     rest.release()  # of embeddings only rows come again, of a head that was moved or quantised nothing
+    _let_rows_go(backbone, rest)
     source = SOURCES[device.type, residency](files, device)
     return StreamedTrunk(backbone, source, device, window, name or model.location, model.revision)
+
+
+def _let_rows_go(backbone: PreTrainedModel, rest: LayerFile) -> None:
+    """Let go of embeddings' pages once rows were looked up: the system maps far more of them than is asked for.
+
+    A head that shares them reads all of them in every step anyway.
+    """
+    embeddings = backbone.get_input_embeddings()
+    weight = embeddings.get_parameter("weight")
+    head = backbone.get_output_embeddings()
+    if weight.device.type == "cpu" and getattr(head, "weight", None) is not weight:
+        embeddings.register_forward_hook(lambda *_: rest.release(weight))
+
+
+def over_files(
+    model: ModelConfig, device: torch.device, place: Path | None
+) -> tuple[PreTrainedModel, list[LayerFile], LayerFile]:
+    """A backbone over its mapped layer files, made if they are not there; the files of its layers, and the rest's.
+
+    Who moves the whole model leaves its layers where they are.
+
+    Raises:
+        UserError: if it cannot be read or taken apart.
+    """
+    backbone, files, rest = filled(model, device, prepare_layers(model, device, place))
+    with contextlib.suppress(OSError):  # a model without one has the defaults of its config
+        backbone.generation_config = GenerationConfig.from_pretrained(model.location, revision=model.revision or "main")
+    for layer in anatomy_of(backbone).layers:
+        layer._apply = partial(_unmoved, layer)  # type: ignore[method-assign]
+    return backbone, files, rest
 
 
 def _giving_back(kind: Quantization, rest: LayerFile) -> MakeLinear:

@@ -15,6 +15,7 @@ from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.registry import method_for
+from ladder_cli.plan import memory
 from ladder_cli.plan.allocation import ACTIVATIONS, BACKWARD, AllocationCount
 from ladder_cli.plan.fake_backbone import stored_bytes
 from ladder_cli.plan.memory import Step, optimizer_bytes, predict_memory
@@ -183,6 +184,46 @@ def test_of_layers_that_processes_share_each_counts_its_share_and_one_layer_twic
         assert whole["weights"] - parts["weights"] == 3 * size * (processes - 1) / processes
         # With so few tokens the peak is where a layer is whole: the buffer it is gathered in, and its weights.
         assert parts["gathered"] == 2 * size
+
+
+@pytest.mark.parametrize(("kind", "bytes_of_weight"), [("nf4", 0.5), ("int8", 1.0)])
+def test_of_quantised_layers_the_weights_are_shared_and_the_scales_are_not(kind, bytes_of_weight):
+    model, method = replace(shallow("qwen2.5-0.5b"), quantization=kind), method_for(QLORA)
+    step = replace(STEP, tokens=8)
+    with torch.device("meta"):
+        layer = AutoModelForCausalLM.from_config(architecture(model), dtype=torch.bfloat16).get_decoder().layers[0]
+    size = round(sum(w.numel() * (bytes_of_weight if w.ndim == 2 else 2.0) for w in layer.parameters()))
+    whole = predict_memory(model, method, torch.bfloat16, step).parts
+    for processes in (2, 4):
+        parts = predict_memory(model, method, torch.bfloat16, replace(step, shards=processes)).parts
+        assert whole["weights"] - parts["weights"] == 3 * size * (processes - 1) / processes
+        assert parts["gathered"] == 2 * size
+
+
+def test_what_was_asked_before_is_remembered_by_its_content(monkeypatch):
+    model, asked = shallow("qwen2.5-0.5b"), []
+    shape = memory._shape
+
+    def watched(*arguments):
+        asked.append(arguments)
+        return shape(*arguments)
+
+    monkeypatch.setattr(memory, "_shape", watched)
+    monkeypatch.setattr(memory, "_PREDICTED", {})
+    first = predict_memory(model, method_for(LADDER), torch.bfloat16, STEP)
+    first.parts["weights"] += 1  # nobody else's
+    again = predict_memory(replace(model), method_for(replace(LADDER, learning_rate=0.5)), torch.bfloat16, STEP)
+    assert len(asked) == 1
+    assert again.parts["weights"] == first.parts["weights"] - 1
+    for other in (
+        (replace(model, quantization="none"), LADDER, STEP),
+        (replace(model, shape=model.shape | {"num_hidden_layers": 2}), LADDER, STEP),
+        (model, replace(LADDER, reduction=8), STEP),
+        (model, LADDER, replace(STEP, tokens=STEP.tokens + 1)),
+    ):
+        changed, method, step = other
+        assert predict_memory(changed, method_for(method), torch.bfloat16, step).parts != again.parts
+    assert len(asked) == 5
 
 
 def test_a_ladder_s_backward_pass_gathers_no_layer():

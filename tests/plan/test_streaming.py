@@ -7,8 +7,9 @@ from ladder_cli.config.choices import Residency
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
+from ladder_cli.plan import streaming
 from ladder_cli.plan.memory import WEIGHTS
-from ladder_cli.plan.preflight import preflight
+from ladder_cli.plan.preflight import CUDA_ALLOWANCE, preflight
 from ladder_cli.plan.streamed_layers import WINDOW
 from ladder_cli.plan.streaming import Speeds, Transfer, settled_residency, speeds_of
 
@@ -81,6 +82,16 @@ def test_auto_streams_where_a_step_fits_no_other_way():
     on_a_card = ("hardware=rtx-12gb", "model=llama-3.1-70b", "method=xladder", "trunk.residency=auto")
     assert settled_residency(config(*on_a_card, "data.max_length=64"), CUDA) in (Residency.HOST, Residency.DISK)
     assert settled_residency(config("method=qlora", "trunk.residency=auto"), CPU) is Residency.RESIDENT
+
+
+def test_auto_counts_a_locked_copy_for_every_process_of_the_machine(monkeypatch):
+    small = ("data.max_length=32", "train.micro_batch_size=1", "trunk.residency=auto")
+    host = preflight(config(*small), CUDA, residency=Residency.HOST).prediction
+    room = f"hardware.memory_gb={(host.total + CUDA_ALLOWANCE + 10**5) / 1e9}"
+    monkeypatch.setattr(streaming, "_free_host_memory", lambda: 2 * host.host)
+    assert settled_residency(config(*small, room), CUDA) is Residency.HOST
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert settled_residency(config(*small, room), CUDA) is Residency.DISK
 
 
 def test_what_cannot_be_streamed_is_refused_before_anything_is_read():

@@ -1,5 +1,6 @@
 """A layer file gives back what was written, from where it is mapped, or says that it does not."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -25,10 +26,10 @@ def path(tmp_path):
     return tmp_path / "layer-001.bin"
 
 
-def mapped_bytes(path) -> int:
+def mapped_bytes(path, counted="Rss:") -> int:
     """Of this process's resident set, what is of a file."""
     blocks = Path("/proc/self/smaps").read_text().split("VmFlags")
-    return sum(int(block.split("Rss:")[1].split()[0]) for block in blocks if str(path) in block) * 1024
+    return sum(int(block.split(counted)[1].split()[0]) for block in blocks if str(path) in block) * 1024
 
 
 def test_what_was_written_comes_back_bit_for_bit(path):
@@ -92,6 +93,32 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_contents(tmp_path / "layer-001.bin", Contents(TENSORS, FACTS))
     assert list(tmp_path.iterdir()) == []
+
+
+def _hold(path, held, done):
+    file = LayerFile(path)
+    file.fetch()
+    held.set()
+    done.wait()
+
+
+def test_processes_of_one_machine_share_one_copy(tmp_path):
+    path = tmp_path / "layer-001.bin"
+    write_contents(path, Contents({"weight": torch.ones(2**20)}, {}))
+    context = multiprocessing.get_context("fork")
+    held, done = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(path, held, done))
+    process.start()
+    assert held.wait(60)
+    try:
+        file = LayerFile(path)
+        file.fetch()
+        # The kernel's share of this process: a page that two have mapped counts half for each.
+        assert mapped_bytes(path) >= 2**22
+        assert mapped_bytes(path, "Pss:") <= 0.55 * mapped_bytes(path)
+    finally:
+        done.set()
+        process.join()
 
 
 def test_pages_come_and_go(tmp_path):

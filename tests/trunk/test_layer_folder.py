@@ -230,3 +230,19 @@ def test_only_the_window_is_in_memory(tmp_path):
         trunk.taps(TapRequest(frozenset({6})), Batch(torch.tensor([[5, 6]])))
     assert len(seen) == 2 * LAYERS
     assert max(seen) <= 2 * size + 7 * 4096 * 2
+
+
+def test_pages_of_embeddings_go_once_rows_were_looked_up(tmp_path):
+    from tests.trunk.test_layer_files import mapped_bytes
+
+    model = ModelConfig(name="tiny", path="builtin:tiny", dtype="float32", head_quantization="nf4")
+    trunk = open_streamed(model, CPU, Residency.DISK, 2, tmp_path)
+    rest = layer_folder(model, CPU, tmp_path).rest
+    size = trunk.parts.embeddings.weight.nbytes
+    ids = torch.arange(5, 400)[None]
+    expected = load_backbone(model, CPU).get_input_embeddings()(ids)
+    for _ in range(2):
+        assert torch.equal(trunk.taps(TapRequest(frozenset({1})), Batch(ids)).rungs[0], expected)
+        assert mapped_bytes(rest) < size / 4
+    trunk.parts.embeddings.weight.sum()
+    assert mapped_bytes(rest) > size / 2  # as it would be otherwise
