@@ -410,6 +410,10 @@ class EvaluateConfig:
     compare: list[str] | None = option(
         None, "two evaluated runs, problem by problem: [DIR,DIR]; a side may be a quoted glob of several"
     )
+    report: Any = option(
+        None, "evaluated or trained folders, or quoted globs of several: what they hold as one HTML page"
+    )
+    output: str | None = option(None, "the file of report=; null: outputs/report-<names>.html")
     repeats: int = option(1, "decode every problem so often: sampled anew, or (greedy) in other batches", at_least=1)
     seed: int = option(0, "of sampling")
     output_dir: str | None = option(
@@ -429,6 +433,13 @@ class EvaluateConfig:
             raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
         if self.compare is not None:
             self.compare = [os.path.expanduser(side) for side in self.compare]
+        self.output = expanded(self.output)
+        if isinstance(self.report, str):
+            self.report = [self.report]
+        if self.report is not None:
+            if not isinstance(self.report, list) or not self.report or not all(isinstance(e, str) for e in self.report):
+                raise UserError(f"report={self.report} names nothing to report on: try report=DIR, or report=DIR,DIR.")
+            self.report = [os.path.expanduser(folder) for folder in self.report]
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
         if self.benchmarks is None:
