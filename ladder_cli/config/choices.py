@@ -108,8 +108,18 @@ class Optimizer(StrEnum):
 _AUTO_OPTIMIZER = {"cuda": Optimizer.ADAMW_8BIT, "cpu": Optimizer.ADAMW}
 
 
+class Tracker(StrEnum):
+    """What shows the lines of `metrics.jsonl` elsewhere, each by its own client through accelerate."""
+
+    NONE = "none"
+    WANDB = "wandb"
+    TRACKIO = "trackio"
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+
+
 class WandbMode(StrEnum):
-    """Whether a run is tracked by Weights & Biases."""
+    """Where Weights & Biases sends a run."""
 
     OFF = "off"
     OFFLINE = "offline"

@@ -32,6 +32,7 @@ from ladder_cli.config.choices import (
     RowFormat,
     Scheduler,
     Together,
+    Tracker,
     Truncation,
     WandbMode,
 )
@@ -297,11 +298,23 @@ class OptimizationConfig:
 class TrackingConfig:
     """Trackers beside `metrics.jsonl`, which is always written."""
 
-    wandb: WandbMode = option(WandbMode.OFF, "whether Weights & Biases tracks the run")
-    project: str = option("ladder-cli", "its name there")
+    name: Tracker = option(Tracker.NONE, "what shows the run elsewhere; `tracking=NAME` chooses it")
+    wandb: WandbMode | None = option(
+        None, "where Weights & Biases sends it, which offline or online also chooses; null: online"
+    )
+    project: str = option("ladder-cli", "the project or experiment there")
 
     def __post_init__(self) -> None:
         settle(self, "tracking.")
+        sends = self.wandb in (WandbMode.OFFLINE, WandbMode.ONLINE)
+        if self.name is Tracker.NONE and sends:
+            self.name = Tracker.WANDB
+        if self.wandb is not None and sends != (self.name is Tracker.WANDB):
+            raise UserError(
+                f"tracking.wandb={self.wandb} contradicts tracking.name={self.name}: leave one of the two out."
+            )
+        if self.wandb is None:
+            self.wandb = WandbMode.ONLINE if self.name is Tracker.WANDB else WandbMode.OFF
 
 
 @dataclass
