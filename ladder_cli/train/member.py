@@ -44,10 +44,10 @@ from ladder_cli.train.job import Job
 from ladder_cli.train.learner import Learner, Pace
 from ladder_cli.train.loop import Loop
 from ladder_cli.train.monitor import Measures, MetricsLog, Monitor, ProgressDisplay
-from ladder_cli.train.trackers import Tracked
 from ladder_cli.train.optimizer import make_optimizer, make_schedule
 from ladder_cli.train.random_states import RandomStream
 from ladder_cli.train.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
+from ladder_cli.train.trackers import Tracked
 from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.loading import resolve_device
