@@ -172,7 +172,7 @@ class HardwareConfig:
     """The machine. What a machine asks of model, method and training are options of those (conf/hardware sets them)."""
 
     name: str = incidental(MISSING, "name of the machine, of its file in conf/hardware")
-    device: Device = option(Device.AUTO, "where to compute; auto: the first GPU, else the CPU")
+    device: Device = option(Device.AUTO, "where to compute; auto: the first GPU (NVIDIA or AMD), else the CPU")
     memory_gb: float | None = incidental(
         None, "memory of the card; null: ask the device", unit="10^9 bytes", at_least=0.0
     )
@@ -191,6 +191,30 @@ class HardwareConfig:
 
     def __post_init__(self) -> None:
         settle(self, "hardware.")
+
+
+def refuse_untried(hardware: HardwareConfig, model: ModelConfig, wanted: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse what nobody has seen to work on Apple's and Intel's GPUs.
+
+    Args:
+        wanted: further options by name, each with its value and the value that does work there.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    if hardware.device not in (Device.MPS, Device.XPU):
+        return
+    kernels = {
+        "model.quantization": (model.quantization, Quantization.NONE),
+        "model.head_quantization": (model.head_quantization, Quantization.NONE),
+        "hardware.shard_backbone": (hardware.shard_backbone, False),
+    }
+    for name, (value, works) in {**kernels, **wanted}.items():
+        if value != works:
+            raise UserError(
+                f"{name}={value} is not known to work on hardware.device={hardware.device} (bitsandbytes, streaming and "
+                f"sharding are of CUDA): give {name}={str(works).lower()}."
+            )
 
 
 @dataclass
@@ -346,6 +370,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
         settle(self, "")
+        refuse_untried(self.hardware, self.model, {"trunk.residency": (self.trunk.residency, Residency.RESIDENT)})
+        if self.train.optimizer in (Optimizer.ADAMW_8BIT, Optimizer.PAGED_ADAMW_8BIT):
+            wanted = {"train.optimizer": (self.train.optimizer, Optimizer.ADAMW)}
+            refuse_untried(self.hardware, self.model, wanted)
 
     @property
     def peak_learning_rate(self) -> float:
@@ -442,6 +470,7 @@ class EvaluateConfig:
         self.run, self.completions = expanded(self.run), expanded(self.completions)
         self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
         settle(self, "")
+        refuse_untried(self.hardware, self.model, {"trunk.residency": (self.trunk.residency, Residency.RESIDENT)})
         if self.compare is not None and len(self.compare) != 2:
             raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
         if self.compare is not None:
