@@ -14,9 +14,11 @@ import ladder_cli
 PAGE = Path(ladder_cli.__file__).parents[1] / "docs" / "tutorial.md"
 BLOCK = re.compile(r"<!-- (run|needs a GPU) -->\n```(python|bash)\n(.*?)```", re.DOTALL)
 COMMANDS = {
-    "ladder-train": "ladder_cli.cli.train", "ladder-eval": "ladder_cli.cli.evaluate", "ladder-chat": "ladder_cli.cli.chat",
+    "ladder-train": "ladder_cli.cli.train",
+    "ladder-eval": "ladder_cli.cli.evaluate",
+    "ladder-chat": "ladder_cli.cli.chat",
     "ladder-export": "ladder_cli.cli.export",
-}  # fmt: skip
+}
 
 
 def steps() -> list[list[str]]:

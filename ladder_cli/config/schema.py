@@ -212,8 +212,8 @@ def refuse_untried(hardware: HardwareConfig, model: ModelConfig, wanted: Mapping
     for name, (value, works) in {**kernels, **wanted}.items():
         if value != works:
             raise UserError(
-                f"{name}={value} is not known to work on hardware.device={hardware.device} (bitsandbytes, streaming and "
-                f"sharding are of CUDA): give {name}={str(works).lower()}."
+                f"{name}={value} is not known to work on hardware.device={hardware.device} (bitsandbytes, streaming "
+                f"and sharding are of CUDA): give {name}={str(works).lower()}."
             )
 
 

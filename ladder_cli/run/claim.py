@@ -8,8 +8,8 @@ behind locks nothing. It is a POSIX record lock: network file systems honour it 
 import contextlib
 import errno
 import os
-import sys
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
