@@ -1,7 +1,7 @@
 """The whole pipeline on the embedded model and task: what `make demo` runs.
 
-Trains the ladder, then QLoRA on the same rows for the same steps, evaluates both and the backbone alone, and prints
-one table from the files that those commands wrote.
+Trains the ladder, then QLoRA on the same rows for the same steps, evaluates both and the backbone alone, makes a
+report to look at, and prints one table from the files that those commands wrote.
 """
 
 import argparse
@@ -32,6 +32,8 @@ def main() -> None:
     command("evaluate", "model=tiny", f"output_dir={output / 'backbone'}", *decode)
     for method in METHODS:
         command("evaluate", f"run={output / method}", *decode)
+    folders = ",".join(str(output / name) for name in ("backbone", *METHODS))
+    command("evaluate", f"report={folders}", f"output={output / 'report.html'}")
     print()
     make_console().print(demo_table(output / "backbone", [output / method for method in METHODS], "arithmetic"))
 

@@ -25,6 +25,7 @@ HELP = """ladder-eval: evaluate trained adapters, backbones or ready completions
   ladder-eval model=qwen2.5-math-1.5b benchmarks=[math500] limit=50   a backbone alone
   ladder-eval completions=answers.jsonl output_dir=graded            rows of id, gold, completion; no model needed
   ladder-eval compare=[outputs/a,outputs/b]                          two evaluated runs, problem by problem
+  ladder-eval report=outputs/a,outputs/b output=report.html          scores, tests, curves, samples: one HTML page
   ladder-eval audit=true benchmarks=all data_dir=MIRROR              are the gold answers themselves in order?
 
 Without benchmarks=: the test set of what the run was trained on, or the model's own (model.default_benchmarks).
@@ -36,7 +37,8 @@ An option that is not read by what is asked for is refused.
 
 
 def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
-    """The folder that an evaluation writes to; of an audit that writes to none, its options, by which a sweep names it.
+    """The folder that an evaluation writes to; of an audit and a report, which have none, their options: a sweep goes
+    by those.
 
     Raises:
         UserError: if the sides of a comparison, whose names are the folder's, cannot be read.
@@ -44,7 +46,7 @@ def results_path(config: EvaluateConfig, overrides: list[str]) -> Path:
     if config.output_dir is not None:
         return Path(config.output_dir)
     mode = mode_of(config)
-    if mode is Mode.AUDIT:
+    if mode in (Mode.AUDIT, Mode.REPORT):
         return Path(" ".join(overrides))
     if mode is Mode.COMPLETIONS:
         from ladder_cli.evaluate.completions import completions_folder
@@ -64,7 +66,7 @@ def _named(config: EvaluateConfig, overrides: list[str]) -> EvaluateConfig:
     """The config with the name that its backbone goes by rightly; a run's own and none are left as they are."""
     from ladder_cli.trunk.naming import named_by_content
 
-    if config.run is not None or config.completions is not None or config.compare is not None or config.audit:
+    if mode_of(config) is not Mode.BACKBONE:
         return config
     return replace(config, model=named_by_content(config.model, given_options(overrides)))
 
@@ -89,7 +91,7 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> Any:
     """Evaluate whatever the config names.
 
     Returns:
-        What the mode makes: metrics of runs or a backbone, a comparison; None of the others.
+        What the mode makes: metrics of runs or a backbone, a comparison, the file of a report; None of the others.
 
     Raises:
         UserError: for whatever is wrong with it; among it an option that is not read by what is asked for.
@@ -111,12 +113,14 @@ def evaluate(config: EvaluateConfig, overrides: list[str]) -> Any:
     from ladder_cli.evaluate.comparison_report import report_comparison
     from ladder_cli.evaluate.completions import grade_completions
     from ladder_cli.evaluate.run import evaluate_models
+    from ladder_cli.report.page import write_report
 
     console = make_console()
     work: dict[Mode, Callable[[], object]] = {
         Mode.AUDIT: lambda: audit(config, console),
         Mode.COMPLETIONS: lambda: grade_completions(config, console),
         Mode.COMPARE: lambda: report_comparison(config, console),
+        Mode.REPORT: lambda: write_report(config, console),
         Mode.RUN: lambda: evaluate_models(config, overrides, console),
         Mode.BACKBONE: lambda: evaluate_models(config, overrides, console),
     }

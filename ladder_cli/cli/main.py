@@ -117,7 +117,8 @@ def heed_signals() -> None:
     """
     if processes() > 1:
         return
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Windows has no SIGHUP.
+    for number in filter(None, (signal.SIGTERM, getattr(signal, "SIGHUP", None))):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)
 

@@ -193,7 +193,7 @@ def _end_on_signals() -> None:
     def end(number: int, frame: FrameType | None) -> None:
         raise Interrupted("the chat is over")
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in filter(None, (signal.SIGTERM, getattr(signal, "SIGHUP", None))):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
 

@@ -56,7 +56,9 @@ class Device(StrEnum):
 
     AUTO = "auto"  # the first GPU, else the CPU
     CPU = "cpu"
-    CUDA = "cuda"
+    CUDA = "cuda"  # AMD's cards too: torch for ROCm calls them so
+    MPS = "mps"  # Apple's
+    XPU = "xpu"  # Intel's
 
 
 class RowFormat(StrEnum):
@@ -101,15 +103,30 @@ class Optimizer(StrEnum):
     PAGED_ADAMW_8BIT = "paged_adamw_8bit"
 
     def on(self, device_type: str) -> "Optimizer":
-        """What this is on a device of torch's type `cuda` or `cpu`: `auto` depends on it."""
+        """What this is on a device of torch's type (`cuda`, `cpu`, ...): `auto` depends on it."""
         return _AUTO_OPTIMIZER[device_type] if self is Optimizer.AUTO else self
 
 
-_AUTO_OPTIMIZER = {"cuda": Optimizer.ADAMW_8BIT, "cpu": Optimizer.ADAMW}
+_AUTO_OPTIMIZER = {
+    "cuda": Optimizer.ADAMW_8BIT,
+    "cpu": Optimizer.ADAMW,
+    "mps": Optimizer.ADAMW,
+    "xpu": Optimizer.ADAMW,
+}
+
+
+class Tracker(StrEnum):
+    """What shows the lines of `metrics.jsonl` elsewhere, each by its own client through accelerate."""
+
+    NONE = "none"
+    WANDB = "wandb"
+    TRACKIO = "trackio"
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
 
 
 class WandbMode(StrEnum):
-    """Whether a run is tracked by Weights & Biases."""
+    """Where Weights & Biases sends a run."""
 
     OFF = "off"
     OFFLINE = "offline"

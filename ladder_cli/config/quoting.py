@@ -4,6 +4,7 @@ Hydra's grammar has no é, =, ~ or brackets outside of quotes, takes `2026_11_25
 shell has taken its own quotes away by then. Imports no torch.
 """
 
+import glob
 import os
 import re
 import shlex
@@ -28,6 +29,8 @@ PLACES = frozenset(
         "converter",
     }
 )
+# Options that list files or folders: `report=a,b`.
+_LISTED = frozenset({"report"})
 # Texts for a model, which are taken letter by letter.
 _LITERAL = frozenset({"prompt", "system"})
 # Hydra's own functions for sweeps, and its casts.
@@ -76,6 +79,8 @@ def as_typed(key: str, value: str) -> str | None:
 def _quoted_word(word: str, texts: set[str], sweep: bool) -> str:
     key, equals, value = word.partition("=")
     option = key.lstrip("+")
+    if equals and option in _LISTED:
+        return f"{key}={_listed(word, value)}"
     if not equals or key.startswith("-") or option not in texts | PLACES:
         return word
     if option in _LITERAL:
@@ -86,6 +91,33 @@ def _quoted_word(word: str, texts: set[str], sweep: bool) -> str:
     if sweep and "," in value and not set(value) & set("\"'[]{}()") and not (option in PLACES and _exists(value)):
         parts = value.split(",")
     return f"{key}={','.join(_quoted_value(part, option in PLACES) for part in parts)}"
+
+
+def _listed(word: str, value: str) -> str:
+    """Paths divided by commas, as a list of texts: names may hold commas themselves, so that each path is the longest
+    one that is there. Brackets around them change nothing; quotes are left to Hydra.
+    """
+    inside = value[1:-1] if value[:1] == "[" and value[-1:] == "]" and not glob.glob(value) else value
+    if not inside or inside == "null" or set(inside) & set("\"'"):
+        return value
+    paths, parts = [], inside.split(",")
+    while parts:
+        ends = range(len(parts), 0, -1)
+        end = next((end for end in ends if _matches(",".join(parts[:end]).strip())), 1)
+        paths.append(",".join(parts[:end]).strip())
+        parts = parts[end:]
+    for path in paths:
+        if path.startswith("~"):
+            _check_home(word, path)
+    return f"[{','.join(map(quote, paths))}]"
+
+
+def _matches(path: str) -> bool:
+    """Whether there is such a path, or the glob finds one."""
+    try:
+        return _exists(path) or bool(glob.glob(os.path.expanduser(path)))
+    except (OSError, ValueError):
+        return False
 
 
 def _literal(option: str, value: str) -> str:

@@ -32,6 +32,7 @@ from ladder_cli.config.choices import (
     RowFormat,
     Scheduler,
     Together,
+    Tracker,
     Truncation,
     WandbMode,
 )
@@ -171,7 +172,7 @@ class HardwareConfig:
     """The machine. What a machine asks of model, method and training are options of those (conf/hardware sets them)."""
 
     name: str = incidental(MISSING, "name of the machine, of its file in conf/hardware")
-    device: Device = option(Device.AUTO, "where to compute; auto: the first GPU, else the CPU")
+    device: Device = option(Device.AUTO, "where to compute; auto: the first GPU (NVIDIA or AMD), else the CPU")
     memory_gb: float | None = incidental(
         None, "memory of the card; null: ask the device", unit="10^9 bytes", at_least=0.0
     )
@@ -190,6 +191,30 @@ class HardwareConfig:
 
     def __post_init__(self) -> None:
         settle(self, "hardware.")
+
+
+def refuse_untried(hardware: HardwareConfig, model: ModelConfig, wanted: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse what nobody has seen to work on Apple's and Intel's GPUs.
+
+    Args:
+        wanted: further options by name, each with its value and the value that does work there.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    if hardware.device not in (Device.MPS, Device.XPU):
+        return
+    kernels = {
+        "model.quantization": (model.quantization, Quantization.NONE),
+        "model.head_quantization": (model.head_quantization, Quantization.NONE),
+        "hardware.shard_backbone": (hardware.shard_backbone, False),
+    }
+    for name, (value, works) in {**kernels, **wanted}.items():
+        if value != works:
+            raise UserError(
+                f"{name}={value} is not known to work on hardware.device={hardware.device} (bitsandbytes, streaming "
+                f"and sharding are of CUDA): give {name}={str(works).lower()}."
+            )
 
 
 @dataclass
@@ -297,11 +322,23 @@ class OptimizationConfig:
 class TrackingConfig:
     """Trackers beside `metrics.jsonl`, which is always written."""
 
-    wandb: WandbMode = option(WandbMode.OFF, "whether Weights & Biases tracks the run")
-    project: str = option("ladder-cli", "its name there")
+    name: Tracker = option(Tracker.NONE, "what shows the run elsewhere; `tracking=NAME` chooses it")
+    wandb: WandbMode | None = option(
+        None, "where Weights & Biases sends it, which offline or online also chooses; null: online"
+    )
+    project: str = option("ladder-cli", "the project or experiment there")
 
     def __post_init__(self) -> None:
         settle(self, "tracking.")
+        sends = self.wandb in (WandbMode.OFFLINE, WandbMode.ONLINE)
+        if self.name is Tracker.NONE and sends:
+            self.name = Tracker.WANDB
+        if self.wandb is not None and sends != (self.name is Tracker.WANDB):
+            raise UserError(
+                f"tracking.wandb={self.wandb} contradicts tracking.name={self.name}: leave one of the two out."
+            )
+        if self.wandb is None:
+            self.wandb = WandbMode.ONLINE if self.name is Tracker.WANDB else WandbMode.OFF
 
 
 @dataclass
@@ -335,6 +372,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
         settle(self, "")
+        refuse_untried(self.hardware, self.model, {"trunk.residency": (self.trunk.residency, Residency.RESIDENT)})
+        if self.train.optimizer in (Optimizer.ADAMW_8BIT, Optimizer.PAGED_ADAMW_8BIT):
+            wanted = {"train.optimizer": (self.train.optimizer, Optimizer.ADAMW)}
+            refuse_untried(self.hardware, self.model, wanted)
 
     @property
     def peak_learning_rate(self) -> float:
@@ -412,6 +453,10 @@ class EvaluateConfig:
     compare: list[str] | None = option(
         None, "two evaluated runs, problem by problem: [DIR,DIR]; a side may be a quoted glob of several"
     )
+    report: Any = option(
+        None, "evaluated or trained folders, or quoted globs of several: what they hold as one HTML page"
+    )
+    output: str | None = option(None, "the file of report=; null: outputs/report-<names>.html")
     repeats: int = option(1, "decode every problem so often: sampled anew, or (greedy) in other batches", at_least=1)
     seed: int = option(0, "of sampling")
     output_dir: str | None = option(
@@ -427,10 +472,18 @@ class EvaluateConfig:
         self.run, self.completions = expanded(self.run), expanded(self.completions)
         self.output_dir, self.data_dir = expanded(self.output_dir), expanded(self.data_dir)
         settle(self, "")
+        refuse_untried(self.hardware, self.model, {"trunk.residency": (self.trunk.residency, Residency.RESIDENT)})
         if self.compare is not None and len(self.compare) != 2:
             raise UserError(f"compare={self.compare} names {len(self.compare)} side(s): give two, compare=[DIR,DIR].")
         if self.compare is not None:
             self.compare = [os.path.expanduser(side) for side in self.compare]
+        self.output = expanded(self.output)
+        if isinstance(self.report, str):
+            self.report = [self.report]
+        if self.report is not None:
+            if not isinstance(self.report, list) or not self.report or not all(isinstance(e, str) for e in self.report):
+                raise UserError(f"report={self.report} names nothing to report on: try report=DIR, or report=DIR,DIR.")
+            self.report = [os.path.expanduser(folder) for folder in self.report]
         if isinstance(self.benchmarks, str):
             self.benchmarks = [self.benchmarks]
         if self.benchmarks is None:

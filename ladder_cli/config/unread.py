@@ -9,7 +9,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from ladder_cli.config.choices import CacheMode, Quantization, Residency, Scheduler, WandbMode
+from ladder_cli.config.choices import CacheMode, Quantization, Residency, Scheduler, Tracker
 from ladder_cli.config.options import told_of
 from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
@@ -85,8 +85,10 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
             yield option, f"method={config.method.name} has no {reader}, which takes it over"
         elif value != values[option]:
             yield option, f"{reader}={value} takes its place; leave one out"
-    if config.tracking.wandb is WandbMode.OFF:
-        yield "tracking.project", "tracking.wandb is off; with tracking.wandb=offline or online it is read"
+    if config.tracking.name is Tracker.NONE:
+        yield "tracking.project", "nothing tracks the run; tracking=wandb, trackio or mlflow reads it"
+    if config.tracking.name is Tracker.TENSORBOARD:
+        yield "tracking.project", "TensorBoard knows no projects: it reads the folder tensorboard/ of each run"
     if not (reads_mirror or config.data.decontaminate or config.dry_run):
         yield "data_dir", f"data={config.data.name} is in no mirror; choose the set that is (data=NAME)"
 

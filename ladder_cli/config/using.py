@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from ladder_cli.config.choices import Dtype, ExportFormat
 from ladder_cli.config.options import option, settle, told_of
-from ladder_cli.config.schema import DecodeConfig, HardwareConfig, ModelConfig, expanded
+from ladder_cli.config.schema import DecodeConfig, HardwareConfig, ModelConfig, expanded, refuse_untried
 from ladder_cli.errors import UserError
 
 # Options of a backbone that say where it lies and how it is loaded, which are read beside `run`.
@@ -43,6 +43,7 @@ class ExportConfig:
         self.run, self.output = expanded(self.run), expanded(self.output)
         self.converter = expanded(self.converter)
         settle(self, "")
+        refuse_untried(self.hardware, self.model, {})
 
     def refuse_unread(self, given: Sequence[str]) -> None:
         """Refuse what is missing, and what was given on the command line and nothing reads.
@@ -93,6 +94,7 @@ class ChatConfig:
     def __post_init__(self) -> None:
         self.run = expanded(self.run)
         settle(self, "")
+        refuse_untried(self.hardware, self.model, {})
 
     def refuse_unread(self, given: Sequence[str]) -> None:
         """Refuse what was given on the command line and nothing reads.

@@ -13,7 +13,7 @@ from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.evaluate.comparison import Compared, Side, compare, read_side
 from ladder_cli.evaluate.plots import draw_comparison
-from ladder_cli.evaluate.report import interval, spread
+from ladder_cli.evaluate.report import interval, report_command, spread
 from ladder_cli.run.directory import OUTPUTS, write_json, write_text
 
 _CSV = ("benchmark", "n_problems", "first", "second", "difference", "low", "high", "test", "p_value", "p_holm")
@@ -48,6 +48,7 @@ def report_comparison(config: EvaluateConfig, console: Console) -> dict[str, Any
     write_json(folder / "comparison.json", record)
     draw_comparison(folder / "comparison", (first.name, second.name), compared)
     console.print(f"{folder}/comparison.md, .csv, .json, .png, .svg", soft_wrap=True)
+    console.print(report_command(config.compare or []), soft_wrap=True, highlight=False)
     return record
 
 

@@ -24,7 +24,7 @@ from ladder_cli.evaluate.regrade import (
     verdict_of,
     write_note,
 )
-from ladder_cli.evaluate.report import table
+from ladder_cli.evaluate.report import report_command, table
 from ladder_cli.evaluate.samples import Sample, append_samples, read_completion_samples, same_settings
 from ladder_cli.generate.engine import LENGTH
 from ladder_cli.generate.ready import ReadyCompletions
@@ -74,6 +74,7 @@ def grade_completions(config: EvaluateConfig, console: Console) -> None:
     show(table({(source.name, benchmark): each for benchmark, each in metrics.items()}, greedy=False), console)
     _print_pass_at_k(metrics, console)
     console.print(f"graded completions: {folder / SAMPLES}", soft_wrap=True)
+    console.print(report_command([folder]), soft_wrap=True, highlight=False)
 
 
 def completions_folder(config: EvaluateConfig) -> Path:

@@ -7,7 +7,6 @@ verdict `timeout`. The answer of a worker that dies is graded again.
 
 import contextlib
 import multiprocessing
-import resource
 import signal
 import sys
 import time
@@ -24,6 +23,11 @@ from ladder_cli.data.gold import AS_EXPRESSION, GoldRule
 from ladder_cli.errors import RunFailed
 from ladder_cli.evaluate.answers.verdict import CRASH, LONGEST_GRADED, RELATIVE_TOLERANCE, TIMEOUT, Judged, judge
 from ladder_cli.evaluate.second_opinion import PACKAGES, math_verify_says
+
+try:
+    import resource
+except ImportError:  # Windows: there the deadline alone is kept, by the parent
+    resource = None  # type: ignore[assignment]
 
 DEFAULT_WORKERS = 2
 DEFAULT_SECONDS = 5.0
@@ -228,7 +232,7 @@ class _Worker:
     def was_killed(self) -> bool:
         """Return whether the process, which has died, was ended by SIGKILL."""
         self._process.join()
-        return self._process.exitcode == -signal.SIGKILL
+        return self._process.exitcode == -getattr(signal, "SIGKILL", 9)
 
     def kill(self) -> None:
         self._process.kill()
@@ -245,7 +249,8 @@ def _serve(connection: Connection) -> None:
     logging.disable(logging.CRITICAL)
     import math_verify  # noqa: F401  (the slow import belongs before the memory limit and the first deadline)
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     connection.send("ready")
     while True:
         try:
@@ -277,6 +282,8 @@ def _serve(connection: Connection) -> None:
 
 def _end_by_itself(seconds: float) -> None:
     """Let the kernel end this process soon after its deadline, in case the parent was killed."""
+    if resource is None:
+        return
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = ceil(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

@@ -18,6 +18,7 @@ class Mode(StrEnum):
     AUDIT = "audit"
     COMPLETIONS = "completions"
     COMPARE = "compare"
+    REPORT = "report"
     RUN = "run"
     BACKBONE = "model"
 
@@ -26,6 +27,7 @@ _SAID: Final = {
     Mode.AUDIT: "audit=true",
     Mode.COMPLETIONS: "completions=FILE",
     Mode.COMPARE: "compare=[DIR,DIR]",
+    Mode.REPORT: "report=DIR",
     Mode.RUN: "run=DIR",
     Mode.BACKBONE: "model=NAME",
 }
@@ -46,6 +48,7 @@ READ: Final[dict[Mode, tuple[str, ...]]] = {
     Mode.AUDIT: ("benchmarks", "data_dir", "limit", "output_dir", "decode.grade_seconds"),
     Mode.COMPLETIONS: ("output_dir", "limit", "decode.grade_seconds"),
     Mode.COMPARE: ("output_dir", "allow_settings_mismatch"),
+    Mode.REPORT: ("output",),
     # `model` is here for the line that says why a run takes none (targets.py).
     Mode.RUN: (*_ANSWERING, "allow_prompt_mismatch", "allow_other_backbone"),
     Mode.BACKBONE: (*_ANSWERING, "model.name"),
@@ -68,6 +71,7 @@ def mode_of(config: EvaluateConfig) -> Mode:
         Mode.AUDIT: config.audit,
         Mode.COMPLETIONS: config.completions is not None,
         Mode.COMPARE: config.compare is not None,
+        Mode.REPORT: config.report is not None,
         Mode.RUN: config.run is not None,
     }
     modes = [mode for mode, wanted in asked.items() if wanted] or [Mode.BACKBONE]

@@ -1,5 +1,7 @@
-"""Tables for the terminal: the metrics of benchmarks, and the table of the demo."""
+"""Tables for the terminal: the metrics of benchmarks, and the table of the demo; and where to look at them."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,12 @@ def _label_metrics(metrics: Metrics) -> tuple[str, str, str, str]:
 
 def _tokens(mean: float | None) -> str:
     return "-" if mean is None else f"{mean:.0f}"
+
+
+def report_command(folders: Sequence[Path | str]) -> str:
+    """The line that ends an evaluation: the command that shows it and all its samples on a page."""
+    listed = ",".join(str(folder) for folder in folders)
+    return f"look at it: ladder-eval {shlex.quote(f'report={listed}')} output=report.html"
 
 
 def demo_table(backbone: Path, runs: list[Path], benchmark: str) -> Table:

@@ -16,7 +16,7 @@ from ladder_cli.evaluate.answering import EvalTask, answer
 from ladder_cli.evaluate.binding import refuse_other_runs, refuse_other_use, refuse_run_directory
 from ladder_cli.evaluate.grading import grader_identity
 from ladder_cli.evaluate.modes import refuse_unread_by_labels
-from ladder_cli.evaluate.report import table
+from ladder_cli.evaluate.report import report_command, table
 from ladder_cli.evaluate.results import Extent, write_result
 from ladder_cli.evaluate.samples import Sample
 from ladder_cli.evaluate.summary import RUNS, Answers, summarise, summarise_labels
@@ -70,6 +70,8 @@ def evaluate_models(config: EvaluateConfig, overrides: list[str], console: Conso
     rows = _in_order(rows, experiments)
     if is_main_process():
         show(table(rows, greedy=config.decode.temperature == 0), console)
+        shown = [target.run or target.folder for each in experiments for target in each.targets]
+        console.print(report_command(shown), soft_wrap=True, highlight=False)
     return rows
 
 

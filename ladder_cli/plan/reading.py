@@ -149,7 +149,7 @@ def settled_passes(trunk: TrunkConfig, device_type: str, sharded: bool) -> Passe
             )
         return Passes.BATCH
     if trunk.passes is Passes.AUTO:
-        return {"cpu": Passes.ROW, "cuda": Passes.BATCH}[device_type]
+        return {"cpu": Passes.ROW, "cuda": Passes.BATCH, "mps": Passes.BATCH, "xpu": Passes.BATCH}[device_type]
     return trunk.passes
 
 

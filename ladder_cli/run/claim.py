@@ -2,14 +2,14 @@
 
 The lock is the kernel's, on an open file. It ends with its process, however that ends, so a lock file that was left
 behind locks nothing. It is a POSIX record lock: network file systems honour it across machines, and forked children
-(data loader workers) do not inherit it.
+(data loader workers) do not inherit it. On Windows, which has no such locks, it is filelock's.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,12 +31,48 @@ def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: if another process holds the lock (the message names it), or if the folder cannot be made.
     """
+    if sys.platform == "win32":
+        with _claimed_portably(folder, wait):
+            yield
+        return
     descriptor = _lock(folder, wait)
     try:
         yield
     finally:
         _leave(folder, descriptor)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _claimed_portably(folder: Path, wait: bool) -> Iterator[None]:
+    """The same where there are no POSIX locks: by filelock, which does not say who the holder is."""
+    from filelock import FileLock, Timeout
+
+    _make(folder)
+    lock = FileLock(folder / LOCK_FILE, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{folder} is being written by another process: wait for it, or give another output_dir."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        with contextlib.suppress(OSError):
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        raise UserError(
+            f"{folder} cannot be made a folder ({error.strerror}): it or something above it is a file, or no place "
+            "for files. Give another output_dir."
+        ) from error
 
 
 def _leave(folder: Path, descriptor: int) -> None:
@@ -48,14 +84,10 @@ def _leave(folder: Path, descriptor: int) -> None:
 
 
 def _lock(folder: Path, wait: bool) -> int:
+    import fcntl
+
     while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
-            raise UserError(
-                f"{folder} cannot be made a folder ({error.strerror}): it or something above it is a file, or no place "
-                "for files. Give another output_dir."
-            ) from error
+        _make(folder)
         path = folder / LOCK_FILE
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

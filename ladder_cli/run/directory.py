@@ -52,7 +52,16 @@ _HASH_DIGITS = 8
 _OWN = frozenset(
     {
         *("config.yaml", "run.json", "plan.json", "metrics.jsonl", "metrics.json", "bad_batch.json"),
-        *("checkpoints", "adapter", ".adapter", ".discarded-adapter", ".discarded-.adapter", ".lock", EVALUATION),
+        *(
+            "checkpoints",
+            "tensorboard",
+            "adapter",
+            ".adapter",
+            ".discarded-adapter",
+            ".discarded-.adapter",
+            ".lock",
+            EVALUATION,
+        ),
     }
 )
 

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from pathlib import Path
 
 from ladder_cli.errors import UserError
@@ -49,7 +50,9 @@ def temporary_for(name: str) -> str:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk."""
+    """Flush a file, or the names in a folder, to disk; Windows opens no folder."""
+    if sys.platform == "win32" and path.is_dir():
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

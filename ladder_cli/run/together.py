@@ -7,7 +7,7 @@ a seed draws, where a run goes on from, memory) is for `train.sharing`.
 import json
 from collections.abc import Sequence
 
-from ladder_cli.config.choices import Together
+from ladder_cli.config.choices import Together, Tracker
 from ladder_cli.config.compose import IN_PROCESS, SweepJob, as_dict
 from ladder_cli.config.options import flat
 from ladder_cli.config.schema import TrainConfig, covers
@@ -40,6 +40,8 @@ def _shared(placed: Placed) -> str:
         or config.dry_run
         or config.cache is not None
         or config.prepare
+        # MLflow's client has one run at a time in a process.
+        or config.tracking.name is Tracker.MLFLOW
         # Its results are those of other variants of its code, the more runs there are.
         or config.train.compile
         or config.hardware.shard_backbone

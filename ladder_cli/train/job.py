@@ -18,7 +18,7 @@ from ladder_cli.plan.reading import Reading, Shape, settle_reading, settled_pass
 from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
-from ladder_cli.train.monitor import check_tracking
+from ladder_cli.train.trackers import check_tracking
 from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import backbone_shape, parameter_count, planned_dtype

@@ -19,7 +19,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from ladder_cli import __version__
-from ladder_cli.config.choices import WandbMode
+from ladder_cli.config.choices import Tracker
 from ladder_cli.config.compose import as_dict
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
@@ -43,10 +43,11 @@ from ladder_cli.train.checkpoints import Checkpoints
 from ladder_cli.train.job import Job
 from ladder_cli.train.learner import Learner, Pace
 from ladder_cli.train.loop import Loop
-from ladder_cli.train.monitor import Measures, MetricsLog, Monitor, ProgressDisplay, WandbTracker
+from ladder_cli.train.monitor import Measures, MetricsLog, Monitor, ProgressDisplay
 from ladder_cli.train.optimizer import make_optimizer, make_schedule
 from ladder_cli.train.random_states import RandomStream
 from ladder_cli.train.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
+from ladder_cli.train.trackers import Tracked
 from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
 from ladder_cli.trunk.loading import resolve_device
@@ -235,9 +236,9 @@ class Member:
             MetricsLog(self.run.metrics_log),
             ProgressDisplay(measures, flops, name),
         ]
-        if tracking.wandb is WandbMode.OFF:
+        if tracking.name is Tracker.NONE:
             return monitors
-        return [WandbTracker(tracking, self.run.path.name, as_dict(self.config)), *monitors]
+        return [Tracked(tracking, self.run.path, as_dict(self.config)), *monitors]
 
     def finish(self, data: PreparedData, loop: Loop, measures: Measures) -> None:
         """Write adapter and metrics."""

@@ -1,8 +1,6 @@
-"""What is told of a run while it trains: log lines, a progress bar, throughput, and a tracker."""
+"""What is told of a run while it trains: log lines, a progress bar, throughput. Trackers: trackers.py."""
 
-import importlib.util
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,8 +9,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ladder_cli.config.schema import TrackingConfig
-from ladder_cli.errors import UserError
 from ladder_cli.plan.measured import PeakMemory
 from ladder_cli.run.files import write_text
 
@@ -165,57 +161,3 @@ class ProgressDisplay:
     def end(self, train_loss: float | None) -> None:
         """Leave the bar as it is."""
         self._bars.leave()
-
-
-class WandbTracker:
-    """Sends every line to Weights & Biases, or writes it to `wandb/` for a later upload.
-
-    `WANDB_PROJECT` in the environment goes before `tracking.project`.
-    """
-
-    def __init__(self, tracking: TrackingConfig, name: str, config: dict[str, Any]) -> None:
-        """`name`: of the run; `config`: shown with it."""
-        self._tracking, self._name, self._config = tracking, name, config
-
-    def begin(self, step: int, steps: int, history: list[Line]) -> None:
-        """Open a run."""
-        import wandb
-
-        project = os.environ.get("WANDB_PROJECT", self._tracking.project)
-        mode: Any = self._tracking.wandb
-        # A run of its own, whatever other runs this process has.
-        own: Any = "create_new"
-        self._run: Any = wandb.init(project=project, name=self._name, mode=mode, config=self._config, reinit=own)
-        self._run.define_metric("train/global_step")
-        self._run.define_metric("*", step_metric="train/global_step", step_sync=True)
-
-    def stepped(self, step: int) -> None:
-        """Nothing."""
-
-    def log(self, line: Line) -> None:
-        """Send it, validation metrics as `eval/...`, the others as `train/...`."""
-        values = {_tracked(name): value for name, value in line.items() if name != "step"}
-        self._run.log({**values, "train/global_step": line["step"]})
-
-    def end(self, train_loss: float | None) -> None:
-        """Close the run."""
-        if train_loss is not None:
-            self._run.summary["train_loss"] = train_loss
-        self._run.finish(exit_code=int(train_loss is None))
-
-
-def check_tracking(tracking: TrackingConfig) -> None:
-    """Refuse a tracker that is not installed.
-
-    Raises:
-        UserError: naming what to install.
-    """
-    if tracking.wandb != "off" and importlib.util.find_spec("wandb") is None:
-        raise UserError(
-            f"tracking.wandb={tracking.wandb}, but wandb is not installed: pip install wandb, or leave it off."
-        )
-
-
-def _tracked(name: str) -> str:
-    kind, _, rest = name.partition("_")
-    return f"eval/{rest}" if kind == "eval" else f"train/{name}"

@@ -12,7 +12,8 @@ from ladder_cli.ranks import interrupt
 # A launcher such as torchrun passes on a Ctrl-C that the terminal has sent to everyone already.
 _SAME_SIGNAL_SECONDS = 2.0
 # They end a process that does not heed them: a closed terminal, a batch system's notice, a limit on processor time.
-_DEADLY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+# Windows has none of them.
+_DEADLY = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name))
 
 
 class StopOnSignal:

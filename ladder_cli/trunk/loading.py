@@ -252,7 +252,7 @@ def resolve_device(device: Device | str) -> torch.device:
     """`auto` is the GPU of this process if there is one; `cpu` never touches CUDA.
 
     Raises:
-        UserError: for `cuda` on a machine without, or no such choice.
+        UserError: for a device that this machine, or this build of torch, does not have; or no such choice.
     """
     return _DEVICES[parse_choice("hardware.device", device, Device)]()
 
@@ -274,16 +274,33 @@ def _card_if_any() -> torch.device:
     return _card() if torch.cuda.is_available() else _cpu()
 
 
+def _apple() -> torch.device:
+    if not torch.backends.mps.is_available():
+        raise UserError("hardware.device=mps, but torch finds no Apple GPU: use hardware=cpu.")
+    return torch.device("mps")
+
+
+def _intel() -> torch.device:
+    if not torch.xpu.is_available():
+        raise UserError(
+            "hardware.device=xpu, but torch finds no Intel GPU: use hardware=cpu, or torch's build for XPU."
+        )
+    return torch.device("xpu")
+
+
 _DEVICES: dict[Device, Callable[[], torch.device]] = {
     Device.AUTO: _card_if_any,
     Device.CPU: _cpu,
     Device.CUDA: _card,
+    Device.MPS: _apple,
+    Device.XPU: _intel,
 }
 
 
 def planned_device(device: Device | str) -> torch.device:
     """The device that a run would use, whether or not it is there: a plan may be made on another machine."""
-    return torch.device("cuda") if device == Device.CUDA else resolve_device(device)
+    chosen = parse_choice("hardware.device", device, Device)
+    return torch.device(chosen) if chosen not in (Device.AUTO, Device.CPU) else resolve_device(chosen)
 
 
 def planned_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:

@@ -15,6 +15,7 @@ MODES = {
     "audit": ["audit=true"],
     "completions": ["completions=answers.jsonl"],
     "compare": ["compare=[a,b]"],
+    "report": ["report=[a,b]"],
     "run": ["run=outputs/a"],
     "model": [],
 }
@@ -46,6 +47,10 @@ def check(*words):
         ("model=tiny decode.top_p=0.9", "option 'decode.top_p': greedy decoding does not read it"),
         ("audit=true run=a", "audit=true and run=DIR are different things to do"),
         ("completions=F compare=[a,b]", "completions=FILE and compare=[DIR,DIR] are different things"),
+        ("report=a limit=5", "option 'limit': report=DIR does not read it"),
+        ("report=a output_dir=x", "option 'output_dir': report=DIR does not read it"),
+        ("run=a output=x.html", "option 'output': run=DIR does not read it (it is for report=DIR)"),
+        ("report=a compare=[a,b]", "compare=[DIR,DIR] and report=DIR are different things"),
         ("completions=F run=a", "completions=FILE and run=DIR are different things"),
     ],
 )
@@ -64,6 +69,8 @@ def test_an_option_that_is_not_read_is_refused_with_what_reads_it(words, message
         "run=a benchmarks=[math500] decode=sampling repeats=5 hardware=cpu model.path=builtin:tiny limit=2 seed=3",
         "model=tiny hardware=cpu model.mlp_chunk=64 decode.temperature=0.5 decode.top_p=0.9 instruction=x",
         "compare=[a,b] limit=null audit=false",
+        "report=a output=x.html",
+        "report=[a,b]",
         "",
     ],
 )
