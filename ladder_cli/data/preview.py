@@ -90,7 +90,7 @@ def marked_example(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:
     return text
 
 
-def _text_of(ids: Sequence[int], start: int, end: int, tokenizer: PreTrainedTokenizerBase) -> str:
+def _text_of(ids: list[int], start: int, end: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text of the tokens from `start` to `end`, where they stand.
 
     A character may be made of several tokens, and some tokenizers drop the space before the first token of a text: so
