@@ -216,7 +216,7 @@ def test_what_was_asked_before_is_remembered_by_its_content(monkeypatch):
     assert len(asked) == 1
     assert again.parts["weights"] == first.parts["weights"] - 1
     others = (
-        (replace(model, quantization="none"), LADDER, STEP),
+        (replace(model, quantization="nf4"), LADDER, STEP),
         (replace(model, shape=model.shape | {"num_hidden_layers": 2}), LADDER, STEP),
         (model, replace(LADDER, reduction=8), STEP),
         (model, LADDER, replace(STEP, tokens=STEP.tokens + 1)),  # whose peak may be the same
