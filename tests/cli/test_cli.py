@@ -144,7 +144,10 @@ def test_help_lists_what_the_command_takes():
     for command in (TRAIN, EVALUATE):
         _, _, groups = run(command, "--help").stdout.partition("Groups (group=choice):\n")
         listed.append([line.split()[0] for line in groups.splitlines() if line])
-    assert listed == [["data", "experiment", "hardware", "method", "model"], ["decode", "hardware", "model"]]
+    assert listed == [
+        ["data", "experiment", "hardware", "method", "model", "tracking"],
+        ["decode", "hardware", "model"],
+    ]
     benchmarks = next(line for line in run(EVALUATE, "--help").stdout.splitlines() if line.startswith("Benchmarks"))
     assert "aime24" in benchmarks
     assert "math500" in benchmarks

@@ -112,14 +112,18 @@ def test_the_files_are_known_by_the_weights_and_their_form(tmp_path):
 
 def test_made_once_and_then_found(tmp_path, monkeypatch):
     folder = prepare_layers(tiny(), CPU, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in folder.path.iterdir()}
+    layers = [path for path in folder.path.iterdir() if path.suffix == ".bin"]
+    before = {path: path.stat().st_mtime_ns for path in layers}
+    manifest = (folder.path / "manifest.json").read_bytes()
 
     def never(*_):
         raise AssertionError("made again")
 
     monkeypatch.setattr(module, "_make", never)
     assert prepare_layers(tiny(), CPU, tmp_path) == folder
-    assert {path: path.stat().st_mtime_ns for path in folder.path.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in layers} == before
+    # Its time says when the layers were used last, for who prunes.
+    assert (folder.path / "manifest.json").read_bytes() == manifest
 
 
 def _prepare(place: str, seconds: float) -> None:
