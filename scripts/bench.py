@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
     parser.add_argument("--streamed", action="store_true", help="streamed layers against resident ones alone")
     args = parser.parse_args()
+    if args.streamed:
+        _refuse_unread(parser, args)
     cases: list[dict[str, Any]] = []
     path = OUTPUTS / "bench" / ("bench-gpu.json" if args.gpu else "bench.json")
     if args.gpu:
@@ -74,14 +76,24 @@ def main() -> None:
         ]
     if args.streamed:
         todo = []
+        path = path.with_stem(path.stem + "-streamed")
         sizes = [(args.model, args.tokens)] if args.model else STREAMED_CASES
         for name, tokens in sizes:
             cases += _streamed(name, tokens, "cuda" if args.gpu else "cpu")
-            write_json(path.with_stem(path.stem + "-streamed"), {"cases": cases})
+            write_json(path, {"cases": cases})
     for case in todo:
         cases.append(_case(*case))
         write_json(path, {"cases": cases})  # as they are ready: a run of all of them is long
     print(f"written to {path}")
+
+
+def _refuse_unread(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Layers are streamed in one form, from random weights of a published shape, for one row."""
+    for name in ("path", "quantization", "dtype", "rows"):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--streamed takes no --{name}: nf4, bfloat16, one row, random weights of a published shape.")
+    if args.model and composed("train", TrainConfig, [f"model={args.model}"]).model.path is not None:
+        parser.error(f"--streamed: {args.model} lies in the package, and is no published shape.")
 
 
 def _case(
