@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ladder_cli.config.compose import CONFIG_MODULE, choices
+from ladder_cli.config.catalogue import CONFIG_MODULE, choices
 from ladder_cli.data.sources import load_rows
 from ladder_cli.errors import UserError
 
