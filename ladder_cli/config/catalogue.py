@@ -39,7 +39,7 @@ def preset_options() -> dict[str, list[str]]:
     """The options outside of their own group that files of conf/hardware set, by group."""
     found: dict[str, dict[str, None]] = {}
     for choice in choices(_HARDWARE):
-        for group, options in _declared(_HARDWARE, choice).items():
+        for group, options in declared(_HARDWARE, choice).items():
             if group != _HARDWARE:
                 found.setdefault(group, {}).update(dict.fromkeys(options))
     return {group: list(options) for group, options in found.items()}
@@ -47,15 +47,15 @@ def preset_options() -> dict[str, list[str]]:
 
 def default_data(model: str) -> str:
     """The data set that a model is trained on where `data` is not given: `default_data` of its file in `conf/model`."""
-    return _declared("model", model).get("default_data", ModelConfig.default_data)
+    return declared("model", model).get("default_data", ModelConfig.default_data)
 
 
-def _declared(group: str, choice: str) -> dict[str, Any]:
+def declared(group: str, choice: str) -> dict[str, Any]:
     """The top level of a YAML file in `conf/`, with what it takes over from others of its group."""
     import yaml
 
     values: dict[str, Any] = yaml.safe_load((files(CONFIG_MODULE) / group / f"{choice}.yaml").read_text()) or {}
     for base in values.pop("defaults", []):
         if isinstance(base, str) and base != "_self_":
-            values = _declared(group, base) | values
+            values = declared(group, base) | values
     return values
