@@ -158,7 +158,7 @@ def _read_benchmark(folder: Path, name: str) -> Answered:
     for number in range(count):
         samples = _samples(repeat_folder(folder, number) / SAMPLES)
         if any(each.number not in (None, 1) for each in samples):
-            raise _damaged(folder / SAMPLES, "several completions of one problem")
+            raise _damaged(repeat_folder(folder, number) / SAMPLES, "several completions of one problem")
         repeats.append(samples)
     order = [sample.id for sample in repeats[0]]
     if any({sample.id for sample in repeat} != set(order) for repeat in repeats):

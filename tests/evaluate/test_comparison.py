@@ -250,6 +250,13 @@ def test_what_cannot_be_compared_is_refused(benchmark, gold, message, tmp_path):
         compare(read_side(first), read_side(second))
 
 
+@pytest.mark.parametrize(("second", "shared"), [("---r", 1), ("----r", 0)])
+def test_fewer_than_two_problems_in_common_are_no_comparison(second, shared, tmp_path):
+    sides = [write_run(tmp_path / name, "made", each) for name, each in {"first": "rrww", "second": second}.items()]
+    with pytest.raises(UserError, match=rf"first and second share {shared} problem\(s\) of made"):
+        compare(*map(read_side, sides))
+
+
 def test_a_side_without_samples_is_told_what_to_do(tmp_path):
     with pytest.raises(UserError, match="evaluate it first"):
         read_side(str(tmp_path))

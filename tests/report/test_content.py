@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,11 @@ from ladder_cli.console import make_console
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.comparison import compare, read_side
 from ladder_cli.evaluate.completions import grade_completions
+from ladder_cli.evaluate.summary import summarise
 from ladder_cli.report.content import content, short_names
 from ladder_cli.report.folders import read_folders
 from ladder_cli.report.page import page, write_report
-from ladder_cli.run.directory import write_json
+from ladder_cli.run.directory import repeat_folder, write_json
 from tests.report.made import sample, samples, write_evaluation, write_run, write_training
 
 
@@ -151,6 +153,37 @@ def test_nothing_half_is_called_read(tmp_path, what, message):
         told(run)
     assert "\n" not in str(raised.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before, "nothing is repaired"
+
+
+def write_repeats(run, *repeats):
+    """An evaluation whose result.json agrees with what a reader finds who looks up the first repeat's problems."""
+    sums = write_training(run).evaluation / "sums"
+    for number, answered in enumerate(repeats):
+        write_evaluation(repeat_folder(sums, number), answered)
+    ids = [each.id for each in repeats[0]]
+    figures = summarise({"run": [[{s.id: s for s in each}.get(name) or each[0] for name in ids] for each in repeats]})
+    write_json(sums / "result.json", figures | {"extent": {"runs": {}, "repeats": len(repeats), "problems": len(ids)}})
+    return run
+
+
+@pytest.mark.parametrize("second", ["rwr", "r", " rw"])
+def test_repeats_that_answer_different_problems_are_unfinished(tmp_path, second):
+    repeats = [
+        [sample(number, sign == "r") for number, sign in enumerate(each) if sign != " "] for each in ("rw", second)
+    ]
+    run = write_repeats(tmp_path / "run", *repeats)
+    with pytest.raises(UserError, match=r"sums is unfinished \(its repeats answer different problems\)"):
+        told(run)
+    assert told(write_repeats(tmp_path / "whole", samples("rw"), samples("ww")))["scores"][0]["pass_at_1"] == 0.25
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "sums/samples.jsonl"), (1, "sums/repeat-2/samples.jsonl")])
+def test_several_completions_of_a_problem_in_one_repeat_are_damage(tmp_path, number, name):
+    repeats = [samples("rw"), samples("rw")]
+    repeats[number].append(replace(sample(1, False), number=2))
+    run = write_repeats(tmp_path / "run", *repeats)
+    with pytest.raises(UserError, match=rf"{name} is damaged \(several completions of one problem\)"):
+        told(run)
 
 
 def test_a_glob_leaves_out_what_is_no_result_and_says_so(tmp_path):

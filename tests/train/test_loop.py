@@ -17,7 +17,7 @@ from ladder_cli.nn.loss import counted_positions
 from ladder_cli.nn.objective import objective_for
 from ladder_cli.train.bad_batch import BadBatch
 from ladder_cli.train.checkpoints import Checkpoints
-from ladder_cli.train.learner import Learner, Pace
+from ladder_cli.train.learner import Best, Learner, Pace
 from ladder_cli.train.loop import Loop
 from ladder_cli.train.monitor import Throughput
 from ladder_cli.train.optimizer import load_state, make_optimizer, make_schedule, save_state
@@ -173,6 +173,37 @@ def test_the_state_of_an_optimizer_comes_back_to_the_bit(optimizer, make_learner
     assert again.read_bytes() == file.read_bytes()
     assert len(load_file(file)) >= 2 * len(learner.trained)
     assert twin.schedule.get_last_lr() == learner.schedule.get_last_lr()
+
+
+def test_the_state_of_more_parameters_than_there_are_is_refused(tmp_path):
+    made = []
+    for count in (2, 1):
+        model = torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(count)))
+        optimizer = make_optimizer(model, "adamw", 1e-3, weight_decay=0.01)
+        model(torch.ones(1, 3)).sum().backward()
+        made.append((optimizer, make_schedule(optimizer, OptimizationConfig(), 6)))
+    (optimizer, schedule), (smaller, its_schedule) = made
+    optimizer.step()
+    save_state(optimizer, schedule, tmp_path / "optimizer.safetensors")
+    with pytest.raises(ValueError, match="the state of more than 2 parameters"):
+        load_state(smaller, its_schedule, tmp_path / "optimizer.safetensors")
+    assert not smaller.state
+
+
+def test_of_equal_validation_losses_the_earliest_is_the_best():
+    best = Best()
+    for step, loss in ((3, 2.0), (6, 1.0), (9, 1.0), (12, 1.5)):
+        best.met(step, loss)
+    assert best == Best(step=6, loss=1.0, misses=2)
+
+
+def test_the_last_step_is_validated_wherever_it_falls(make_learner, tmp_path):
+    pace = Pace(7, validate_every=3, log_every=1, patience=float("inf"), max_norm=1.0)
+    assert [step for step in range(1, 8) if pace.validates(step)] == [3, 6, 7]
+    learner = make_learner(tmp_path, steps=4)
+    make_loop(learner).run()
+    assert [line["step"] for line in learner.history if "eval_loss" in line] == [3, 4]
+    assert learner.checkpoints.steps()[-1] == 4
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):

@@ -6,8 +6,12 @@ import shutil
 import pytest
 from safetensors.torch import load_file
 
+from ladder_cli.console import make_console
+from ladder_cli.errors import UserError
+from ladder_cli.run.directory import RunDir
 from ladder_cli.run.files import seal
 from ladder_cli.train.checkpoints import Checkpoints, Progress
+from ladder_cli.train.resume import starting_step
 from tests.malformed import run_command
 
 # Losses are logged at other steps than checkpoints; it stops early.
@@ -111,6 +115,16 @@ def test_what_does_not_change_the_result_does_not_forbid_to_resume(twin, tmp_pat
     status, _, errors = train(twin, "train.learning_rate=0.04", "data.max_length=255")
     assert status == 2
     assert "data.max_length: 256 -> 255; train.learning_rate: 0.02 -> 0.04" in errors
+
+
+def test_an_adapter_of_which_nothing_is_recorded_is_not_trained_over(tmp_path):
+    run = RunDir(tmp_path / "run")
+    assert starting_step(run, None, make_console()) is None
+    run.adapter.mkdir(parents=True)
+    (run.adapter / "adapter_model.safetensors").write_bytes(b"precious")
+    with pytest.raises(UserError, match=r"holds an adapter but no run\.json .* resume=false"):
+        starting_step(run, None, make_console())
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == b"precious"
 
 
 def progress(step):

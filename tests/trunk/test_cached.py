@@ -134,6 +134,25 @@ def test_a_limit_is_held_by_whole_rows(tmp_path, caplog):
         same(trunk.taps(REQUEST, padded(rows)), trunk.under.taps(REQUEST, padded(rows)))
 
 
+def kept(root, space, row, limit=AMPLE):
+    """A store that was given 4000 bytes of a row, and has written what it would."""
+    store = DiskStore(root, space, limit)
+    store.put(row, {"1": torch.arange(1000.0)})
+    store.flush()
+    return store
+
+
+def test_a_limit_is_that_of_all_spaces_together(tmp_path, caplog):
+    other = TapSpace(**{**vars(SPACE), "weights": "abd"})
+    before = kept(tmp_path, SPACE, "row").used()
+    with caplog.at_level(logging.WARNING, "ladder_cli"):
+        full = kept(tmp_path, other, "row", limit=before + 2000)
+    assert not full.has("row", "1")
+    assert size_of(tmp_path) <= full.limit
+    assert [line for line in caplog.messages if "other rows are read anew" in line]
+    assert kept(tmp_path, other, "row", limit=before + 6000).has("row", "1")
+
+
 def test_another_precision_or_other_weights_are_another_space(tmp_path):
     trunk, batch = cached(DiskStore(tmp_path / "taps", SPACE, AMPLE)), padded(rows_of(5))
     trunk.taps(REQUEST, batch)
@@ -181,6 +200,18 @@ def test_two_writers_write_each_row_once(tmp_path):
     same(taps, trunk.under.taps(REQUEST, batch))
     names = [name for path in (root / SPACE.key).glob("*.safetensors") for name in Shard(path).names]
     assert len(names) == len(set(names))
+
+
+def test_what_another_has_written_since_is_not_written_again(tmp_path):
+    one, two = (DiskStore(tmp_path, SPACE, AMPLE) for _ in range(2))
+    for store, rows in ((one, ("a",)), (two, ("a", "b"))):
+        for row in rows:
+            store.put(row, {"1": torch.ones(3)})
+    one.flush()
+    two.flush()
+    names = [name for path in (tmp_path / SPACE.key).glob("*.safetensors") for name in Shard(path).names]
+    assert sorted(names) == ["a/1", "b/1"]
+    assert torch.equal(two.get("a", "1"), torch.ones(3))
 
 
 @pytest.mark.parametrize("where", ["header", "tap", "end", "empty"])
@@ -289,6 +320,17 @@ def test_prune_deletes_what_was_not_used_for_longest(tmp_path):
     assert not leftover.exists()
     assert [report.values["weights"] for report in tap_folders(root)] == ["2"]
     assert json.loads((root / space.key / "space.json").read_text())["weights"] == "2"
+
+
+def test_to_be_opened_is_to_be_used(tmp_path):
+    spaces = [TapSpace(**{**vars(SPACE), "weights": str(number)}) for number in range(2)]
+    for number, space in enumerate(spaces):
+        kept(tmp_path, space, "row")
+        os.utime(tmp_path / space.key / "space.json", (number, number))
+    DiskStore(tmp_path, spaces[0], AMPLE)  # reads alone
+    found = tap_folders(tmp_path)
+    assert [report.values["weights"] for report in found] == ["0", "1"]
+    assert [report.values["weights"] for report in prune_taps(tmp_path, found[0].size)] == ["1"]
 
 
 def test_the_cost_is_that_of_the_rows_that_are_read():
