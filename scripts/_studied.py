@@ -5,6 +5,8 @@ import argparse
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 
+# What `bench.study` gives every run.
+_OWN = ("output_dir", "resume", "trunk.cache", "trunk.cache_dir", "method", "seed", "train.max_steps")
 _COLUMNS = {"prompt": "question", "completion": "answer"}
 
 
@@ -31,6 +33,47 @@ def studied(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[s
         if getattr(args, name) is not None:
             parser.error(f"--{name} names a column of --rows, which is not given.")
     return options
+
+
+def further(parser: argparse.ArgumentParser, args: argparse.Namespace, own: tuple[str, ...]) -> list[str]:
+    """`--options`, none of which the script sets by itself.
+
+    Args:
+        own: options of the script, or groups of them (`method.`).
+
+    Raises:
+        SystemExit: for one that it sets, and for what is no option.
+    """
+    for word in args.options:
+        key, equals, _ = word.partition("=")
+        if not equals:
+            parser.error(f"--options: '{word}' is no option, which looks like key=value.")
+        if key in (*own, *_OWN) or key.startswith(tuple(each for each in own if each.endswith("."))):
+            parser.error(f"--options: {key} is set by this script, run by run.")
+    return list(args.options)
+
+
+def refuse_repeats(parser: argparse.ArgumentParser, args: argparse.Namespace, names: tuple[str, ...]) -> None:
+    """Refuse lists that name something twice: it would count as two.
+
+    Raises:
+        SystemExit: for the first of them.
+    """
+    for name in names:
+        given = getattr(args, name)
+        if len(set(given)) < len(given):
+            parser.error(f"--{name}: one of them stands there twice.")
+
+
+def count(text: str) -> int:
+    """A number of something, from 1 on, for argparse.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def layers_of(options: list[str]) -> int:

@@ -10,14 +10,17 @@ Writes outputs/bench/bench.json, or bench-gpu.json.
 """
 
 import argparse
+import sys
 from typing import Any
 
+from _studied import count
 from rich.table import Table
 
 from ladder_cli.config.compose import composed
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.console import make_console
+from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.run.directory import OUTPUTS, write_json
 from ladder_cli.streams import quiet_libraries
 
@@ -58,8 +61,8 @@ def main() -> None:
     parser.add_argument("--path", help="local folder of the model; by default random weights of its published shape")
     parser.add_argument("--quantization", help="none by default")
     parser.add_argument("--dtype", help="float32 by default")
-    parser.add_argument("--rows", type=int, help="1 by default")
-    parser.add_argument("--tokens", type=int, help="512 by default")
+    parser.add_argument("--rows", type=count, help="1 by default")
+    parser.add_argument("--tokens", type=count, help="512 by default")
     parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
     parser.add_argument("--streamed", action="store_true", help="streamed layers against resident ones alone")
     args = parser.parse_args()
@@ -214,4 +217,7 @@ def _print(results: dict[str, dict[str, Any]], conditions: dict[str, Any]) -> No
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, RunFailed) as error:
+        sys.exit(f"error: {error}")

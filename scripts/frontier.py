@@ -17,7 +17,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from _studied import add_studied, layers_of, studied
+from _studied import add_studied, count, further, layers_of, refuse_repeats, studied
 
 from ladder_cli.bench.study import Study, Trained, mean_and_range
 from ladder_cli.console import make_console
@@ -200,29 +200,30 @@ def main() -> None:
     """Measure, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_studied(parser)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=16, help="rows of a step")
+    parser.add_argument("--steps", type=count, default=60)
+    parser.add_argument("--batch", type=count, default=16, help="rows of a step")
     parser.add_argument(
-        "--train-rows", type=int, default=480, help="rows to train on; several epochs where steps pass more"
+        "--train-rows", type=count, default=480, help="rows to train on; several epochs where steps pass more"
     )
-    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--max-length", type=count, default=256)
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--options", nargs="*", default=[], help="further options of ladder-train")
     parser.add_argument("--folder", type=Path, help="by default outputs/frontier-MODEL")
     args = parser.parse_args()
+    refuse_repeats(parser, args, ("rates", "seeds"))
     folder = (args.folder or OUTPUTS / f"frontier-{args.model}").absolute()
     common = [
         *studied(parser, args),
         f"train.max_steps={args.steps}",
         f"train.global_batch_size={args.batch}",
-        f"train.micro_batch_size={min(args.batch, 4)}",
+        f"train.micro_batch_size={max(rows for rows in (1, 2, 3, 4) if args.batch % rows == 0)}",
         f"data.train_samples={args.train_rows}",
         f"data.max_length={args.max_length}",
     ]
     if args.rows:
         common.append("data.validation_samples=64")
-    common += args.options
+    common += further(parser, args, ("train.learning_rate",))
     quiet_libraries(downloads=False)
     study = Study(folder, common)
     first = ["method=ladder", "data.validation_samples=1", "train.max_steps=1"]

@@ -46,6 +46,12 @@ def main() -> int:
         work = Reproduction(
             args.output or OUTPUTS / FOLDERS[args.scale], Scale(args.scale, args.model_path, args.data_dir)
         )
+        for folder in args.others or ():
+            if not folder.is_dir():
+                raise UserError(f"--from {folder}: there is no such folder.")
+        if args.others and (args.run or args.table == MEMORY):
+            told = "--run makes runs of its own" if args.run else "'memory' is predicted, and needs no runs"
+            raise UserError(f"--from is not read: {told}.")
         if args.table in (LAWS, CLAIMS, COSTS):
             if args.run:
                 raise UserError(f"--run has nothing to run: '{args.table}' is made of what is there already.")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from _studied import add_studied, layers_of, studied
+from _studied import add_studied, count, further, layers_of, refuse_repeats, studied
 from scipy.stats import qmc
 
 from ladder_cli.bench.study import Study, mean_and_range
@@ -212,8 +212,8 @@ def main() -> None:
     """Search, repeat, tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_studied(parser)
-    parser.add_argument("--trials", type=int, default=8, help="of each method")
-    parser.add_argument("--steps", type=int, default=60, help="of LoRA, whose time everything gets")
+    parser.add_argument("--trials", type=count, default=8, help="of each method")
+    parser.add_argument("--steps", type=count, default=60, help="of LoRA, whose time everything gets")
     parser.add_argument("--time", choices=list(TIMES), default=PLAIN, help="whose steps they are")
     parser.add_argument("--cost", choices=[ALONE, CACHED], default=ALONE, help="how a step is counted")
     parser.add_argument("--families", nargs="+", help="by default all")
@@ -223,14 +223,16 @@ def main() -> None:
     args = parser.parse_args()
     if SEARCH_SEED in args.seeds:
         parser.error(f"--seeds: {SEARCH_SEED} is the seed that settings are chosen on.")
-    common = studied(parser, args)
-    all_families = {family.name: family for family in families(layers_of([*common, *args.options]))}
+    refuse_repeats(parser, args, ("seeds",))
+    own = ("method.", "train.learning_rate", "train.scheduler", "train.warmup_ratio", "train.weight_decay")
+    common = [*studied(parser, args), "train.evaluations=1", *further(parser, args, (*own, "train.evaluations"))]
+    all_families = {family.name: family for family in families(layers_of(common))}
     unknown = set(args.families or ()) - all_families.keys()
     if unknown:
         parser.error(f"--families: no {', '.join(sorted(unknown))}; there are {', '.join(all_families)}.")
     quiet_libraries(downloads=False)
     folder = (args.folder or OUTPUTS / f"search-{args.model}").absolute()
-    study = Study(folder, [*common, "train.evaluations=1", *args.options])
+    study = Study(folder, common)
     budget = args.steps * study.step_seconds(f"time-{args.time}", list(TIMES[args.time]), False, TIMED_STEPS)
     search, finals = Search(study, budget, args.cost), {}
     for name in args.families or all_families:

@@ -108,7 +108,11 @@ def compare(
             process = context.Process(target=_work, args=(theirs, job), daemon=True)
             process.start()
             theirs.close()
-            ready = ours.recv()  # one after the other, so that loading does not disturb anybody's warm-up
+            # One after the other, so that loading does not disturb anybody's warm-up.
+            try:
+                ready = ours.recv()
+            except EOFError:
+                ready = "its process has died"
             if ready == _READY:
                 workers[name] = (process, ours)
             else:
@@ -165,18 +169,19 @@ def _work(pipe: Connection, job: _Job) -> None:
         total = torch.cuda.mem_get_info(device)[1]
         torch.cuda.set_per_process_memory_fraction(job.cap_gb * 1e9 / total, device)
     optimizer_name = Optimizer.ADAMW if device.type == "cpu" else Optimizer.ADAMW_8BIT
-    step = Step(job.shape.rows, job.shape.tokens, 1, optimizer_name, DEFAULT_CHUNK, residency=job.residency)
-    dtype = planned_dtype(job.model, device)
-    predicted = predict_memory(job.model, method_for(job.method), dtype, step).total
-    gc.collect()
-    memory = PeakMemory(device)
-    torch.manual_seed(0)
+    predicted: int | None = None
     try:
+        step = Step(job.shape.rows, job.shape.tokens, 1, optimizer_name, DEFAULT_CHUNK, residency=job.residency)
+        predicted = predict_memory(job.model, method_for(job.method), planned_dtype(job.model, device), step).total
+        gc.collect()
+        memory = PeakMemory(device)
+        torch.manual_seed(0)
         measured = _Measured(job, device, optimizer_name)
         for _ in range(WARM_UP_STEPS):
             measured.step()
     except torch.OutOfMemoryError:
-        pipe.send(f"out of memory under {job.cap_gb} GB (predicted {predicted / 1e9:.2f} GB)")
+        told = f" (predicted {predicted / 1e9:.2f} GB)" if predicted is not None else ""
+        pipe.send(f"out of memory under {job.cap_gb} GB{told}")
         return
     except UserError as error:
         pipe.send(str(error))

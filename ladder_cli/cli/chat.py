@@ -52,6 +52,8 @@ def chat(config: ChatConfig, overrides: list[str]) -> None:
         if config.model.path is None:
             hub.require_model(config.model.name, config.model.location, config.model.revision)
     question = _question(config.prompt)
+    if question is not None and len(runs) > 1:
+        raise UserError(f"prompt= is answered once, and run={config.run} names {len(runs)} runs: name one of them.")
     quiet_libraries(downloads=not runs and config.model.path is None)
     from ladder_cli.cli.terminal import Terminal, show
     from ladder_cli.data.chat import PromptRenderer

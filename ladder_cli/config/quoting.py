@@ -29,8 +29,8 @@ PLACES = frozenset(
         "converter",
     }
 )
-# Options that list files or folders: `report=a,b`.
-_LISTED = frozenset({"report"})
+# Options that list files or folders: `report=a,b`, `compare=a,b`.
+_LISTED = frozenset({"report", "compare"})
 # Texts for a model, which are taken letter by letter.
 _LITERAL = frozenset({"prompt", "system"})
 # Hydra's own functions for sweeps, and its casts.

@@ -107,6 +107,9 @@ class ChatConfig:
             UserError: naming the option.
         """
         _refuse_unread(self, given, ("decode", *_SAMPLING, *(() if self.run is not None else ("model.name",))))
+        for name in ("allow_prompt_mismatch", "allow_other_backbone"):
+            if name in given and self.run is None:
+                raise UserError(f"{name} is given, but nothing reads it without run=DIR.")
         for name in ("decode.top_p", "seed"):
             if name in given and self.decode.temperature == 0:
                 raise UserError(f"{name} is given, but greedy decoding does not read it: give decode.temperature too.")

@@ -19,6 +19,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ladder_cli.config.choices import Dtype, ExportFormat
+from ladder_cli.config.compose import parse
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.using import ExportConfig
 from ladder_cli.errors import UserError
 from ladder_cli.generate.backbones import Backbones
@@ -76,6 +78,11 @@ def export_run(run: RunDir, config: ExportConfig, overrides: list[str]) -> Expor
     permission = Permission(prompt_mismatch=True, other_backbone=config.allow_other_backbone)
     trained = TrainedRun.open(run, backbones, config.model, overrides, permission=permission)
     _refuse_other_forms(trained, config.format)
+    _refuse_other_values(trained)
+    if config.dtype is not Dtype.AUTO and config.format is ExportFormat.PEFT:
+        raise UserError(
+            f"dtype={config.dtype} is not read: format=peft is the adapter byte for byte, as it was trained."
+        )
     if config.push is not None:
         _refuse_private_backbone(trained, config.format, config.push)
     converter = find_converter(config.converter) if config.format is ExportFormat.GGUF else None
@@ -116,6 +123,18 @@ def write_export(
         _write_record(export, difference, warning)
         _write_card(export, form, warning)
     return Exported(Path(output), _SAID[key], difference, warning)
+
+
+def _refuse_other_values(trained: TrainedRun) -> None:
+    """What is written has the values of the backbone that was trained on, and is held against them."""
+    before = parse(trained.run.read_config(), TrainConfig).model
+    for name in ("quantization", "head_quantization"):
+        then, now = getattr(before, name), getattr(trained.model, name)
+        if then != now:
+            raise UserError(
+                f"model.{name}={now}: {trained.run.path} was trained with {then}, and other values would be exported "
+                "than were trained: leave it out."
+            )
 
 
 def _refuse_private_backbone(trained: TrainedRun, form: ExportFormat, repository: str) -> None:

@@ -33,7 +33,10 @@ _LARGEST_HEADER = 64 * 2**20  # bytes
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: read the pages and map them
 _PAGEOUT = 21  # MADV_PAGEOUT of Linux 5.4: take pages away; one that is wanted is read again
 _EVERY = 0.02  # seconds
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# Windows has no such handle; layers are not streamed there.
+_LIBC: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+_MAPPED_ALONE = 4 * 2**20  # bytes; smaller ones would take more time in page faults than they save
 
 
 class DamagedLayer(UserError):
@@ -84,6 +87,17 @@ def _mappings(names: Collection[str]) -> list[tuple[int, int]]:
     parts = [line.split(maxsplit=5) for line in lines]
     ranges = [part[0].split("-") for part in parts if len(part) == 6 and part[5] in names]
     return [(int(start, 16), int(end, 16)) for start, end in ranges]
+
+
+def give_freed_blocks_back() -> None:
+    """From now on large blocks go back to the system once they are freed; glibc keeps them for later.
+
+    Pass by pass what it keeps adds up to more than the step has in use. It does nothing where the C library is
+    another, and where `MALLOC_MMAP_THRESHOLD_` says what is wanted.
+    """
+    mallopt = getattr(_LIBC, "mallopt", None)
+    if mallopt is not None and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_ALONE)
 
 
 def write_contents(path: Path, contents: Contents) -> None:

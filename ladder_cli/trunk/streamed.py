@@ -23,7 +23,7 @@ from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.base import Batch, TapRequest, Taps, TrunkCost
 from ladder_cli.trunk.compact import MakeLinear, make_lean, quantized_linear
-from ladder_cli.trunk.layer_files import LayerFile
+from ladder_cli.trunk.layer_files import LayerFile, give_freed_blocks_back
 from ladder_cli.trunk.layer_folder import filled, prepare_layers
 from ladder_cli.trunk.live import LiveTrunk, _remove
 from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
@@ -253,6 +253,8 @@ def open_streamed(
             f"trunk.residency={residency} is for GPUs: a {device.type.upper()} computes in the host's memory. Use "
             "trunk.residency=resident or disk."
         )
+    if device.type == "cpu":
+        give_freed_blocks_back()
     backbone, files, rest = over_files(model, device, place)
     nn.Module.to(backbone, device)  # Transformers' own refuses quantised models
     kind = model.head_quantization

@@ -4,6 +4,7 @@ import pytest
 
 from ladder_cli.bench.measure import REPEATS, Shape, compare
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.schema import ModelConfig
 
 METHODS = {
     "ladder": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2, recompute=False),
@@ -36,3 +37,11 @@ def test_a_method_that_cannot_be_compiled_says_so_and_the_others_are_measured(ti
     assert results["ladder"].keys() == {"error"}
     assert "torch.compile does not work here" in results["ladder"]["error"]
     assert results["qlora"]["ratio_to_qlora"] == 1
+
+
+def test_a_model_that_cannot_be_opened_is_told_for_each_method(tmp_path):
+    model = ModelConfig(name="tiny", path=str(tmp_path))
+    results = compare(model, METHODS, Shape(rows=1, tokens=8), reference="qlora")
+    for result in results.values():
+        assert result.keys() == {"error"}
+        assert f"{tmp_path} is not a model folder" in result["error"]

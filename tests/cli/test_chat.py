@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,15 @@ def test_a_script_gets_the_text_as_it_is(run):
     assert cut.stderr.decode() == "warning: the answer is cut at decode.max_new_tokens\n"
 
 
+def test_one_answer_is_of_one_run(run, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(run, tmp_path / name)
+    command = [*CHAT, f"run={tmp_path}/*", "prompt=Say it 3."]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: prompt= is answered once, and run={tmp_path}/* names 2 runs: name one of them.\n"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -196,6 +206,7 @@ def test_a_script_gets_the_text_as_it_is(run):
         (["prompt= "], "prompt= is empty"),
         (["prompt=what is ${x}?"], "holds ${, which an option's value reads as a reference; give it on standard input"),
         (["seed=3"], "seed is given, but greedy decoding does not read it"),
+        (["allow_other_backbone=true"], "allow_other_backbone is given, but nothing reads it without run=DIR"),
         (["decode.batch_size=3"], "decode.batch_size is given, but this command does not read it"),
         (["-m"], "a chat is no sweep"),
         (["model=nothing"], "no option 'model/nothing'"),

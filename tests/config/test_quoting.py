@@ -46,6 +46,13 @@ def test_a_name_with_a_comma_or_brackets_is_a_path_if_it_is_there(tmp_path, monk
     assert read("data.path=a,b", sweep=True) == "a,b"
 
 
+def test_sides_are_told_apart_by_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seed=1,rate=2").mkdir()
+    for written in ("compare=[seed=1,rate=2,other]", "compare=seed=1,rate=2,other"):
+        assert read(written) == ["seed=1,rate=2", "other"]
+
+
 def test_values_of_a_sweep_are_quoted_one_by_one():
     assert read("data.path=/r/é,/r/b c", sweep=True) == ["/r/é", "/r/b c"]
     assert read("data.path=choice(a,b)", sweep=True) == ["a", "b"]

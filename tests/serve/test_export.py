@@ -280,6 +280,20 @@ def test_gguf_is_left_to_an_installed_converter(runs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("name", "form", "option", "complaint"),
+    [
+        ("qlora", "merged", "model.quantization=nf4", "was trained with none"),
+        ("suffix-nf4", "merged", "model.head_quantization=none", "was trained with nf4"),
+        ("qlora", "peft", "dtype=float16", "dtype=float16 is not read"),
+    ],
+)
+def test_other_values_than_those_that_were_trained_are_not_exported(runs, name, form, option, complaint, tmp_path):
+    with pytest.raises(UserError, match=complaint):
+        export(runs(name), form, tmp_path / "out", option)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("words", "line"),
     [
         ([], "run is missing: give run=outputs/NAME."),

@@ -1,7 +1,10 @@
 """A layer file gives back what was written, from where it is mapped, or says that it does not."""
 
+import ctypes
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,34 @@ def test_pages_come_and_go(tmp_path):
     assert file.contents.tensors["weight"].sum() == 2**20  # they come again by themselves
     file.forget()
     assert mapped_bytes(path) == 0
+
+
+GIVEN_BACK = """
+import re, sys, torch
+from pathlib import Path
+from ladder_cli.trunk.layer_files import give_freed_blocks_back
+def held():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+if sys.argv[1] == "ours":
+    give_freed_blocks_back()
+torch.ones(6 << 18); torch.ones(8 << 18)  # 6 and 8 MiB: as they are freed glibc raises the size that it maps alone
+before = held()
+large, small = [], []
+for _ in range(40):
+    large.append(torch.ones(5 << 18))
+    small.append(torch.ones(1 << 12))  # lies between them, and keeps the heap from shrinking
+del large
+print((held() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
+def test_freed_blocks_go_back_to_the_system():
+    kept = {}
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_MMAP_THRESHOLD_"}
+    for whose in ("glibc's", "ours"):
+        command = [sys.executable, "-c", GIVEN_BACK, whose]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        kept[whose] = int(done.stdout)
+    assert kept["ours"] < 20  # of 200 MiB
+    assert kept["glibc's"] > 150  # or this test says nothing
