@@ -1,6 +1,6 @@
 """The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -163,4 +163,13 @@ METHOD_KINDS: dict[str, type[MethodConfig]] = {
     "ladder": LadderMethodConfig,
     "qlora": QLoRAMethodConfig,
     "suffix": SuffixMethodConfig,
+}
+# Options of a kind that came later, by their full names, and what was done before: a config.yaml without them was
+# written then (`schema.ADDED`).
+ADDED_TO_KIND: dict[str, dict[str, Any]] = {
+    "ladder": {
+        f"method.{item.name}": item.default
+        for item in fields(LadderMethodConfig)
+        if item.name in ("suffix_layers", "rank", "alpha", "dropout", "gradient_checkpointing")
+    }
 }

@@ -172,10 +172,10 @@ def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig]
     rank = own.get("projection_rank", 1)
     if type(rank) is not int or not 1 <= rank <= LARGEST_WIDTH:
         raise UserError(f"{where}: its projection_rank is {str(rank)[:40]}.")
-    for name, (smallest, largest) in _SUFFIX_BOUNDS.items():
-        number = own.get(name, smallest)
+    for name, (smallest, highest) in _SUFFIX_BOUNDS.items():
+        number: Any = own.get(name, smallest)
         kinds = (int,) if name in _WHOLE else (int, float)
-        if type(number) not in kinds or not smallest <= number <= largest:
+        if type(number) not in kinds or not smallest <= number <= highest:
             raise UserError(f"{where}: its {name} is {str(number)[:40]}.")
     try:
         config = kind(**own)
