@@ -146,6 +146,11 @@ def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConf
     return config
 
 
+def has_suffix(folder: adapter.AdapterFolder) -> bool:
+    """Whether a folder holds a ladder that changes the backbone's last layers; of other adapters, no."""
+    return folder.loader == adapter.LADDER and folder.config().get("suffix_layers", 0) != 0
+
+
 def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig] = LadderConfig) -> LadderConfig:
     """The config that a file's values describe, whoever wrote them.
 
