@@ -63,9 +63,9 @@ class SharedBackbone:
     """A frozen backbone and, beside it or on it, one adapter at a time.
 
     What an adapter gives here is bit for bit what it gives on a backbone that was loaded for it alone. Ladders only
-    read the backbone, so that a side network takes the place of another; but those with a suffix do not. LoRA changes how the backbone computes:
+    read the backbone, so that a side network takes the place of another. LoRA changes how the backbone computes:
     adapters of that kind follow one another (`LoRAHost`), and with the kind the backbone is loaded anew. It is also
-    loaded anew after any failure.
+    loaded anew for each ladder with a suffix, and after any failure.
     """
 
     def __init__(
@@ -149,7 +149,8 @@ class SharedBackbone:
         hosts = {PEFT: self._with_lora, LADDER: self._with_ladder}
         if folder.loader in hosts and not has_suffix(folder):
             return hosts[folder.loader](folder)
-        # A suffix changes how the backbone computes, and another kind may have changed the backbone in ways that nobody here knows: it is loaded for each anew.
+        # A suffix changes the backbone's layers, and another kind may have changed them in ways that nobody here knows:
+        # it is loaded for each anew.
         self.release()
         return load_adapter(folder, self._load())
 
