@@ -196,6 +196,9 @@ def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig]
 def plain_config(config: PreTrainedConfig) -> dict[str, Any]:
     """A config as JSON values, without marks of how and from where it was loaded."""
     values = config.to_diff_dict() if isinstance(config, LadderConfig) else config.to_dict()
-    for name in ("quantization_config", "dtype", "_name_or_path", "transformers_version"):
+    unsaid: tuple[str, ...] = ("quantization_config", "dtype", "_name_or_path", "transformers_version")
+    if isinstance(config, LadderConfig) and not config.suffix_layers:
+        unsaid += tuple(_SUFFIX_BOUNDS)  # as before there were any
+    for name in unsaid:
         values.pop(name, None)
     return values

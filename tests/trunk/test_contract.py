@@ -218,7 +218,10 @@ def test_the_state_before_the_head_gives_the_logits(name, kind, batch):
         return
     given = model.hidden(batch, trunk.taps(ALL, batch))
     assert torch.equal(given.readout(given.state), expected)
-    if name in ("suffix", "suffixed"):  # its adapters are in the backbone's own layers, whose last state is not the bare one's
+    if name in (
+        "suffix",
+        "suffixed",
+    ):  # its adapters are in the backbone's own layers, whose last state is not the bare one's
         assert given.reference is None
         return
     assert given.reference is not None
