@@ -145,7 +145,7 @@ def test_a_group_that_was_interrupted_continues_to_the_same_end(separate, tmp_pa
     members, _ = together(asked(tmp_path))
     assert members is None
     assert {name for name in RUNS_OF if record(tmp_path / name)["status"] == "interrupted"} == {
-        *("ladder", "xladder", "suffix", "dropout")
+        *("ladder", "xladder", "suffix", "dropout", "suffixed")
     }
     assert {name for name in RUNS_OF if record(tmp_path / name)["status"] == "done"} == {"stops", "branch"}
     assert Checkpoints(tmp_path / "ladder" / "checkpoints").steps()[-1] == 9
@@ -153,7 +153,7 @@ def test_a_group_that_was_interrupted_continues_to_the_same_end(separate, tmp_pa
     alone(*asked(tmp_path, ["suffix"])[0])
     members, out = together(asked(tmp_path))
     assert [member.failure for member in members] == [None] * len(RUNS_OF)
-    assert "3 runs side by side" in out
+    assert "4 runs side by side" in out
     assert out.count("is already done") == 3
     for name in RUNS_OF:
         assert_same(tmp_path / name, separate / name)
