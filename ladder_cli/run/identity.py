@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ladder_cli.config.methods import ADDED_TO_KIND
-from ladder_cli.config.options import Role, flat
-from ladder_cli.config.schema import ADDED, TrainConfig, covers, options_of
+from ladder_cli.config.options import Role, covers, flat, options_of
+from ladder_cli.config.schema import ADDED, TrainConfig
 
 SEED = "seed"
 # What the content of a run consists of, in the words of a message.
