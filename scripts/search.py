@@ -172,6 +172,12 @@ def families(layers: int) -> list[Family]:
             {"method.layers": one_of(layers, third), "method.connections": one_of("even")},
             rate | ladder | schedule,
         ),
+        Family(
+            "ladder-suffix",
+            ("method=ladder-suffix",),
+            {"method.suffix_layers": one_of(third, half), "method.layers": one_of(4, max(1, layers // 6))},
+            rate | schedule,
+        ),
         Family("xladder", ("method=xladder",), {}, rate | ladder | schedule),
         Family(
             "branch",

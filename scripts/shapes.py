@@ -42,6 +42,12 @@ PEAKS = {
     "suffix": ["method=suffix"],
     "suffix, checkpointed": ["method=suffix", "method.gradient_checkpointing=true"],
     "suffix, 7 layers": ["method=suffix", "method.layers=7"],
+    "ladder-suffix": ["method=ladder-suffix"],
+    "ladder-suffix, checkpointed": ["method=ladder-suffix", "method.gradient_checkpointing=true"],
+    "ladder-suffix, 7 layers, checkpointed, hardware=rtx-6gb": [
+        *("method=ladder-suffix", "method.suffix_layers=7", "method.gradient_checkpointing=true"),
+        "hardware=rtx-6gb",
+    ],
 }
 # One after the other, each with those above it.
 LEAN = {

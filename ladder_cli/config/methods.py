@@ -1,6 +1,6 @@
 """The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -68,9 +68,26 @@ class LadderMethodConfig(MethodConfig):
     init_samples: int = option(
         32, "that the pruning looks at", unit="training rows", at_least=1, needs=("init", Init.PRUNED_FISHER)
     )
+    suffix_layers: int | None = option(
+        0,
+        "k, of the backbone's last layers, that learn by LoRA; the side network lies below and joins the backbone "
+        "there; null: half of the backbone's",
+        at_least=0,
+    )
+    rank: int = option(16, "of the suffix's low-rank matrices", at_least=1, unless=("suffix_layers", 0))
+    alpha: int = option(32, "scale of their product, over the rank", at_least=1, unless=("suffix_layers", 0))
+    dropout: float = option(
+        0.0, "of their input", unit="share", at_least=0.0, at_most=0.99, unless=("suffix_layers", 0)
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        "recompute the suffix in the backward pass: less memory, more arithmetic",
+        unless=("suffix_layers", 0),
+    )
 
     def __post_init__(self) -> None:
         settle(self, "method.")
+        refuse_above_suffix(self.suffix_layers, self.combine, self.init)
         if isinstance(self.connections, str):
             self.connections = parse_choice("method.connections", self.connections, Pattern)
             return
@@ -84,6 +101,32 @@ class LadderMethodConfig(MethodConfig):
             )
         if any(end < 1 for pair in pairs for end in pair):
             raise UserError(f"method.connections={self.connections}: layers are counted from 1.")
+
+
+def refuse_above_suffix(suffix_layers: int | None, combine: Combination, init: Init) -> None:
+    """Refuse a side network that takes the place of layers, below others that begin from the backbone's state.
+
+    Args:
+        suffix_layers: k; None: some.
+        combine: how the side network joins.
+        init: its first weights.
+
+    Raises:
+        UserError: if k is not 0 and it does.
+    """
+    if suffix_layers == 0:
+        return
+    adds = (Combination.RESIDUAL, Combination.GATED)
+    if combine not in adds:
+        raise UserError(
+            f"method.combine={combine} does not go with method.suffix_layers: the suffix begins from the backbone's "
+            f"state, which the side network is added to: use method.combine={' or '.join(adds)}."
+        )
+    if init is Init.CLONED:
+        raise UserError(
+            "method.init=cloned does not go with method.suffix_layers: copies take the place of the backbone's last "
+            "layers, and those are the suffix: use method.init=uniform."
+        )
 
 
 @dataclass
@@ -120,4 +163,13 @@ METHOD_KINDS: dict[str, type[MethodConfig]] = {
     "ladder": LadderMethodConfig,
     "qlora": QLoRAMethodConfig,
     "suffix": SuffixMethodConfig,
+}
+# Options of a kind that came later, by their full names, and what was done before: a config.yaml without them was
+# written then (`schema.ADDED`).
+ADDED_TO_KIND: dict[str, dict[str, Any]] = {
+    "ladder": {
+        f"method.{item.name}": item.default
+        for item in fields(LadderMethodConfig)
+        if item.name in ("suffix_layers", "rank", "alpha", "dropout", "gradient_checkpointing")
+    }
 }

@@ -36,6 +36,7 @@ class Option:
         at_least, at_most: bounds, both allowed themselves.
         role: see `Role`.
         needs: another option of the same group and the value without which this one is not read.
+        unless: another option of the same group and the value with which this one is not read.
     """
 
     help: str
@@ -44,6 +45,7 @@ class Option:
     at_most: float | None = None
     role: Role | None = None
     needs: tuple[str, str] | None = None
+    unless: tuple[str, Any] | None = None
 
 
 def option(default: Any, help: str, **told: Any) -> Any:

@@ -110,6 +110,10 @@ def _unread_of_method(config: TrainConfig) -> Unread:
             if getattr(config.method, option) != value:
                 chosen = getattr(config.method, option)
                 yield f"method.{item.name}", f"method.{option} is {chosen}; method.{option}={value} reads it"
+        if unless := told_of(item).unless:
+            option, value = unless
+            if getattr(config.method, option) == value:
+                yield f"method.{item.name}", f"method.{option} is {value}; another value reads it"
     if config.train.learning_rate is not None:
         for option in ("method.learning_rate", "model.learning_rate_scale"):
             yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"

@@ -17,6 +17,7 @@ from ladder_cli.methods.proof import prove
 from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn.adapter import LADDER, PEFT, AdapterFolder
 from ladder_cli.nn.ladder import LadderModel
+from ladder_cli.nn.ladder_config import has_suffix
 from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.loading import load_backbone, load_tokenizer, resolve_device
 from ladder_cli.trunk.open import KINDS, open_trunk
@@ -64,7 +65,7 @@ class SharedBackbone:
     What an adapter gives here is bit for bit what it gives on a backbone that was loaded for it alone. Ladders only
     read the backbone, so that a side network takes the place of another. LoRA changes how the backbone computes:
     adapters of that kind follow one another (`LoRAHost`), and with the kind the backbone is loaded anew. It is also
-    loaded anew after any failure.
+    loaded anew for each ladder with a suffix, and after any failure.
     """
 
     def __init__(
@@ -146,9 +147,10 @@ class SharedBackbone:
 
     def _taking_turns(self, folder: AdapterFolder) -> nn.Module:
         hosts = {PEFT: self._with_lora, LADDER: self._with_ladder}
-        if folder.loader in hosts:
+        if folder.loader in hosts and not has_suffix(folder):
             return hosts[folder.loader](folder)
-        # Another kind may have changed the backbone in ways that nobody here knows: it is loaded for each anew.
+        # A suffix changes the backbone's layers, and another kind may have changed them in ways that nobody here knows:
+        # it is loaded for each anew.
         self.release()
         return load_adapter(folder, self._load())
 

@@ -1,21 +1,17 @@
 """LoRA through peft, on all layers (QLoRA) or on the last ones (suffix), with the same chunked loss as the ladder."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 from peft import LoraConfig, PeftModelForCausalLM
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.pytorch_utils import Conv1D
 
 from ladder_cli.errors import UserError
 from ladder_cli.nn.loss import completion_cross_entropy
+from ladder_cli.nn.low_rank import on_all_layers, on_last_layers, quiet_peft, recompute_layers
 from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import Batch, Hidden, TapRequest, Taps, TrainableModule, Trunk
-from ladder_cli.trunk.compact import QuantizedHead
 from ladder_cli.trunk.live import trunk_over
 from ladder_cli.trunk.parts import Anatomy, anatomy_of, keep_differentiable
 from ladder_cli.trunk.upper import run_above
@@ -51,7 +47,7 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
         """
         model = backbone if isinstance(backbone, PreTrainedModel) else backbone.whole()
         anatomy = anatomy_of(model)
-        with _quiet_peft():
+        with quiet_peft():
             super().__init__(model, config)
         self.runtime = runtime or Runtime()
         self._anatomy: Anatomy = anatomy
@@ -170,41 +166,15 @@ def attach(
     keep_differentiable(whole)
     if last_layers is None:
         if gradient_checkpointing:
-            _checkpoint(whole)
-        return _with_adapters(whole, _lora(whole, rank, alpha, dropout, target_modules="all-linear"), runtime)
-    layers = anatomy_of(whole).layers
-    learning = range(len(layers) - last_layers, len(layers))
+            recompute_layers(whole)
+        return _with_adapters(whole, on_all_layers(whole, rank, alpha, dropout), runtime)
+    reads = len(anatomy_of(whole).layers) - last_layers
     if not isinstance(backbone, PreTrainedModel):
-        backbone.hold(number + 1 for number in learning)
-    config = _lora(
-        whole,
-        rank,
-        alpha,
-        dropout,
-        target_modules=sorted({name for number in learning for name in _linear_names(layers[number])}),
-        layers_to_transform=list(learning),
-        layers_pattern=_name_of(layers, whole).rpartition(".")[2],
-    )
-    model = _with_adapters(backbone, config, runtime, reads=len(layers) - last_layers)
+        backbone.hold(range(reads + 1, reads + last_layers + 1))
+    model = _with_adapters(backbone, on_last_layers(whole, last_layers, rank, alpha, dropout), runtime, reads)
     if gradient_checkpointing:
-        _checkpoint(whole)
-        # Transformers lets gradients enter at the embeddings, for adapters in the lowest layers; here are none.
-        whole.disable_input_require_grads()
+        recompute_layers(whole, from_embeddings=False)
     return model
-
-
-def _lora(backbone: PreTrainedModel, rank: int, alpha: int, dropout: float, **where: Any) -> LoraConfig:
-    head = backbone.get_output_embeddings()
-    return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.modules()),
-        # peft leaves the head out by itself, but not the parts of a quantised one.
-        exclude_modules=rf"{_name_of(head, backbone)}\..*" if isinstance(head, QuantizedHead) else None,
-        **where,
-    )
 
 
 def _with_adapters(
@@ -218,32 +188,3 @@ def _with_adapters(
             "method=ladder."
         )
     return model
-
-
-def _linear_names(layer: nn.Module) -> list[str]:
-    """Names of the linear layers inside a decoder layer, from that layer on (`mlp.up_proj`)."""
-    return [name for name, module in layer.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-
-
-@contextmanager
-def _quiet_peft() -> Iterator[None]:
-    """Without what peft says of itself: a former name in Transformers, ranks for experts that are not adapted, and a
-    quantised head that is left out and not there.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="You have passed exclude_modules=.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys", category=RuntimeWarning)
-        yield
-
-
-def _name_of(module: nn.Module, model: nn.Module) -> str:
-    return next(name for name, candidate in model.named_modules() if candidate is module)
-
-
-def _checkpoint(backbone: PreTrainedModel) -> None:
-    """Recompute layers in the backward pass; one that no gradient passes through is not run again."""
-    if hasattr(backbone, "activation_checkpointing_enable"):
-        backbone.activation_checkpointing_enable({"use_reentrant": False})
-    else:  # its name before transformers 5.2x
-        backbone.gradient_checkpointing_enable({"use_reentrant": False})

@@ -13,7 +13,7 @@ class SuffixMethod(QLoRAMethod):
     config: SuffixMethodConfig
 
     def _last_layers(self, layers: int) -> int:
-        k = self.config.layers if self.config.layers is not None else max(1, layers // 2)
+        k = self.config.layers if self.config.layers is not None else half(layers)
         if k > layers:
             raise UserError(f"method.layers={k}, but the backbone has {layers} layers: give at most that many.")
         return k
@@ -26,11 +26,25 @@ class SuffixMethod(QLoRAMethod):
         return [*below, f"layers {read + 1}-{layers}: LoRA of rank {self.config.rank}"]
 
     def cost(self, trunk: TrunkCost) -> Cost:
-        """With share = k/L: 2N + 2 share N + 6n, since gradients pass through the last k layers alone; 2 share N more
-        where those are recomputed; less what of the pass below them is cached. The paper does not know the method; by
-        its way of counting a backward pass twice the forward one it is 2N + 4 share N + 6n.
-        """
-        share = self._last_layers(trunk.layers) / trunk.layers
-        through = 6 if self.config.gradient_checkpointing else 4
-        actual = trunk.flops_per_token + through * share * trunk.parameters
-        return Cost(paper=(2 + 4 * share) * trunk.parameters, actual=actual)
+        """As `cost_of_suffix` says."""
+        return cost_of_suffix(trunk, self._last_layers(trunk.layers), self.config.gradient_checkpointing)
+
+
+def half(layers: int) -> int:
+    """Of L layers, those that learn where nobody says how many."""
+    return max(1, layers // 2)
+
+
+def cost_of_suffix(trunk: TrunkCost, k: int, recomputed: bool) -> Cost:
+    """With share = k/L: 2N + 2 share N + 6n, since gradients pass through the last k layers alone; 2 share N more where
+    those are recomputed; less what of the pass below them is cached. The paper does not know the method; by its way of
+    counting a backward pass twice the forward one it is 2N + 4 share N + 6n.
+
+    Args:
+        trunk: of a pass over the layers below.
+        k: layers that learn.
+        recomputed: in the backward pass.
+    """
+    share = k / trunk.layers
+    actual = trunk.flops_per_token + (6 if recomputed else 4) * share * trunk.parameters
+    return Cost(paper=(2 + 4 * share) * trunk.parameters, actual=actual)

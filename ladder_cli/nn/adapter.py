@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ladder_cli.errors import UserError
@@ -199,16 +199,6 @@ def _read_values(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} is not an adapter's config: it holds no JSON object.")
     return values
-
-
-def load_into(module: nn.Module, folder: str | Path | AdapterFolder) -> None:
-    """Copy the stored weights into `module`, whose parameters they must match exactly.
-
-    Raises:
-        UserError: if the file is missing or broken, or a weight is missing, left over or of another shape or type.
-    """
-    folder = folder if isinstance(folder, AdapterFolder) else AdapterFolder.of_checkpoint(folder)
-    module.load_state_dict(folder.tensors(module.state_dict()))
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -18,22 +18,42 @@ _SHORT_RUN = 3
 class Connections:
     """A validated set of pairs (backbone layer i -> side layer j), in ascending order of j.
 
+    Attributes:
+        backbone_layers: L.
+        side_layers: l.
+        pairs: of numbers from 1.
+        suffix_layers: k, of the backbone's last layers, below which the side network joins the backbone.
+
     Raises:
-        UserError: if a layer is out of range, a side layer is fed twice, or the taps run backwards.
+        UserError: if a layer is out of range, a side layer is fed twice, the taps run backwards, or one lies above the
+            place where the side network joins.
     """
 
     backbone_layers: int
     side_layers: int
     pairs: tuple[tuple[int, int], ...]
+    suffix_layers: int = 0
 
     def __post_init__(self) -> None:
         shown = ", ".join(f"{i}->{j}" for i, j in self.pairs)
         where = f"in the map {shown} (backbone has {self.backbone_layers} layers, side network {self.side_layers})"
+        if not 0 <= self.suffix_layers < self.backbone_layers:
+            raise UserError(
+                f"method.suffix_layers={self.suffix_layers} leaves no layer to read of a backbone of "
+                f"{self.backbone_layers}: give at most {self.backbone_layers - 1}, or method=suffix, which has no side "
+                "network."
+            )
         if not self.pairs:
             raise UserError("method.connections is empty: a side network without taps never sees the backbone.")
         for i, j in self.pairs:
             if not 1 <= i <= self.backbone_layers:
                 raise UserError(f"method.connections: there is no backbone layer {i} {where}.")
+            if i > self.joins_at:
+                raise UserError(
+                    f"method.connections: backbone layer {i} is above the side network's way back into the backbone, "
+                    f"which is behind layer {self.joins_at} (method.suffix_layers={self.suffix_layers}) {where}: tap "
+                    f"layers up to {self.joins_at}."
+                )
             if not 1 <= j <= self.side_layers:
                 raise UserError(f"method.connections: there is no side layer {j} {where}; method.layers sets how many.")
         taps, fed = zip(*self.pairs, strict=True)
@@ -46,6 +66,11 @@ class Connections:
             )
 
     @property
+    def joins_at(self) -> int:
+        """Return the backbone layer behind which the side network joins the backbone."""
+        return self.backbone_layers - self.suffix_layers
+
+    @property
     def taps(self) -> tuple[int, ...]:
         """Return the tapped backbone layers, each once, ascending."""
         return tuple(sorted({i for i, _ in self.pairs}))
@@ -56,7 +81,11 @@ class Connections:
 
 
 def connect(
-    backbone_layers: int, pattern: str | list[list[int]], layers: int | None = None, delta: int | None = None
+    backbone_layers: int,
+    pattern: str | list[list[int]],
+    layers: int | None = None,
+    delta: int | None = None,
+    suffix_layers: int = 0,
 ) -> Connections:
     """Build the connections of a named pattern, or check an explicit list of pairs.
 
@@ -72,14 +101,19 @@ def connect(
         pattern: one of the names above, or pairs `[backbone layer, side layer]`.
         layers: l, the side layers; None takes L (`branch`: a third of L), or for a list the largest side layer in it.
         delta: connected layers of `last`; None takes half of the side layers, at most L.
+        suffix_layers: k; a pattern is laid over the L - k layers below them, as if there were no others.
 
     Raises:
         UserError: if there is no such pattern, or it cannot be laid over this backbone.
     """
     if not isinstance(pattern, str):
         pairs = tuple((int(i), int(j)) for i, j in pattern)
-        return Connections(backbone_layers, layers or max((j for _, j in pairs), default=1), pairs)
-    return _PATTERNS[parse_choice("method.connections", pattern, Pattern)](backbone_layers, layers, delta)
+        return Connections(backbone_layers, layers or max((j for _, j in pairs), default=1), pairs, suffix_layers)
+    below = backbone_layers - suffix_layers
+    if below < 1:
+        return Connections(backbone_layers, layers or 1, ((1, 1),), suffix_layers)  # which says so
+    laid = _PATTERNS[parse_choice("method.connections", pattern, Pattern)](below, layers, delta)
+    return Connections(backbone_layers, laid.side_layers, laid.pairs, suffix_layers)
 
 
 def _branch(backbone_layers: int, layers: int | None, delta: int | None) -> Connections:
@@ -96,7 +130,7 @@ def _aligned(backbone_layers: int, layers: int | None, delta: int | None) -> Con
     side_layers = layers or backbone_layers
     if side_layers != backbone_layers:
         raise UserError(
-            f"method.connections=aligned needs as many side layers as the backbone has ({backbone_layers}), not "
+            f"method.connections=aligned needs as many side layers as layers can be tapped ({backbone_layers}), not "
             f"method.layers={layers}: use connections=first or even for fewer."
         )
     return _in_order(backbone_layers, side_layers, range(1, side_layers + 1))
@@ -170,7 +204,11 @@ def draw(connections: Connections, reads_final: bool = True) -> list[str]:
             lines += _alone(backbone_layer + 1, source - 1)
             backbone_layer = max(backbone_layer, source)
         lines.append(_row(str(source) if source is not None else "", str(j), fed=source is not None))
-    if reads_final:
+    if connections.suffix_layers:
+        lines += _alone(backbone_layer + 1, connections.joins_at)
+        lines.append(f"{connections.joins_at:>6} ●◀──────● U(s)")
+        lines.append(f"{f'{connections.joins_at + 1}-{connections.backbone_layers}':>6} │ LoRA      -> head")
+    elif reads_final:
         lines += _alone(backbone_layer + 1, connections.backbone_layers)
         lines.append(f"{'h_L':>6} ●───────● U(s)  -> head")
     else:

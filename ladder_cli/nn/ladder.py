@@ -1,6 +1,7 @@
 """A frozen backbone and its side network as one Transformers model."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,14 +21,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from ladder_cli.config.choices import Combination, Init
 from ladder_cli.nn import adapter
-from ladder_cli.nn.cloning import initialise_cloned
 from ladder_cli.nn.connections import Connections
-from ladder_cli.nn.importance import by_fisher, by_magnitude
+from ladder_cli.nn.first_weights import FIRST_WEIGHTS, STARTS_AS_THE_BACKBONE
 from ladder_cli.nn.ladder_config import LadderConfig, plain_config, read_ladder_config
 from ladder_cli.nn.loss import completion_cross_entropy
 from ladder_cli.nn.named_sides import NamedSides
-from ladder_cli.nn.pruning import initialise_pruned
 from ladder_cli.nn.runtime import Runtime
+from ladder_cli.nn.suffix import Suffix
 from ladder_cli.trunk.base import Batch, Hidden, Taps, TrainableModule, Trunk
 from ladder_cli.trunk.live import trunk_over
 from ladder_cli.trunk.loading import identity
@@ -36,7 +36,8 @@ from ladder_cli.trunk.parts import Anatomy, keep_differentiable, refused_by_name
 
 # Transformers' own peft methods have these names too; ours take their place.
 class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """A causal language model whose only trained part is the side network.
+    """A causal language model whose only trained part is the side network, and with `suffix_layers` the adapters in as
+    many of the backbone's last layers, which begin where the side network has joined (`nn.suffix`).
 
     Works with `Trainer`, with `generate` (cached, batched, left-padded, sampling, beams), and saves the adapter
     alone. An untrained ladder gives the backbone's logits bit for bit (unless `combine="side"`). Several named side
@@ -68,6 +69,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         self._anatomy = self.trunk.parts
         if self._anatomy.project_out is not None:
             keep_differentiable(self._anatomy.project_out)
+        self.suffix = Suffix.of(config, self.trunk, runtime or Runtime())
         self._start_sides(config, runtime or Runtime())
         self.generation_config = GenerationConfig.from_dict(self.backbone.generation_config.to_dict())
         self.post_init()
@@ -130,7 +132,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
             UserError: if the shape does not fit the backbone.
         """
         model = cls.shaped(backbone, connections, reduction, name, runtime, **shape)
-        _FIRST_WEIGHTS[Init(model.config.init)](model, sample)
+        FIRST_WEIGHTS[Init(model.config.init)](model.side, model.backbone, model._anatomy, sample)
         return model
 
     @classmethod
@@ -164,10 +166,10 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         return model.eval()
 
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **_: Any) -> None:  # type: ignore[override]
-        """Write the adapter alone: its config and the side network's weights (float32)."""
+        """Write the adapter alone: its config and the weights of side network and suffix (float32)."""
         if is_main_process:
             values = {"adapter_type": adapter.LADDER, **plain_config(self.config)}
-            adapter.write(save_directory, values, self.side.state_dict())
+            adapter.write(save_directory, values, self.adapter_weights())
 
     @property
     def bare_backbone(self) -> PreTrainedModel:
@@ -177,20 +179,23 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     @property
     def starts_as_the_backbone(self) -> bool:
         """Whether an untrained ladder of this combination and these first weights is the backbone, bit for bit."""
-        return _STARTS_AS_THE_BACKBONE[Combination(self.config.combine)](Init(self.config.init))
+        return STARTS_AS_THE_BACKBONE[Combination(self.config.combine)](Init(self.config.init))
 
     def backbone_logits(self, **inputs: Any) -> Tensor:
-        """The backbone's own `forward`."""
-        logits: Tensor = self.backbone(**inputs).logits
+        """The backbone's own `forward`, without what was put into its layers."""
+        with self.suffix.off() if self.suffix is not None else nullcontext():
+            logits: Tensor = self.backbone(**inputs).logits
         return logits
 
     def init_weights(self) -> None:
         """Nothing to do: the backbone came with its weights and the side network made its own."""
 
     def train(self, mode: bool = True) -> "LadderModel":
-        """Training mode for the side network; the backbone stays in evaluation mode (no dropout)."""
+        """Training mode for what learns; of the backbone, what is only read stays in evaluation mode (no dropout)."""
         super().train(mode)
         self.backbone.eval()
+        if self.suffix is not None:
+            self.suffix.train(mode)
         return self
 
     def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
@@ -265,23 +270,40 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         masks = self._masks(batch.input_ids, batch.attention_mask, None, positions)
         if taps is None:
             taps = self.trunk.taps(self.request, batch)
-        return Hidden(self._joined(taps, masks, positions, use_cache=False), self._readout(), self._reference(taps))
+        above = self._above
+        state = self._joined(taps if above is None else above.entry(taps), masks, positions, use_cache=False)
+        if above is not None:
+            state = above.above(state, batch.inputs)
+        return Hidden(state, self._readout(), self._reference(taps))
 
     def features(self, input_ids: Tensor | None = None, **inputs: Any) -> Tensor:
         """What the head reads, `[batch, tokens, d]`, for the inputs of `forward` (without labels)."""
-        return self._anatomy.features(self._state(input_ids, **inputs), self._normed)
+        return self._features(self._state(input_ids, **inputs))
+
+    @property
+    def _above(self) -> Suffix | None:
+        """What runs behind the side network; None: nothing, or adapters are disabled."""
+        return None if self._disabled else self.suffix
 
     @property
     def _normed(self) -> bool:
         """Whether the state before the head has had a final norm already."""
         return bool(self.side.combine.normed) and not self._disabled
 
+    @property
+    def _features(self) -> Callable[[Tensor], Tensor]:
+        """From the state to what the head reads."""
+        return partial(self._anatomy.features, normed=self._normed) if self._above is None else _as_it_is
+
     def _readout(self) -> Callable[[Tensor], Tensor]:
-        return partial(_logits, self._anatomy, self._normed)
+        # A suffix computes in the backbone's type, and in architectures whose norms do not, so does the head.
+        return partial(_logits, self._anatomy, self._features, self._above is not None)
 
     @torch.no_grad()
     def _reference(self, taps: Taps) -> Tensor | None:
-        """The bare backbone's state for the same readout."""
+        """The bare backbone's state for the same readout; none of a backbone with a suffix in it."""
+        if self.suffix is not None:
+            return None
         final, norm = taps.final, self._anatomy.final_norm
         return norm(final) if final is not None and norm is not None and self._normed else final
 
@@ -307,9 +329,13 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         unsaid: dict[str, Any] = {"attention_mask": attention_mask} if ready else {}  # what no batch can say
         if inputs_embeds is not None:
             unsaid |= {"input_ids": None, "inputs_embeds": inputs_embeds}
+        cached: dict[str, Any] = {"past_key_values": past_key_values, "use_cache": past_key_values is not None}
+        if self._above is not None:
+            join = partial(self._joined, masks=masks, position_ids=positions, **more, **cached)
+            inputs = batch.inputs | unsaid | more | cached
+            return self._above.through(join, frozenset(self.side.connections.taps), inputs)
         taps = self.trunk.taps(self.request, batch, past_key_values, **unsaid, **more)
-        more["use_cache"] = past_key_values is not None
-        return self._joined(taps, masks, positions, past_key_values=past_key_values, **more)
+        return self._joined(taps, masks, positions, **more, **cached)
 
     def _joined(self, taps: Taps, masks: dict[str, Tensor | None], position_ids: Tensor, **more: Any) -> Tensor:
         """The state of backbone and side network together; the backbone's alone where adapters are disabled."""
@@ -344,9 +370,14 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         return masks if isinstance(masks, dict) else dict.fromkeys(set(self.config.layer_types), masks)
 
 
-def _logits(anatomy: Anatomy, normed: bool, state: Tensor) -> Tensor:
+def _logits(anatomy: Anatomy, features: Callable[[Tensor], Tensor], in_its_type: bool, state: Tensor) -> Tensor:
     """`[..., d]` to logits `[..., vocabulary]`."""
-    return anatomy.head_logits(anatomy.features(state, normed))
+    with anatomy.autocast() if in_its_type else nullcontext():
+        return anatomy.head_logits(features(state))
+
+
+def _as_it_is(state: Tensor) -> Tensor:
+    return state
 
 
 class _Headless(nn.Module):
@@ -362,34 +393,3 @@ class _Headless(nn.Module):
         ladder: LadderModel = self.__dict__["ladder"]
         hidden = ladder.features(past_key_values=past_key_values, **inputs)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
-
-
-def _as_made(model: LadderModel, sample: Iterable[Batch]) -> None:
-    """The side network made its uniform weights itself."""
-
-
-def _cloned(model: LadderModel, sample: Iterable[Batch]) -> None:
-    initialise_cloned(model.side, model._anatomy)
-
-
-def _pruned_by_magnitude(model: LadderModel, sample: Iterable[Batch]) -> None:
-    initialise_pruned(model.side, model._anatomy, by_magnitude(model._anatomy))
-
-
-def _pruned_by_fisher(model: LadderModel, sample: Iterable[Batch]) -> None:
-    initialise_pruned(model.side, model._anatomy, by_fisher(model.backbone, model._anatomy, sample))
-
-
-_FIRST_WEIGHTS: dict[Init, Callable[[LadderModel, Iterable[Batch]], None]] = {
-    Init.UNIFORM: _as_made,
-    Init.CLONED: _cloned,
-    Init.PRUNED_MAGNITUDE: _pruned_by_magnitude,
-    Init.PRUNED_FISHER: _pruned_by_fisher,
-}
-
-_STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
-    Combination.RESIDUAL: lambda init: True,
-    Combination.GATED: lambda init: True,
-    Combination.SIDE: lambda init: False,
-    Combination.REPLACE: lambda init: init is Init.CLONED,
-}

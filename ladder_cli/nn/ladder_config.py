@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from ladder_cli.config.choices import Block, Combination, Gate, Init, Projection, SideAttention, TapNorm, parse_choice
-from ladder_cli.config.methods import LADDER_CHOICES
+from ladder_cli.config.methods import LADDER_CHOICES, refuse_above_suffix
 from ladder_cli.errors import UserError
 from ladder_cli.nn import adapter
 from ladder_cli.nn.connections import Connections, copied_layers
@@ -17,6 +17,11 @@ from ladder_cli.trunk.parts import FULL_ATTENTION, SLIDING_ATTENTION
 _NAMES_CODE = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
 # No backbone that a ladder could stand on is deeper or wider; an adapter that says so wants to fill the memory.
 LARGEST_DEPTH, LARGEST_WIDTH = 1024, 2**17
+# Numbers of a suffix, and which of them count something.
+_SUFFIX_BOUNDS: dict[str, tuple[float, float]] = {
+    "suffix_layers": (0, LARGEST_DEPTH), "rank": (0, 2**14), "alpha": (0, 2**20), "dropout": (0, 0.99)
+}  # fmt: skip
+_WHOLE = ("suffix_layers", "rank")
 # What `generate` and the trainer read from a model's config, taken over from the backbone.
 _INHERITED = (
     "vocab_size",
@@ -42,6 +47,8 @@ class LadderConfig(PreTrainedConfig):
         side_layers: l.
         reduction: r; the side width is d / r.
         gate, combine, projection, projection_rank, tap_norm, block, attention, init: see docs/ladder.md.
+        suffix_layers: k, of the backbone's last layers that learn too; 0: the side network joins at the end.
+        rank, alpha, dropout: of the low-rank adapters in those; rank 0 where they were added to the weights.
         side_shape: heads of the side attention, worked out from `attention` and recorded for engines that serve it.
     """
 
@@ -61,6 +68,10 @@ class LadderConfig(PreTrainedConfig):
     block: str = Block.FULL
     attention: str = SideAttention.NARROW
     init: str = Init.UNIFORM
+    suffix_layers: int = 0
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
     side_shape: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -69,6 +80,7 @@ class LadderConfig(PreTrainedConfig):
             setattr(self, name, parse_choice(name, getattr(self, name), choices))
         if self.reduction < 1 or self.projection_rank < 1:
             raise UserError(f"reduction={self.reduction}, projection_rank={self.projection_rank}: both are at least 1.")
+        refuse_above_suffix(self.suffix_layers, Combination(self.combine), Init(self.init))
         if self.backbone is not None:
             backbone = self.backbone_config()
             for name in _INHERITED:
@@ -87,7 +99,7 @@ class LadderConfig(PreTrainedConfig):
     def connections(self) -> Connections:
         """The validated connections."""
         layers = self.backbone_config().num_hidden_layers
-        return Connections(layers, self.side_layers, tuple((i, j) for i, j in self.pairs or []))
+        return Connections(layers, self.side_layers, tuple((i, j) for i, j in self.pairs or []), self.suffix_layers)
 
     def side_attention(self) -> AttentionShape:
         """Heads of the side network's attention."""
@@ -134,6 +146,11 @@ def read_ladder_config(folder: str | Path | adapter.AdapterFolder) -> LadderConf
     return config
 
 
+def has_suffix(folder: adapter.AdapterFolder) -> bool:
+    """Whether a folder holds a ladder that changes the backbone's last layers; of other adapters, no."""
+    return folder.loader == adapter.LADDER and folder.config().get("suffix_layers", 0) != 0
+
+
 def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig] = LadderConfig) -> LadderConfig:
     """The config that a file's values describe, whoever wrote them.
 
@@ -160,6 +177,11 @@ def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig]
     rank = own.get("projection_rank", 1)
     if type(rank) is not int or not 1 <= rank <= LARGEST_WIDTH:
         raise UserError(f"{where}: its projection_rank is {str(rank)[:40]}.")
+    for name, (smallest, highest) in _SUFFIX_BOUNDS.items():
+        number: Any = own.get(name, smallest)
+        kinds = (int,) if name in _WHOLE else (int, float)
+        if type(number) not in kinds or not smallest <= number <= highest:
+            raise UserError(f"{where}: its {name} is {str(number)[:40]}.")
     try:
         config = kind(**own)
         config.connections()
@@ -174,6 +196,9 @@ def checked_config(values: dict[str, Any], folder: str, kind: type[LadderConfig]
 def plain_config(config: PreTrainedConfig) -> dict[str, Any]:
     """A config as JSON values, without marks of how and from where it was loaded."""
     values = config.to_diff_dict() if isinstance(config, LadderConfig) else config.to_dict()
-    for name in ("quantization_config", "dtype", "_name_or_path", "transformers_version"):
+    unsaid: tuple[str, ...] = ("quantization_config", "dtype", "_name_or_path", "transformers_version")
+    if isinstance(config, LadderConfig) and not config.suffix_layers:
+        unsaid += tuple(_SUFFIX_BOUNDS)  # as before there were any
+    for name in unsaid:
         values.pop(name, None)
     return values

@@ -59,8 +59,9 @@ def matrices(layer: nn.Module, kind: str) -> list[Matrix]:
 
 
 def linear_maps(layer: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear maps of a decoder layer by name."""
-    return {name: module for name, module in layer.named_modules() if isinstance(module, _LINEAR)}
+    """Return the linear maps of a decoder layer by name, those under low-rank adapters without these."""
+    maps = {name: module for name, module in layer.named_modules() if isinstance(module, _LINEAR)}
+    return {name.removesuffix(".base_layer"): module for name, module in maps.items() if ".lora_" not in name}
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
 """Several named side networks beside one backbone, one of them active, under the method names that peft users know."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ladder_cli.errors import UserError
@@ -13,6 +13,7 @@ from ladder_cli.nn import adapter
 from ladder_cli.nn.ladder_config import LadderConfig, read_ladder_config
 from ladder_cli.nn.runtime import Runtime
 from ladder_cli.nn.side_network import SideNetwork
+from ladder_cli.nn.suffix import PREFIX, Suffix
 from ladder_cli.trunk.base import WHOLE, TapRequest
 from ladder_cli.trunk.loading import identity
 from ladder_cli.trunk.parts import Anatomy
@@ -21,10 +22,11 @@ DEFAULT_ADAPTER = "default"
 
 
 class NamedSides:
-    """The part of a ladder that keeps its side networks; `backbone` and `_anatomy` are the ladder's."""
+    """The part of a ladder that keeps its side networks; `backbone`, `suffix` and `_anatomy` are the ladder's."""
 
     config: PreTrainedConfig
     backbone: PreTrainedModel
+    suffix: Suffix | None
     _anatomy: Anatomy
     training: bool
 
@@ -46,7 +48,10 @@ class NamedSides:
         """What the active side network reads of the backbone; with adapters disabled, its last state alone."""
         if self._disabled:
             return WHOLE
-        return TapRequest(frozenset(self.side.connections.taps), bool(self.side.combine.reads_final))
+        taps = frozenset(self.side.connections.taps)
+        if self.suffix is not None:
+            return self.suffix.request(taps)
+        return TapRequest(taps, bool(self.side.combine.reads_final))
 
     @property
     def runtime(self) -> Runtime:
@@ -63,10 +68,15 @@ class NamedSides:
         """Put one more, untrained side network beside the backbone and make it the active one.
 
         Raises:
-            UserError: if the name is taken.
+            UserError: if the name is taken, or one of the ladders has a suffix, which changes the backbone's layers.
         """
         if name in self._configs:
             raise UserError(f"there is an adapter named '{name}' already: choose another name.")
+        if self._configs and (config.suffix_layers or self.suffix is not None):
+            raise UserError(
+                "a ladder with a suffix (method.suffix_layers) changes how the backbone's last layers compute, so that "
+                "it stands on its backbone alone: load the other one on a backbone of its own."
+            )
         # Masks are made for one attention kernel, and both networks share them.
         config._attn_implementation = self.backbone.config._attn_implementation
         with self._anatomy.device:
@@ -126,7 +136,8 @@ class NamedSides:
         """The bare backbone, within a `with` block."""
         self._disabled, self.config = True, self.backbone.config
         try:
-            yield
+            with self.suffix.off() if self.suffix is not None else nullcontext():
+                yield
         finally:
             self._disabled, self.config = False, self._configs[self.active_adapter]
 
@@ -141,10 +152,19 @@ class NamedSides:
             "Keep the adapter folder and serve both together."
         )
 
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """What the active adapter is on disk: the side network's weights, and those of the suffix behind `suffix.`."""
+        weights: dict[str, Tensor] = self.side.state_dict()
+        return weights if self.suffix is None else {**weights, **self.suffix.weights()}
+
     def load_adapter_weights(self, folder: str | Path | adapter.AdapterFolder) -> None:
-        """Overwrite the active side network's weights by those in `folder`, which must fit exactly.
+        """Overwrite the active adapter's weights by those in `folder`, which must fit exactly.
 
         Raises:
             UserError: if a weight is missing, left over, or of another shape.
         """
-        adapter.load_into(self.side, folder)
+        folder = folder if isinstance(folder, adapter.AdapterFolder) else adapter.AdapterFolder.of_checkpoint(folder)
+        stored = folder.tensors(self.adapter_weights())
+        if self.suffix is not None:
+            self.suffix.load(stored)
+        self.side.load_state_dict({name: weight for name, weight in stored.items() if not name.startswith(PREFIX)})

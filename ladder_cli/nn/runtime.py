@@ -13,8 +13,10 @@ class Runtime:
         recompute: side layers keep their input alone for the backward pass, which computes the rest again.
         int8_taps: taps are kept for the backward pass in eight bits, which rounds gradients of down-projections.
         loss_chunk: counted tokens whose logits exist at the same time where the model computes its own loss.
+        recompute_suffix: the backbone's layers that learn are run again in the backward pass.
     """
 
     recompute: bool = False
     int8_taps: bool = False
     loss_chunk: int = DEFAULT_CHUNK
+    recompute_suffix: bool = False

@@ -7,6 +7,7 @@ enter: a moved folder is the same, and another file under the same name is not.
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from ladder_cli.config.methods import ADDED_TO_KIND
 from ladder_cli.config.options import Role, covers, flat, options_of
 from ladder_cli.config.schema import ADDED, TrainConfig
 
@@ -51,7 +52,8 @@ class RunIdentity:
         content = {} if content is None else content
         if not isinstance(content, dict) or any(not isinstance(content.get(part), str | None) for part in _PARTS):
             raise ValueError("its 'identity' is not as it was written")
-        values = {**ADDED, **flat(config)}
+        given = flat(config)
+        values = {**ADDED, **ADDED_TO_KIND.get(str(given.get("method.kind")), {}), **given}
         places = options_of(TrainConfig, Role.PLACE)
         left_out = [*places, *options_of(TrainConfig, Role.INCIDENTAL)]
         return cls(

@@ -28,7 +28,7 @@ from ladder_cli.generate.trained import Permission, TrainedRun
 from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn.adapter import CONFIG_FILE, LADDER, PEFT, WEIGHTS_FILE
 from ladder_cli.nn.ladder import LadderModel
-from ladder_cli.nn.ladder_config import read_ladder_config
+from ladder_cli.nn.ladder_config import has_suffix, read_ladder_config
 from ladder_cli.plan.out_of_memory import free_memory
 from ladder_cli.run.directory import PROMPT, RunDir
 from ladder_cli.run.files import refuse_full_folder, remove_folder, sync, write_text
@@ -271,7 +271,7 @@ def _for_vllm(export: _Export) -> Difference:
     model: LadderModel = export.model()
     said, dtype = export.check.dequantised(model), export.dtype(model)
     densify(model.bare_backbone, dtype)
-    write_ladder_folder(model, export.folder, export.trained.adapter, _backbone_name(export))
+    write_ladder_folder(model, export.folder, _backbone_name(export))
     export.trained.renderer.tokenizer.save_pretrained(export.folder)
     del model
     free_memory()
@@ -342,12 +342,19 @@ _NO_MATRIX = (
     "LoRA to write"
 )
 
+_NO_MATRIX_BELOW = (
+    "has a second network below it, which joins the backbone between two layers and is no change of a weight, so that "
+    "the whole cannot be merged or written as LoRA"
+)
+
 
 def _refusal(format: ExportFormat, loader: str | None, trained: TrainedRun) -> str:
     forms = [form for form, reads in _FORMS if reads == loader]
     if not forms:
         return f"{trained.run.path} holds an adapter of type {loader}, which cannot be exported."
-    why = _NO_MATRIX if loader == LADDER else "has no such form"
+    why = {LADDER: _NO_MATRIX}.get(str(loader), "has no such form")
+    if has_suffix(trained.adapter):
+        why = f"with a suffix {_NO_MATRIX_BELOW}"
     return (
         f"format={format} is not for {trained.run.path}: a {loader} {why}; it can be exported as "
         f"{' or '.join(f'format={form}' for form in forms)}, and asked by ladder-chat and ladder-eval as it is."

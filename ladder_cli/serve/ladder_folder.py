@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import cached_file
 
 from ladder_cli.errors import UserError
-from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.ladder_config import LadderConfig, checked_config, plain_config
 from ladder_cli.run.files import write_text
@@ -31,13 +30,12 @@ SIDE_FILE = "side.safetensors"
 _FROM_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
-def write_ladder_folder(model: LadderModel, folder: Path, adapter: AdapterFolder, backbone_name: str) -> None:
-    """Write a ladder whose backbone is dense.
+def write_ladder_folder(model: LadderModel, folder: Path, backbone_name: str) -> None:
+    """Write a ladder whose backbone is dense, what was put into its layers added to their weights (`densify`).
 
     Args:
         model: its active side network is written, in float32.
         folder: to fill.
-        adapter: where the side network comes from; its weights are read off the file.
         backbone_name: where the backbone came from, for the record.
 
     Raises:
@@ -47,7 +45,7 @@ def write_ladder_folder(model: LadderModel, folder: Path, adapter: AdapterFolder
     refuse_unserved(config)
     backbone = model.bare_backbone
     backbone.save_pretrained(folder)
-    stored = {f"{SIDE_PREFIX}{name}": weight for name, weight in adapter.tensors(model.side.state_dict()).items()}
+    stored = {f"{SIDE_PREFIX}{name}": weight.cpu().contiguous() for name, weight in model.side.state_dict().items()}
     save_file(stored, folder / SIDE_FILE, metadata={"format": "pt"})
     write_text(folder / INDEX_FILE, json.dumps(_index(folder, stored), indent=2) + "\n")
     values = plain_config(config) | {
@@ -58,6 +56,7 @@ def write_ladder_folder(model: LadderModel, folder: Path, adapter: AdapterFolder
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "tie_word_embeddings": bool(backbone.config.tie_word_embeddings),
         "side": _side(model),
+        **({"rank": 0} if config.suffix_layers else {}),  # it is in the weights
     }
     write_text(folder / CONFIG_FILE, json.dumps(values, indent=2, sort_keys=True) + "\n")
 

@@ -50,6 +50,8 @@ class ServedLadderConfig(PreTrainedConfig):
                 f"with ladder-export format=vllm, on {', '.join(SERVED_BACKBONES)}"
             )
         ladder = {name: config_dict[name] for name in _PARTS}
+        # Stands only where there is a suffix.
+        ladder["suffix_layers"] = config_dict.get("suffix_layers", 0)
         if not ladder["side"]["reads_final"]:
             kept = max(i for i, _ in ladder["pairs"])
             backbone["num_hidden_layers"] = kept

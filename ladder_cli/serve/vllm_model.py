@@ -205,6 +205,8 @@ class Side(nn.Module):
         self.combine = make_combine(Combination(ladder["combine"]), width, narrow, final_norm)
         for name in ("down", "gates", "combine"):
             in_vllm(getattr(self, name), f"side.{name}")
+        # The backbone layer behind which the side network joins: the last one, or the one below a suffix.
+        self.joins_at = depth - ladder["suffix_layers"]
         # A side layer runs as soon as the backbone has reached its tap and those before it have run.
         self.due: dict[int, list[int]] = {}
         reached = 0
@@ -244,10 +246,15 @@ class LadderBody(nn.Module):
         tap = hidden
         for number, layer in enumerate(decoder.layers, start=1):
             hidden, residual = layer(positions, hidden, residual)
-            if number in side.due or number == len(decoder.layers):
+            if number in side.due or number in (side.joins_at, len(decoder.layers)):
                 tap = hidden + residual
+            if number <= side.joins_at:
                 state = side.advance(number, tap, state, positions)
-        joined: Tensor = side.combine(tap, state)
+            if number == side.joins_at:
+                # A suffix above it begins from the joined state.
+                tap = hidden = side.combine(tap, state)
+                residual = None
+        joined: Tensor = tap
         return joined if side.combine.normed else decoder.norm(joined)
 
 

@@ -6,8 +6,9 @@ the tap are passed by: they need not even be loaded.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,56 @@ def run_above(parts: Anatomy, number: int, state: Tensor, inputs: dict[str, Any]
     """
     with _passed_by(parts.layers[:number], state), _entered_by(parts.layers[number], state):
         last: Tensor = parts.decoder(**inputs, use_cache=False).last_hidden_state
+    return last
+
+
+def run_joining(
+    parts: Anatomy,
+    number: int,
+    join: Callable[[dict[int, Tensor]], Tensor],
+    read: Iterable[int],
+    above: AbstractContextManager,
+    inputs: dict[str, Any],
+) -> Tensor:
+    """Run all layers and the final norm in one pass, in whose middle the state is changed.
+
+    So one key-value cache serves whatever lies below and above, with the masks and positions that the model makes.
+
+    Args:
+        parts: of the model.
+        number: of the layer, from 1, behind which the state is changed.
+        join: makes the state `[batch, tokens, d]` that the layers above begin from, of the outputs of layers by their
+            numbers: 0 (the input of the first layer), those of `read`, and `number`.
+        read: layers up to `number`.
+        above: context in which the layers above and the final norm run.
+        inputs: of the decoder's own `forward`.
+
+    Returns:
+        The decoder's last hidden state `[batch, tokens, d]`, behind the final norm.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        seen[0] = args[0] if args else kwargs["hidden_states"]
+
+    def leave(layer: int, module: nn.Module, args: tuple, output: Any) -> Any:
+        seen[layer] = output[0] if isinstance(output, tuple) else output
+        if layer < number:
+            return None
+        joined = join(seen)
+        running.enter_context(above)
+        return (joined, *output[1:]) if isinstance(output, tuple) else joined
+
+    with ExitStack() as hooks, ExitStack() as running:
+        # The output of the layer below, not the input of the one above: that one may be run again in the backward
+        # pass, when no hook is here any more.
+        watched = [parts.layers[0].register_forward_pre_hook(enter, with_kwargs=True)]
+        watched += [
+            parts.layers[layer - 1].register_forward_hook(partial(leave, layer)) for layer in {*read, number} - {0}
+        ]
+        for handle in watched:
+            hooks.callback(handle.remove)
+        last: Tensor = parts.decoder(**inputs).last_hidden_state
     return last
 
 

@@ -16,6 +16,7 @@ from ladder_cli.trunk.loading import parameter_count
 from tests.conftest import ARCHITECTURES, EXPERTS, INNER, LATER, loss_curve, random_backbone
 
 LADDER = dict(kind="ladder", learning_rate=1e-3, reduction=2, recompute=False)
+SUFFIX = dict(suffix_layers=2, rank=4, alpha=8)
 METHODS = {
     "ladder": LadderMethodConfig(name="ladder", **LADDER),
     "ladder@2": LadderMethodConfig(name="ladder@2", layers=2, connections="first", **LADDER),
@@ -41,6 +42,17 @@ METHODS = {
         init="cloned",
         **(LADDER | {"reduction": 1}),
     ),
+    "suffixed": LadderMethodConfig(name="ladder-suffix", **LADDER, **SUFFIX),
+    "suffixed, xladder": LadderMethodConfig(
+        name="ladder-suffix",
+        connections="last",
+        layers=3,
+        combine="gated",
+        init="pruned_fisher",
+        gradient_checkpointing=True,
+        **(LADDER | {"recompute": True}),
+        **(SUFFIX | {"suffix_layers": 1}),
+    ),
     "int8 taps": LadderMethodConfig(name="ladder", int8_taps=True, **LADDER),
     "qlora": QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3, rank=4, alpha=8),
     "qlora, checkpointed": QLoRAMethodConfig(
@@ -61,7 +73,7 @@ NOT_TOGETHER = {
     ("kind", "qlora"): ("mixtral", "qwen3_moe"),
 }
 # With architectures that came later: what asks something of the architecture, each once.
-WITH_LATER = ("ladder", "xladder, deeper", "LST", "LAST", "backbone's heads", "branch", "qlora")
+WITH_LATER = ("ladder", "xladder, deeper", "LST", "LAST", "backbone's heads", "branch", "suffixed", "qlora")
 CASES = [
     *((architecture, method) for architecture in ARCHITECTURES for method in METHODS),
     *((architecture, method) for architecture in LATER for method in WITH_LATER),

@@ -18,6 +18,7 @@ TRAINED = {
     "ladder": ("method=ladder",),
     "xladder": ("method=xladder", "train.learning_rate=0.02", "train.scheduler=constant", "train.early_stopping=1"),
     "qlora": ("method=qlora", "method.dropout=0.1"),
+    "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=3", "method.dropout=0.1"),
     # The cache lies in the folder that a run is started in: what a kill left of it is read by the next start.
     "cached": ("method=ladder", "trunk.cache=disk"),
 }

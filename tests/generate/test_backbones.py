@@ -58,6 +58,9 @@ KINDS = {
     "lora of another seed": lora(4),
     "lora of another rank": lora(2),
     "suffix": lora(4, last_layers=2),
+    "suffixed ladder": lambda backbone: LadderModel.on(
+        backbone, connect(4, "aligned", suffix_layers=2), reduction=2, suffix_layers=2, rank=4, alpha=8
+    ),
 }
 
 
@@ -122,6 +125,7 @@ def test_adapters_of_a_kind_take_turns_on_one_load_and_give_what_each_gives_alon
         (("ladder", "lora", "xladder", "lora of another rank"), 4),
         (("ladder", "xladder", "lora", "suffix"), 2),
         (("suffix", "lora", "ladder", "ladder of another seed"), 2),
+        (("suffixed ladder", "ladder", "xladder", "suffixed ladder", "suffix"), 4),
     ],
 )
 def test_with_the_kind_of_adapter_the_backbone_is_loaded_anew(order, count, adapters, shared):

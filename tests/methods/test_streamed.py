@@ -22,6 +22,10 @@ LAYERS = 6
 METHODS = {
     "suffix": (["method=suffix", "method.layers=2"], {5, 6}),
     "suffix, checkpointed": (["method=suffix", "method.layers=3", "method.gradient_checkpointing=true"], {4, 5, 6}),
+    "suffixed": (
+        ["method=ladder-suffix", "method.layers=2", "method.suffix_layers=2", "method.gradient_checkpointing=true"],
+        {5, 6},
+    ),
     "branch": (["method=branch", "method.layers=2"], set()),
     "ladder": (["method=ladder"], set()),
 }

@@ -40,6 +40,8 @@ TRAINED = {
     "qlora": ["method=qlora"],
     "suffix-nf4": ["method=suffix", "model.quantization=nf4", "model.head_quantization=nf4"],
     "qlora-int8": ["method=qlora", "model.quantization=int8"],
+    "ladder-suffix": ["method=ladder-suffix", "method.suffix_layers=3", "method.layers=3"],
+    "ladder-suffix-nf4": ["method=ladder-suffix", "method.suffix_layers=2", "model.quantization=nf4"],
     "ladder-nf4": ["method=xladder", "model.quantization=nf4"],
 }
 IDS = torch.arange(3, 99).view(2, 48)
@@ -139,7 +141,15 @@ def test_peft_loads_an_exported_adapter_without_this_package(runs, name, tmp_pat
     assert torch.allclose(torch.load(tmp_path / "logits"), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "model"), [("ladder", {}), ("ladder-nf4", {"quantization": "nf4"})])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("ladder", {}),
+        ("ladder-nf4", {"quantization": "nf4"}),
+        ("ladder-suffix", {}),
+        ("ladder-suffix-nf4", {"quantization": "nf4"}),
+    ],
+)
 def test_a_ladder_folder_holds_backbone_and_side_network(runs, name, model, tmp_path):
     folder = tmp_path / "out"
     found = export(runs(name), "vllm", folder)
@@ -171,6 +181,8 @@ def test_a_folder_that_lost_a_weight_is_refused(runs, tmp_path):
 def test_a_ladder_asked_for_what_it_cannot_be_says_what_it_can(runs, form, tmp_path):
     with pytest.raises(UserError, match=r"nothing to merge .* format=vllm, and asked by ladder-chat"):
         export(runs("ladder"), form, tmp_path / "out")
+    with pytest.raises(UserError, match=r"a ladder with a suffix has a second network .* format=vllm, and asked by"):
+        export(runs("ladder-suffix"), form, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from ladder_cli.config.schema import ModelConfig
-from ladder_cli.nn.adapter import AdapterFolder
 from ladder_cli.nn.connections import connect
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.serve.ladder_folder import write_ladder_folder
@@ -111,10 +110,9 @@ def test_a_ladder_is_served_to_the_openai_client(tmp_path):
     ladder = LadderModel.on(backbone, connect(6, "aligned"), reduction=2).eval()
     for parameter in ladder.side.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    ladder.save_pretrained(tmp_path / "adapter")
     folder = tmp_path / "served"
     folder.mkdir()
-    write_ladder_folder(ladder, folder, AdapterFolder.open(tmp_path / "adapter"), "tiny")
+    write_ladder_folder(ladder, folder, "tiny")
     tokenizer.save_pretrained(folder)
     with server(folder, tmp_path / "log", "--served-model-name", "mine") as port:
         said = ask(port, "mine", tmp_path / "said")

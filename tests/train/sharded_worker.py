@@ -44,6 +44,10 @@ QUANTIZED = {
         BATCHES,
     ],
     "suffix-nf4": ["method=suffix", "method.layers=2", "model.quantization=nf4", BATCHES],
+    "suffixed-nf4": [
+        *("method=ladder-suffix", "method.layers=2", "method.suffix_layers=2", "method.gradient_checkpointing=true"),
+        *("model.quantization=nf4", BATCHES),
+    ],
     "checkpointed-nf4": ["method=qlora", "method.gradient_checkpointing=true", "model.quantization=nf4"],
     "qlora-int8": ["method=qlora", "model.quantization=int8"],
 }

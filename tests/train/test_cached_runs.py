@@ -18,6 +18,7 @@ METHODS = {
     "branch": ("method=branch",),
     "suffix": ("method=suffix", "method.layers=2", "method.dropout=0.1"),
     "recomputed suffix": ("method=suffix", "method.layers=4", "method.gradient_checkpointing=true"),
+    "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=2", "method.dropout=0.1"),
     "packed": ("method=ladder", "data.packing=true", "data.max_length=128"),
 }
 

@@ -35,6 +35,7 @@ RUNS_OF = {
     "branch": ("method=branch", "train.max_steps=8"),
     "suffix": ("method=suffix", "method.layers=2", "method.dropout=0.3", "train.loss_chunk=16"),
     "dropout": ("method=suffix", "method.layers=4", "method.dropout=0.1", "train.weight_decay=0.1"),
+    "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=3", "method.dropout=0.2"),
     "stops": (
         *("method=xladder", "method.layers=2", "train.learning_rate=0.3", "train.scheduler=constant"),
         *("train.early_stopping=1", "train.evaluations=6"),
@@ -116,7 +117,7 @@ def test_runs_of_all_methods_together_equal_the_same_runs_alone(separate, tmp_pa
         assert_same(tmp_path / name, separate / name)
         assert record(tmp_path / name)["together"] == list(RUNS_OF)
         assert "together" not in record(separate / name)
-    assert "6 runs side by side on one pass over the backbone" in out
+    assert "7 runs side by side on one pass over the backbone" in out
     assert over[:2] in (["stops", "branch"], ["branch", "stops"]), "who stops early or has fewer steps is done earlier"
     assert "step 5/12  ladder  loss" in out
 
@@ -144,7 +145,7 @@ def test_a_group_that_was_interrupted_continues_to_the_same_end(separate, tmp_pa
     members, _ = together(asked(tmp_path))
     assert members is None
     assert {name for name in RUNS_OF if record(tmp_path / name)["status"] == "interrupted"} == {
-        *("ladder", "xladder", "suffix", "dropout")
+        *("ladder", "xladder", "suffix", "dropout", "suffixed")
     }
     assert {name for name in RUNS_OF if record(tmp_path / name)["status"] == "done"} == {"stops", "branch"}
     assert Checkpoints(tmp_path / "ladder" / "checkpoints").steps()[-1] == 9
@@ -152,7 +153,7 @@ def test_a_group_that_was_interrupted_continues_to_the_same_end(separate, tmp_pa
     alone(*asked(tmp_path, ["suffix"])[0])
     members, out = together(asked(tmp_path))
     assert [member.failure for member in members] == [None] * len(RUNS_OF)
-    assert "3 runs side by side" in out
+    assert "4 runs side by side" in out
     assert out.count("is already done") == 3
     for name in RUNS_OF:
         assert_same(tmp_path / name, separate / name)

@@ -197,14 +197,14 @@ def test_the_cost_follows_the_request(kind, trunk):
     assert whole.resident_bytes == half.resident_bytes == 4 * (whole.parameters - (LAYERS - WINDOW) * layer)
 
 
-@pytest.mark.parametrize("name", ["ladder", "xladder", "qlora"])
+@pytest.mark.parametrize("name", ["ladder", "xladder", "suffixed", "qlora"])
 def test_an_untrained_method_is_the_backbone(name, kind, batch):
     refuse_gradients_if_streamed(name, kind)
     model = method_for(METHODS[name]).attach(open_trunk(MODEL, CPU, kind)).eval()
     assert torch.equal(model(**batch.inputs).logits, random_states(batch).logits)
 
 
-@pytest.mark.parametrize("name", ["ladder", "xladder", "LST", "branch", "qlora", "suffix"])
+@pytest.mark.parametrize("name", ["ladder", "xladder", "LST", "branch", "qlora", "suffix", "suffixed"])
 def test_the_state_before_the_head_gives_the_logits(name, kind, batch):
     refuse_gradients_if_streamed(name, kind)
     torch.manual_seed(0)
@@ -218,7 +218,10 @@ def test_the_state_before_the_head_gives_the_logits(name, kind, batch):
         return
     given = model.hidden(batch, trunk.taps(ALL, batch))
     assert torch.equal(given.readout(given.state), expected)
-    if name == "suffix":  # its adapters are in the backbone's own layers, whose last state is not the bare one's
+    if name in (
+        "suffix",
+        "suffixed",
+    ):  # its adapters are in the backbone's own layers, whose last state is not the bare one's
         assert given.reference is None
         return
     assert given.reference is not None
@@ -236,7 +239,7 @@ def refuse_gradients_if_streamed(name: str, kind: TrunkKind) -> None:
     pytest.skip("refused")
 
 
-@pytest.mark.parametrize("name", ["ladder", "xladder", "branch", "suffix"])
+@pytest.mark.parametrize("name", ["ladder", "xladder", "branch", "suffix", "suffixed"])
 def test_loss_and_gradients_are_those_of_a_live_trunk(name, kind, batch):
     def trained(kind: TrunkKind):
         torch.manual_seed(0)
