@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig, PeftModelForCausalLM
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -91,12 +92,30 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
         if self._reads is not None and taps is None:
             taps = self.trunk.taps(cast(TapRequest, self.request), batch)
         with self._anatomy.autocast():
-            if self._reads is None:
-                state = self._anatomy.decoder(**batch.inputs, use_cache=False).last_hidden_state
-            else:
-                assert taps is not None
-                state = run_above(self._anatomy, self._reads, taps.rungs[self._reads], batch.inputs)
-        return Hidden(state, self._readout)
+            reference = self._reference(batch, taps) if self.runtime.reference else None
+            state = self._last_state(batch, taps)
+        return Hidden(state, self._readout, reference)
+
+    def _last_state(self, batch: Batch, taps: Taps | None) -> Tensor:
+        """Behind the final norm, `[batch, tokens, d]`."""
+        if self._reads is None:
+            state: Tensor = self._anatomy.decoder(**batch.inputs, use_cache=False).last_hidden_state
+            return state
+        assert taps is not None
+        return run_above(self._anatomy, self._reads, taps.rungs[self._reads], batch.inputs)
+
+    @torch.no_grad()
+    def _reference(self, batch: Batch, taps: Taps | None) -> Tensor:
+        """The bare backbone's: its layers once more, above the tap where there is one, without adapters or dropout."""
+        training = [module for module in self.bare_backbone.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with self.disable_adapter():
+                return self._last_state(batch, taps)
+        finally:
+            for module in training:
+                module.training = True
 
     def train(self, mode: bool = True) -> "LowRankModel":
         """Training mode; what is only read stays in evaluation mode (no dropout), as under a ladder."""

@@ -25,12 +25,14 @@ class SuffixMethod(QLoRAMethod):
         below = [f"layers 1-{read}: read only, no gradient"] if read else []
         return [*below, f"layers {read + 1}-{layers}: LoRA of rank {self.config.rank}"]
 
-    def cost(self, trunk: TrunkCost) -> Cost:
+    def cost(self, trunk: TrunkCost, reference: bool = False) -> Cost:
         """With share = k/L: 2N + 2 share N + 6n, since gradients pass through the last k layers alone; 2 share N more
         where those are recomputed; less what of the pass below them is cached. The paper does not know the method; by
-        its way of counting a backward pass twice the forward one it is 2N + 4 share N + 6n.
+        its way of counting a backward pass twice the forward one it is 2N + 4 share N + 6n. The reference takes the
+        last k layers and the head once more.
         """
         share = self._last_layers(trunk.layers) / trunk.layers
         through = 6 if self.config.gradient_checkpointing else 4
         actual = trunk.flops_per_token + through * share * trunk.parameters
-        return Cost(paper=(2 + 4 * share) * trunk.parameters, actual=actual)
+        again = 2 * (share * trunk.parameters + trunk.head) if reference else 0.0
+        return Cost(paper=(2 + 4 * share) * trunk.parameters + again, actual=actual + again)

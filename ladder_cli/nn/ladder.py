@@ -19,6 +19,7 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from ladder_cli.config.choices import Combination, Init
+from ladder_cli.config.methods import STARTS_AS_THE_BACKBONE
 from ladder_cli.nn import adapter
 from ladder_cli.nn.cloning import initialise_cloned
 from ladder_cli.nn.connections import Connections
@@ -177,7 +178,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     @property
     def starts_as_the_backbone(self) -> bool:
         """Whether an untrained ladder of this combination and these first weights is the backbone, bit for bit."""
-        return _STARTS_AS_THE_BACKBONE[Combination(self.config.combine)](Init(self.config.init))
+        return STARTS_AS_THE_BACKBONE[Combination(self.config.combine)](Init(self.config.init))
 
     def backbone_logits(self, **inputs: Any) -> Tensor:
         """The backbone's own `forward`."""
@@ -385,11 +386,4 @@ _FIRST_WEIGHTS: dict[Init, Callable[[LadderModel, Iterable[Batch]], None]] = {
     Init.CLONED: _cloned,
     Init.PRUNED_MAGNITUDE: _pruned_by_magnitude,
     Init.PRUNED_FISHER: _pruned_by_fisher,
-}
-
-_STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
-    Combination.RESIDUAL: lambda init: True,
-    Combination.GATED: lambda init: True,
-    Combination.SIDE: lambda init: False,
-    Combination.REPLACE: lambda init: init is Init.CLONED,
 }

@@ -43,10 +43,14 @@ class NamedSides:
 
     @property
     def request(self) -> TapRequest:
-        """What the active side network reads of the backbone; with adapters disabled, its last state alone."""
+        """What the active side network reads of the backbone; with adapters disabled, its last state alone.
+
+        The last state is read in any case where it is handed out as the reference.
+        """
         if self._disabled:
             return WHOLE
-        return TapRequest(frozenset(self.side.connections.taps), bool(self.side.combine.reads_final))
+        final = bool(self.side.combine.reads_final) or self._runtime.reference
+        return TapRequest(frozenset(self.side.connections.taps), final)
 
     @property
     def runtime(self) -> Runtime:
