@@ -149,7 +149,7 @@ class DataConfig:
     completion: str | None = option(None, "column of the answer, or a template")
     targets: dict[str, str] = option(dict, "completions that a set offers: name -> column or template")
     target: str | None = option(None, "which of `targets` is learned")
-    chosen: str = option("chosen", "of a preference: column of the answer that is preferred; `prompt` is `prompt` then")
+    chosen: str = option("chosen", "of a preference: column of the preferred answer; `prompt` null is a column prompt")
     rejected: str = option("rejected", "of a preference: column of the other answer")
     messages: str | None = option(None, "column of chats")
     learn: Learn = option(Learn.ALL, "of a chat: every turn of the assistant, or the last one")
