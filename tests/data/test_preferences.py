@@ -100,7 +100,7 @@ def test_rows_that_prefer_nothing_are_left_out_and_told(tmp_path):
     assert (len(splits.train), len(splits.validation)) == (4, 2)
     assert splits.notes == ("3 rows prefer nothing ('chosen' and 'rejected' are the same) and are left out",)
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(GOOD | {"rejected": "4"}) for _ in range(3)))
-    with pytest.raises(UserError, match="in every row .* are the same"):
+    with pytest.raises(UserError, match=r"in every row .* are the same"):
         load_examples(data, None, 0)
 
 
