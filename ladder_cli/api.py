@@ -85,7 +85,7 @@ def _train(*options: str) -> tuple[Path, dict[str, Any]]:
 
 def _evaluate(modes: tuple[str, ...], *options: str) -> Any:
     from ladder_cli.cli.evaluate import evaluate
-    from ladder_cli.config.schema import EvaluateConfig
+    from ladder_cli.config.evaluation import EvaluateConfig
     from ladder_cli.errors import UserError
     from ladder_cli.evaluate.modes import mode_of
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import TrainConfig
 
 TRAIN, EVALUATE = "ladder-train", "ladder-eval"
 

@@ -42,6 +42,9 @@ class Scale:
 
     def __post_init__(self) -> None:
         if self.name != REAL:
+            for option, folder in (("--model-path", self.model), ("--data-dir", self.data)):
+                if folder is not None:
+                    raise UserError(f"{option} is not read with --scale {self.name}: give --scale real.")
             return
         for option, folder, inside in (
             ("--model-path", self.model, "config.json"),

@@ -41,6 +41,7 @@ GPU_CASES = [
     ("qwen2.5-7b", "nf4", 1, 2048, 8.0, "auto"),
     ("qwen2.5-7b", "nf4", 1, 2048, 6.0, "rtx-6gb"),
 ]  # fmt: skip
+DEFAULTS = {"quantization": "none", "dtype": "float32", "rows": 1, "tokens": 512}
 # The same steps over resident layers and over streamed ones: model, tokens, where the layers are on a GPU.
 STREAMED_CASES = [("qwen2.5-7b", 2048), ("llama-3.1-70b", 2048)]
 STREAMED_METHODS = {"xladder-4": ["method=xladder-4"], "ladder": ["method=ladder"]}
@@ -55,15 +56,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="this one alone, a name in conf/model")
     parser.add_argument("--path", help="local folder of the model; by default random weights of its published shape")
-    parser.add_argument("--quantization", default="none")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--quantization", help="none by default")
+    parser.add_argument("--dtype", help="float32 by default")
+    parser.add_argument("--rows", type=int, help="1 by default")
+    parser.add_argument("--tokens", type=int, help="512 by default")
     parser.add_argument("--gpu", action="store_true", help="the cases for a GPU, with random weights")
     parser.add_argument("--streamed", action="store_true", help="streamed layers against resident ones alone")
     args = parser.parse_args()
-    if args.streamed:
-        _refuse_unread(parser, args)
+    _refuse_unread(parser, args)
+    for name, value in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     cases: list[dict[str, Any]] = []
     path = OUTPUTS / "bench" / ("bench-gpu.json" if args.gpu else "bench.json")
     if args.gpu:
@@ -88,11 +91,22 @@ def main() -> None:
 
 
 def _refuse_unread(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Layers are streamed in one form, from random weights of a published shape, for one row."""
-    for name in ("path", "quantization", "dtype", "rows"):
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--streamed takes no --{name}: nf4, bfloat16, one row, random weights of a published shape.")
-    if args.model and composed("train", TrainConfig, [f"model={args.model}"]).model.path is not None:
+    """End with a line about an option that the chosen cases do not read."""
+    # Layers are streamed in one form, from random weights of a published shape, for one row.
+    why, read = {
+        (False, False): ("without --model several models are measured", ("quantization", "dtype")),
+        (False, True): ("", (*DEFAULTS, "path")),
+        (True, False): ("the streamed cases are measured", ()),
+        (True, True): ("layers are streamed as nf4 and bfloat16, one row, random weights", ("tokens",)),
+    }[args.streamed, args.model is not None]
+    if args.gpu and not args.streamed:
+        why, read = "the cases of --gpu are measured", ()
+        if args.model is not None:
+            parser.error(f"--model is not read: {why}.")
+    for name in (*DEFAULTS, "path"):
+        if name not in read and getattr(args, name) is not None:
+            parser.error(f"--{name} is not read: {why}.")
+    if args.streamed and args.model and composed("train", TrainConfig, [f"model={args.model}"]).model.path is not None:
         parser.error(f"--streamed: {args.model} lies in the package, and is no published shape.")
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=Path, help="JSONL of question, gold and completion")
     parser.add_argument("--solver", action="append", default=[], help="a model of conf/model; may be repeated")
-    parser.add_argument("--questions", default="math500", help="benchmark that the solvers answer")
+    parser.add_argument("--questions", help="benchmark that the solvers answer; math500 by default")
     parser.add_argument("--questions-dir", type=Path, help="mirror that holds the benchmark; default: the hub")
     parser.add_argument("--data-dir", type=Path, required=True, help="mirror that gets critic/{train,test}.jsonl")
     parser.add_argument("--train", type=int, default=380, help="training rows (appendix A.1: 380)")
@@ -77,13 +77,15 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.candidates) == bool(args.solver):
         parser.error("give either --candidates FILE or --solver MODEL")
+    if args.candidates and (args.questions or args.questions_dir or args.overrides):
+        parser.error("--questions, --questions-dir and options of ladder-eval are for --solver")
     rows: list[dict] = []
     if args.candidates:
         for number, row in enumerate(read_file(args.candidates), start=1):
             where = f"{args.candidates}, row {number}"
             rows.append({name: text_column(row, name, where) for name in ("question", "gold", "completion")})
     for solver in args.solver:
-        rows += solved(solver, args.questions, args.questions_dir, args.overrides)
+        rows += solved(solver, args.questions or "math500", args.questions_dir, args.overrides)
     train, test = build(graded(rows), args.train, args.test)
     write(args.data_dir / "critic", train, test)
     print(

@@ -17,6 +17,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from _studied import add_studied, layers_of, studied
+
 from ladder_cli.bench.study import Study, Trained, mean_and_range
 from ladder_cli.console import make_console
 from ladder_cli.errors import RunFailed, UserError
@@ -197,11 +199,7 @@ def draw(points: list[Point], start: float, path: Path, title: str) -> None:
 def main() -> None:
     """Measure, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny", help="a name in conf/model")
-    parser.add_argument("--path", help="local folder of the model")
-    parser.add_argument("--rows", help="one's own training rows (JSONL); by default the embedded task")
-    parser.add_argument("--prompt", default="question", help="their column of the question")
-    parser.add_argument("--completion", default="answer", help="their column of the answer")
+    add_studied(parser)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16, help="rows of a step")
     parser.add_argument(
@@ -215,25 +213,22 @@ def main() -> None:
     args = parser.parse_args()
     folder = (args.folder or OUTPUTS / f"frontier-{args.model}").absolute()
     common = [
-        f"model={args.model}",
+        *studied(parser, args),
         f"train.max_steps={args.steps}",
         f"train.global_batch_size={args.batch}",
         f"train.micro_batch_size={min(args.batch, 4)}",
         f"data.train_samples={args.train_rows}",
         f"data.max_length={args.max_length}",
     ]
-    if args.path:
-        common.append(f"model.path={args.path}")
     if args.rows:
-        common += ["data=jsonl", f"data.path={args.rows}", f"data.prompt={args.prompt}"]
-        common += [f"data.completion={args.completion}", "data.validation_samples=64"]
+        common.append("data.validation_samples=64")
     common += args.options
     quiet_libraries(downloads=False)
     study = Study(folder, common)
     first = ["method=ladder", "data.validation_samples=1", "train.max_steps=1"]
     start = study.run("start", first, cached=False).seconds
     points: list[Point] = []
-    for arm in arms(_layers(common)):
+    for arm in arms(layers_of(common)):
         points.append(measure(study, arm, args.rates, args.seeds, {point.name: point for point in points}))
         write_json(folder / "frontier.json", {"start": start, "points": [asdict(point) for point in points]})
     text = table(points, start)
@@ -241,16 +236,6 @@ def main() -> None:
     draw(points, start, folder / "frontier.png", f"{args.model}, {args.steps} steps of {args.batch} rows")
     make_console().print(text, markup=False, highlight=False)
     print(f"written to {folder}")
-
-
-def _layers(common: list[str]) -> int:
-    """L of the model."""
-    from ladder_cli.config.compose import composed
-    from ladder_cli.config.schema import TrainConfig
-    from ladder_cli.trunk.loading import architecture
-
-    config = composed("train", TrainConfig, [word for word in common if word.startswith("model")])
-    return int(architecture(config.model).num_hidden_layers)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from ladder_cli.config.evaluation import DecodeConfig, EvaluateConfig
 from ladder_cli.config.methods import METHOD_KINDS, MethodConfig
 from ladder_cli.config.options import choices_of, hints_of, told_of
-from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, TrainConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.using import ChatConfig, ExportConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 _HEAD = """# Options
 
 Every option of the commands, made by `python scripts/options.py` out of the fields that declare them
-(`ladder_cli/config/schema.py`, `ladder_cli/config/methods.py`, `ladder_cli/config/using.py`). A default
+(`schema.py`, `evaluation.py`, `methods.py` and `using.py` in `ladder_cli/config/`). A default
 is that of the field: files in `conf/` set others for their model, method, data or machine (`--cfg job` prints what a
 command line comes to).
 """

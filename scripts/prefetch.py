@@ -10,23 +10,13 @@ Data goes to MIRROR/<name>/<split>.parquet (then `data_dir=MIRROR`), a model to 
 
 import argparse
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from ladder_cli.config.compose import CONFIG_MODULE, choices
+from ladder_cli.config.catalogue import choices, declared
+from ladder_cli.config.validation import suggest
 from ladder_cli.data.sources import load_rows
 from ladder_cli.errors import UserError
-
-
-def settings(group: str, name: str) -> dict[str, Any]:
-    """Read the file of a choice, with what it inherits from others of its group."""
-    values: Any = OmegaConf.to_container(OmegaConf.load(str(files(CONFIG_MODULE) / group / f"{name}.yaml")))
-    for base in values.pop("defaults", []):
-        values = settings(group, base) | values
-    return values
 
 
 def fetch_set(values: dict[str, Any], split: str, mirror: Path) -> str:
@@ -61,6 +51,27 @@ def fetch_model(values: dict[str, Any], folder: Path) -> str:
     return "ready"
 
 
+def sets() -> list[tuple[str, dict[str, Any]]]:
+    """Name and declaration of the data sets and benchmarks that have a home on the hub; some names are both."""
+    found = [(name, declared(group, name)) for group in ("data", "benchmark") for name in choices(group)]
+    return [(name, values) for name, values in found if values.get("hub_id")]
+
+
+def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a line about a name that is none, or an option that nothing reads."""
+    if bool(args.models_dir) != bool(args.model):
+        parser.error("give --models-dir and --model together: where to, and what")
+    if args.only and args.data_dir is None:
+        parser.error("--only names data sets and benchmarks for --data-dir, which is not given")
+    if args.data_dir is None and not args.model:
+        parser.error("give --data-dir, or --models-dir with --model, or both")
+    on_hub = [name for name in choices("model") if declared("model", name).get("hub_id")]
+    for option, given, known in (("--only", args.only, [name for name, _ in sets()]), ("--model", args.model, on_hub)):
+        for name in given:
+            if name not in known:
+                parser.error(f"{option}: nothing on the hub is '{name}' here.{suggest(name, known)}")
+
+
 def main() -> int:
     """Fetch and report; continue after failures. The exit status says whether anything failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,21 +80,18 @@ def main() -> int:
     parser.add_argument("--models-dir", type=Path)
     parser.add_argument("--model", action="append", default=[], help="a model of conf/model; may be repeated")
     args = parser.parse_args()
-    if args.data_dir is None and not (args.models_dir and args.model):
-        parser.error("give --data-dir, or --models-dir with --model, or both")
+    _refuse(parser, args)
     jobs: list[tuple[str, Any]] = []
     if args.data_dir is not None:
         wanted = {
             (values["name"], values.get("split", "train")): values
-            for group in ("data", "benchmark")
-            for name in choices(group)
-            if (values := settings(group, name)).get("hub_id") and (not args.only or name in args.only)
+            for name, values in sets()
+            if not args.only or name in args.only
         }
         for (name, split), values in wanted.items():
             jobs.append((f"{name} ({split})", lambda v=values, s=split: fetch_set(v, s, args.data_dir)))
     for name in args.model:
-        values = settings("model", name)
-        jobs.append((name, lambda v=values: fetch_model(v, args.models_dir)))
+        jobs.append((name, lambda n=name: fetch_model(declared("model", n), args.models_dir)))
     failed = 0
     for name, job in jobs:
         try:

@@ -47,6 +47,10 @@ def main() -> int:
             args.output or OUTPUTS / FOLDERS[args.scale], Scale(args.scale, args.model_path, args.data_dir)
         )
         if args.table in (LAWS, CLAIMS, COSTS):
+            if args.run:
+                raise UserError(f"--run has nothing to run: '{args.table}' is made of what is there already.")
+            if args.others and args.table != CLAIMS:
+                raise UserError(f"--from is not read: '{args.table}' needs no runs.")
             show(work, args.table, args.others)
             return 0
         numbers = list(work.tables) if args.table == ALL else [int(args.table)] if args.table != MEMORY else []

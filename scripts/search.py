@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from _studied import add_studied, layers_of, studied
 from scipy.stats import qmc
 
 from ladder_cli.bench.study import Study, mean_and_range
@@ -210,11 +211,7 @@ def table(search: Search, finals: dict[str, list[Trial]], time: str, steps: int)
 def main() -> None:
     """Search, repeat, tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny", help="a name in conf/model")
-    parser.add_argument("--path", help="local folder of the model")
-    parser.add_argument("--rows", help="one's own training rows (JSONL); by default the embedded task")
-    parser.add_argument("--prompt", default="question", help="their column of the question")
-    parser.add_argument("--completion", default="answer", help="their column of the answer")
+    add_studied(parser)
     parser.add_argument("--trials", type=int, default=8, help="of each method")
     parser.add_argument("--steps", type=int, default=60, help="of LoRA, whose time everything gets")
     parser.add_argument("--time", choices=list(TIMES), default=PLAIN, help="whose steps they are")
@@ -226,14 +223,11 @@ def main() -> None:
     args = parser.parse_args()
     if SEARCH_SEED in args.seeds:
         parser.error(f"--seeds: {SEARCH_SEED} is the seed that settings are chosen on.")
-    common = [f"model={args.model}", *([f"model.path={args.path}"] if args.path else [])]
-    all_families = {family.name: family for family in families(_layers(common))}
+    common = studied(parser, args)
+    all_families = {family.name: family for family in families(layers_of([*common, *args.options]))}
     unknown = set(args.families or ()) - all_families.keys()
     if unknown:
         parser.error(f"--families: no {', '.join(sorted(unknown))}; there are {', '.join(all_families)}.")
-    if args.rows:
-        common += ["data=jsonl", f"data.path={args.rows}", f"data.prompt={args.prompt}"]
-        common += [f"data.completion={args.completion}"]
     quiet_libraries(downloads=False)
     folder = (args.folder or OUTPUTS / f"search-{args.model}").absolute()
     study = Study(folder, [*common, "train.evaluations=1", *args.options])
@@ -247,15 +241,6 @@ def main() -> None:
     write_text(folder / "search.md", text)
     make_console().print(text, markup=False, highlight=False)
     print(f"written to {folder}")
-
-
-def _layers(common: list[str]) -> int:
-    """L of the model."""
-    from ladder_cli.config.compose import composed
-    from ladder_cli.config.schema import TrainConfig
-    from ladder_cli.trunk.loading import architecture
-
-    return int(architecture(composed("train", TrainConfig, common).model).num_hidden_layers)
 
 
 if __name__ == "__main__":

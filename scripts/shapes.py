@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ladder_cli.bench.counts import predicted_activation_bytes
-from ladder_cli.config.compose import choices, composed
+from ladder_cli.config.catalogue import choices
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import Step, predict_memory

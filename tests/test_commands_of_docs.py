@@ -8,8 +8,9 @@ import pytest
 
 import ladder_cli
 from ladder_cli.config.compose import composed
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.config.quoting import quoted_words
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.using import ChatConfig, ExportConfig
 
 ROOT = Path(ladder_cli.__file__).parents[1]

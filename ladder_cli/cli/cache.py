@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from ladder_cli.config.choices import CacheCommand
 from ladder_cli.config.schema import TrainConfig
@@ -12,18 +13,35 @@ from ladder_cli.streams import quiet_libraries
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ladder_cli.trunk.layer_cache import FolderReport
-    from ladder_cli.trunk.tap_store import SpaceReport
+    from ladder_cli.trunk.kept import KeptFolder
 
 _READ: dict[CacheCommand, tuple[str, ...]] = {
     CacheCommand.LIST: ("cache", "trunk.cache_dir", "trunk.layer_files"),
     CacheCommand.PRUNE: ("cache", "trunk.cache_dir", "trunk.cache_limit_gb"),
     CacheCommand.PRUNE_LAYERS: ("cache", "trunk.layer_files", "trunk.cache_limit_gb"),
 }
-_NO_LIMIT = (
-    "cache={} needs a limit: trunk.cache_limit_gb=N deletes what was not used for longest until N GB are left; 0 "
-    "deletes all."
-)
+
+
+class _Cache(NamedTuple):
+    """One kind of what is kept.
+
+    Attributes:
+        root: the folder above it.
+        option: which names another folder.
+        holds: what lies there, in words; `of`: one of them and several, in words.
+        folders, prune: of `trunk.kept`.
+        columns: of the table, beside those that all have.
+        cells: what stands in them.
+    """
+
+    root: Path
+    option: str
+    holds: str
+    of: tuple[str, str]
+    folders: "Callable[[Path], list[KeptFolder]]"
+    prune: "Callable[[Path, int], list[KeptFolder]]"
+    columns: tuple[str, ...]
+    cells: "Callable[[KeptFolder], tuple[str, ...]]"
 
 
 def cache_command(config: TrainConfig, given: list[str]) -> None:
@@ -43,96 +61,93 @@ def cache_command(config: TrainConfig, given: list[str]) -> None:
     quiet_libraries(downloads=False)
     from ladder_cli.console import make_console
 
-    _COMMANDS[config.cache](config, make_console())
-
-
-def _list(config: TrainConfig, console: "Console") -> None:
-    from ladder_cli.plan.reading import tap_cache
-    from ladder_cli.trunk.layer_cache import folder_reports
-    from ladder_cli.trunk.layer_folder import layer_cache
-    from ladder_cli.trunk.tap_store import reports
-
-    root, place = tap_cache(config.trunk), layer_cache(config.trunk.layer_files)
-    found = reports(root)
-    _show(found, console)
-    total = sum(report.size for report in found) / 1e9
-    console.print(f"{root}: {len(found)} {'space' if len(found) == 1 else 'spaces'}, {total:.2f} GB", soft_wrap=True)
-    folders = folder_reports(place)
-    _show_layers(folders, console)
-    total = sum(folder.size for folder in folders) / 1e9
-    console.print(
-        f"{place}: layer files of {len(folders)} {'backbone' if len(folders) == 1 else 'backbones'}, {total:.2f} GB",
-        soft_wrap=True,
-    )
-
-
-def _prune(config: TrainConfig, console: "Console") -> None:
-    from ladder_cli.plan.reading import tap_cache
-    from ladder_cli.trunk.tap_store import prune, size_of
-
-    root, limit = tap_cache(config.trunk), config.trunk.cache_limit_gb
+    console, caches = make_console(), _caches(config)
+    if config.cache is CacheCommand.LIST:
+        for cache in caches.values():
+            _list(cache, console)
+        return
+    limit = config.trunk.cache_limit_gb
     if limit is None:
-        raise UserError(_NO_LIMIT.format(config.cache))
-    if not root.is_dir():
-        raise UserError(f"{root} is no folder: there is no cache of taps (trunk.cache_dir=DIR names another).")
-    deleted = prune(root, int(limit * 1e9))
-    _show(deleted, console)
-    freed, left = sum(report.size for report in deleted) / 1e9, size_of(root) / 1e9
-    console.print(f"{root}: {freed:.2f} GB deleted, {left:.2f} GB left", soft_wrap=True)
+        raise UserError(
+            f"cache={config.cache} needs a limit: trunk.cache_limit_gb=N deletes what was not used for longest until "
+            "N GB are left; 0 deletes all."
+        )
+    _prune(caches[config.cache], int(limit * 1e9), console)
 
 
-def _prune_layers(config: TrainConfig, console: "Console") -> None:
-    from ladder_cli.trunk.layer_cache import folder_reports, prune_layers
+def _caches(config: TrainConfig) -> dict[CacheCommand, _Cache]:
+    """The caches, by the command that prunes them."""
+    from ladder_cli.plan.reading import tap_cache
+    from ladder_cli.trunk import kept
     from ladder_cli.trunk.layer_folder import layer_cache
 
-    place, limit = layer_cache(config.trunk.layer_files), config.trunk.cache_limit_gb
-    if limit is None:
-        raise UserError(_NO_LIMIT.format(config.cache))
-    if not place.is_dir():
-        raise UserError(f"{place} is no folder: there are no layer files (trunk.layer_files=DIR names another).")
-    deleted = prune_layers(place, int(limit * 1e9))
-    _show_layers(deleted, console)
-    freed, left = (sum(report.size for report in reports) / 1e9 for reports in (deleted, folder_reports(place)))
-    busy = "; what is being made stays" if left > limit else ""
-    console.print(f"{place}: {freed:.2f} GB deleted, {left:.2f} GB left{busy}", soft_wrap=True)
+    return {
+        CacheCommand.PRUNE: _Cache(
+            tap_cache(config.trunk),
+            "trunk.cache_dir",
+            "taps",
+            ("space", "spaces"),
+            kept.tap_folders,
+            kept.prune_taps,
+            ("stored", "passes", "format", "rows"),
+            _of_taps,
+        ),
+        CacheCommand.PRUNE_LAYERS: _Cache(
+            layer_cache(config.trunk.layer_files),
+            "trunk.layer_files",
+            "layer files",
+            ("backbone", "backbones"),
+            kept.layer_folders,
+            kept.prune_layers,
+            ("layers",),
+            _of_layers,
+        ),
+    }
 
 
-_COMMANDS: dict[CacheCommand, Callable[[TrainConfig, "Console"], None]] = {
-    CacheCommand.LIST: _list,
-    CacheCommand.PRUNE: _prune,
-    CacheCommand.PRUNE_LAYERS: _prune_layers,
-}
+def _list(cache: _Cache, console: "Console") -> None:
+    found = cache.folders(cache.root)
+    _show(cache, found, console)
+    one, several = cache.of
+    said = f"{cache.holds} of {len(found)} {one if len(found) == 1 else several}, {_gigabytes(found)} GB"
+    console.print(f"{cache.root}: {said}", soft_wrap=True)
 
 
-def _show_layers(folders: "list[FolderReport]", console: "Console") -> None:
+def _prune(cache: _Cache, limit: int, console: "Console") -> None:
+    if not cache.root.is_dir():
+        raise UserError(f"{cache.root} is no folder: there are no {cache.holds} ({cache.option}=DIR names another).")
+    deleted = cache.prune(cache.root, limit)
+    _show(cache, deleted, console)
+    left = cache.folders(cache.root)
+    busy = "; what is in use stays" if sum(each.size for each in left) > limit else ""
+    said = f"{_gigabytes(deleted)} GB deleted, {_gigabytes(left)} GB left{busy}"
+    console.print(f"{cache.root}: {said}", soft_wrap=True)
+
+
+def _gigabytes(folders: "list[KeptFolder]") -> str:
+    return f"{sum(each.size for each in folders) / 1e9:.2f}"
+
+
+def _show(cache: _Cache, folders: "list[KeptFolder]", console: "Console") -> None:
     from rich.table import Table
 
     if not folders:
         return
     table = Table(box=None, padding=(0, 2))
-    for title in ("model", "layers", "GB", "last used", "folder"):
-        table.add_column(title, justify="right" if title in ("layers", "GB") else "left")
-    for report in folders:
-        used = datetime.fromtimestamp(report.used).isoformat(" ", "minutes")
-        whole = str(report.layers) if report.values else f"{report.layers}, not all"
-        table.add_row(str(report.values.get("model", "?")), whole, f"{report.size / 1e9:.2f}", used, report.folder.name)
+    for title in ("model", *cache.columns, "GB", "last used", "folder"):
+        table.add_column(title, justify="right" if title in ("rows", "layers", "GB") else "left")
+    for each in folders:
+        model, used = str(each.values.get("model", "?")), datetime.fromtimestamp(each.used).isoformat(" ", "minutes")
+        table.add_row(model, *cache.cells(each), f"{each.size / 1e9:.2f}", used, each.folder.name)
     console.print(table)
 
 
-def _show(spaces: "list[SpaceReport]", console: "Console") -> None:
-    from rich.table import Table
+def _of_taps(space: "KeptFolder") -> tuple[str, ...]:
+    dtype, quantization, passes, form = (
+        str(space.values.get(name, "?")) for name in ("dtype", "quantization", "passes", "format")
+    )
+    return f"{dtype}, quantization {quantization}", passes, form, f"{space.count:,}"
 
-    if not spaces:
-        return
-    table = Table(box=None, padding=(0, 2))
-    for title in ("model", "stored", "passes", "format", "rows", "GB", "last used", "folder"):
-        table.add_column(title, justify="right" if title in ("rows", "GB") else "left")
-    for space in spaces:
-        values = space.values
-        stored = f"{values.get('dtype', '?')}, quantization {values.get('quantization', '?')}"
-        used = datetime.fromtimestamp(space.used).isoformat(" ", "minutes")
-        shown = [str(values.get(name, "?")) for name in ("model", "passes", "format")]
-        table.add_row(
-            shown[0], stored, *shown[1:], f"{space.rows:,}", f"{space.size / 1e9:.2f}", used, space.folder.name
-        )
-    console.print(table)
+
+def _of_layers(backbone: "KeptFolder") -> tuple[str, ...]:
+    return (str(backbone.count) if backbone.values else f"{backbone.count}, not all",)

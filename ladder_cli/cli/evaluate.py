@@ -9,8 +9,10 @@ from typing import Any
 
 from ladder_cli import hub
 from ladder_cli.cli import main as cli
-from ladder_cli.config.compose import choices, given_options, parse
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.catalogue import choices
+from ladder_cli.config.compose import given_options, parse
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.evaluate.modes import Mode, mode_of, refuse_unread
 from ladder_cli.ranks import check_launch

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ladder_cli import __version__
-from ladder_cli.config.compose import IN_PROCESS, Composed, choices, default_data, groups_of, run_composed
+from ladder_cli.config.catalogue import choices, default_data, groups_of
+from ladder_cli.config.compose import IN_PROCESS, Composed, run_composed
 from ladder_cli.config.quoting import quoted_words
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import Interrupted, RunFailed, UserError

@@ -7,27 +7,18 @@ import dataclasses
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ladder_cli.config.catalogue import CONFIG_MODULE, choices, default_data, preset_options
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.explaining import DATA_OF, explain
 from ladder_cli.config.methods import METHOD_KINDS
-from ladder_cli.config.options import choices_of, flat, hints_of
-from ladder_cli.config.quoting import as_typed
-from ladder_cli.config.schema import MOVED, OUTPUTS, EvaluateConfig, ModelConfig, TrainConfig, option_names
+from ladder_cli.config.options import choices_of, flat, hints_of, option_names
+from ladder_cli.config.schema import OUTPUTS, TrainConfig
 from ladder_cli.config.using import ChatConfig, ExportConfig
-from ladder_cli.config.validation import suggest
 from ladder_cli.errors import UserError
 
-CONFIG_MODULE = "ladder_cli.conf"
-_DATA_OF = "of-"  # names what a model is trained on by default, in the group `data`
-_HARDWARE = "hardware"  # the group whose files set options of other groups too
-_COMMANDS = {
-    "ladder-train": TrainConfig,
-    "ladder-eval": EvaluateConfig,
-    "ladder-chat": ChatConfig,
-    "ladder-export": ExportConfig,
-}
 # Groups that files of conf/hardware set options of, although the command does not have them (`_leave_out_presets`).
 PRESET_GROUPS: dict[type, tuple[str, ...]] = {
     TrainConfig: (),
@@ -141,17 +132,6 @@ def _leave_out_presets(config: Any, schema: type, given: list[str]) -> None:
             config.pop(group, None)
 
 
-@cache
-def preset_options() -> dict[str, list[str]]:
-    """The options outside of their own group that files of conf/hardware set, by group."""
-    found: dict[str, dict[str, None]] = {}
-    for choice in choices(_HARDWARE):
-        for group, options in _declared(_HARDWARE, choice).items():
-            if group != _HARDWARE:
-                found.setdefault(group, {}).update(dict.fromkeys(options))
-    return {group: list(options) for group, options in found.items()}
-
-
 def given_options(overrides: list[str]) -> list[str]:
     """The dotted options that a command line gives a value: `+a.b=1` and `a={b: 1}` both give `a.b`. Choices of groups
     (`data=jsonl`) are among them.
@@ -253,76 +233,6 @@ def _typed(schema: type, texts: Any) -> Any:
     return schema(**values)
 
 
-def explain(error: Exception, schema: type, prefix: str = "") -> str:
-    """One line for an error of Hydra or OmegaConf: what is wrong, the nearest name, what to do."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
-
-    if isinstance(error, OverrideParseException):
-        key, equals, value = str(error.override).partition("=")
-        typed = as_typed(key, value) if equals and value else None
-        advice = f"; in quotes for Hydra and the shell: {typed}" if typed else "; close quotes and brackets"
-        return f"cannot read '{error.override}': options look like key=value{advice}."
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher":
-            return (
-                f"no launcher '{choice}': in the checkout of this toolkit, pip install -e '.[parallel]' brings joblib, "
-                "and pip install -e '.[slurm]' submitit_slurm and submitit_local."
-            )
-        if group == "data" and choice.startswith(_DATA_OF):
-            listed = ", ".join(choices("data"))
-            return f"model={choice.removeprefix(_DATA_OF)} names no data set of its own: give data=NAME, of: {listed}."
-        options = [option for option in choices(group) if option]
-        return (
-            f"no option '{error.missing_cfg_file}'.{suggest(choice, options)} "
-            f"Choose from: {', '.join(options) or 'nothing'}."
-        )
-    cause = error if not isinstance(error.__cause__, Exception) else error.__cause__
-    key = prefix + str(getattr(cause, "full_key", None) or "")
-    if isinstance(cause, MissingMandatoryValue):
-        group, _, name = key.rpartition(".")
-        in_file = f"write `{name}:` into its file of conf/{group}" if choices(group) else ""
-        typed = f"give {key}=VALUE" if not prefix else ""
-        return f"option '{key}' has no value: {' or '.join(filter(None, (in_file, typed)))}."
-    unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
-    if unknown or str(error).startswith("Could not override"):
-        if str(error).startswith("Could not override '"):
-            key = str(error).split("'")[1]
-        if prefix:
-            names = option_names(schema, prefix)
-        else:
-            names = option_names(schema)
-            if "method" in names:
-                names += [
-                    "experiment",
-                    *(name for kind in METHOD_KINDS.values() for name in option_names(kind, "method.")),
-                ]
-        if key in MOVED:
-            return _moved(key, schema)
-        owners = [kind for kind, options in METHOD_KINDS.items() if key in option_names(options, "method.")]
-        if owners:
-            return f"option '{key}' does not belong to the chosen method: it is one of {' and '.join(owners)}."
-        parent = key.rpartition(".")[0]
-        siblings = sorted({name for name in names if name.rpartition(".")[0] == parent})
-        listed = f" Options here: {', '.join(siblings)}." if siblings else ""
-        return f"unknown option '{key}'.{suggest(key, names)}{listed}"
-    reason = str(cause).splitlines()[0].rstrip(".")
-    if reason.startswith("Ambiguous value"):
-        reason += ": several values at once are a sweep, which needs the flag -m"
-    return f"option '{key}': {reason}." if key else f"{reason}."
-
-
-def _moved(old: str, schema: type) -> str:
-    """The line about an option that has another name now."""
-    new = MOVED[old]
-    group = new.partition(".")[0]
-    if group in {item.name for item in dataclasses.fields(schema)}:
-        return f"option '{old}' has moved: give {new}=VALUE."
-    owners = [name for name, other in _COMMANDS.items() if group in {item.name for item in dataclasses.fields(other)}]
-    return f"option '{old}' has moved: it is {new} of {' and '.join(owners)} now."
-
-
 def _store_generated(config_name: str, schema: type) -> None:
     """Put into Hydra's store what the YAML files refer to and do not hold."""
     from hydra.core.config_store import ConfigStore
@@ -333,23 +243,7 @@ def _store_generated(config_name: str, schema: type) -> None:
     # `data: of-${model}` in conf/train.yaml (docs/decisions/0013).
     for model in choices("model"):
         node = {"defaults": [default_data(model)]}
-        store.store(group="data", name=f"{_DATA_OF}{model}", node=node, replace=True)
-
-
-def default_data(model: str) -> str:
-    """The data set that a model is trained on where `data` is not given: `default_data` of its file in `conf/model`."""
-    return _declared("model", model).get("default_data", ModelConfig.default_data)
-
-
-def _declared(group: str, choice: str) -> dict[str, Any]:
-    """The top level of a YAML file in `conf/`, with what it takes over from others of its group."""
-    import yaml
-
-    values: dict[str, Any] = yaml.safe_load((files(CONFIG_MODULE) / group / f"{choice}.yaml").read_text()) or {}
-    for base in values.pop("defaults", []):
-        if isinstance(base, str) and base != "_self_":
-            values = _declared(group, base) | values
-    return values
+        store.store(group="data", name=f"{DATA_OF}{model}", node=node, replace=True)
 
 
 def output_folder() -> Path:
@@ -371,30 +265,6 @@ def sweep_job() -> SweepJob | None:
         return None
     launcher, workers = str(hydra.runtime.choices["hydra/launcher"]), hydra.launcher.get("n_jobs")
     return SweepJob(int(hydra.job.num), str(hydra.sweep.dir), launcher, int(workers) if workers is not None else 1)
-
-
-def groups() -> list[str]:
-    """The config groups, in alphabetical order."""
-    return sorted(entry.name for entry in files(CONFIG_MODULE).iterdir() if entry.is_dir() and choices(entry.name))
-
-
-def groups_of(config_name: str) -> list[str]:
-    """The groups of which a command takes a choice (conf/train.yaml, conf/evaluate.yaml), in alphabetical order."""
-    import yaml
-
-    entries = yaml.safe_load((files(CONFIG_MODULE) / f"{config_name}.yaml").read_text())["defaults"]
-    named = {key for entry in entries if isinstance(entry, dict) for key in entry}
-    return [group for group in groups() if group in named]
-
-
-def choices(group: str) -> list[str]:
-    """The YAML files of a group, without suffix; empty if there is no such group."""
-    folder = files(CONFIG_MODULE)
-    for part in group.split("/") if group else []:
-        folder = folder / part
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A field carries its help, unit and bounds; its annotation carries its type, and 
 enumeration (choices.py). Imports no torch.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import UnionType
@@ -119,3 +119,29 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flattened |= flat(value, f"{prefix}{key}.")
     return flattened
+
+
+def option_names(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted option of a schema, for suggestions."""
+    names = []
+    for item in fields(schema):
+        names.append(prefix + item.name)
+        if isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
+            names += option_names(item.default_factory, f"{prefix}{item.name}.")
+    return names
+
+
+def options_of(schema: type, role: Role, prefix: str = "") -> list[str]:
+    """The dotted options of a schema that have a role themselves, or lie in a group that has it."""
+    names = []
+    for item in fields(schema):
+        if told_of(item).role == role:
+            names.append(prefix + item.name)
+        elif isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
+            names += options_of(item.default_factory, role, f"{prefix}{item.name}.")
+    return names
+
+
+def covers(options: list[str], key: str) -> bool:
+    """Whether a dotted key is one of the options, or lies inside one; names that merely begin alike do not count."""
+    return any(key == option or key.startswith(f"{option}.") for option in options)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from ladder_cli.config.catalogue import CONFIG_MODULE, choices
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.compose import CONFIG_MODULE, choices, merge_strictly
-from ladder_cli.config.schema import BenchmarkConfig
+from ladder_cli.config.compose import merge_strictly
+from ladder_cli.config.evaluation import BenchmarkConfig
 from ladder_cli.config.validation import suggest
 from ladder_cli.data import arithmetic, classification
 from ladder_cli.data.gold import AS_EXPRESSION, GoldRule, gold_column, row_names

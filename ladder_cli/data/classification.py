@@ -10,8 +10,9 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
+from ladder_cli.config.catalogue import CONFIG_MODULE, choices
 from ladder_cli.config.choices import RowFormat
-from ladder_cli.config.compose import CONFIG_MODULE, choices, merge_strictly
+from ladder_cli.config.compose import merge_strictly
 from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.columns import source_rows
 from ladder_cli.data.examples import Example, Splits, hold_out

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.schema import BenchmarkConfig, DecodeConfig
+from ladder_cli.config.evaluation import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.distributed import decided_by_main, wait_for_everyone

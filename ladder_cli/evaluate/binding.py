@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.schema import BenchmarkConfig, DecodeConfig
+from ladder_cli.config.evaluation import BenchmarkConfig, DecodeConfig
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.data.classification import LABELS
 from ladder_cli.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ladder_cli.config.schema import EvaluateConfig
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.evaluate.comparison import Compared, Side, compare, read_side
 from ladder_cli.evaluate.plots import draw_comparison

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ladder_cli.config.schema import DecodeConfig, EvaluateConfig
+from ladder_cli.config.evaluation import DecodeConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.binding import refuse_model_results, refuse_run_directory

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from ladder_cli.config.choices import BenchmarkKind, EngineKind
-from ladder_cli.config.schema import EvaluateConfig
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.errors import UserError
 
 

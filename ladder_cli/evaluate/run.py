@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
+from ladder_cli.config.evaluation import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.data.classification import LABELS

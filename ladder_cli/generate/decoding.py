@@ -16,7 +16,8 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, GenerationConfig, LogitsProcessor, PreTrainedConfig
 
-from ladder_cli.config.schema import DecodeConfig, ModelConfig
+from ladder_cli.config.evaluation import DecodeConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 

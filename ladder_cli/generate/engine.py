@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 
 # Why a completion ended: at an end token or a stop string, or at the limit of new tokens.
 STOP, LENGTH = "stop", "length"

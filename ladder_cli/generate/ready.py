@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.errors import UserError
 from ladder_cli.generate.engine import Completion, LabelScores, Prompt
 from ladder_cli.ranks import process_index, processes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.distributed import decided_by_main
 from ladder_cli.errors import RunFailed, UserError

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.generate.batching import check_positions, check_vocabulary

@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ladder_cli.config.schema import OUTPUTS, EvaluateConfig
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import OUTPUTS
 from ladder_cli.errors import UserError
 from ladder_cli.report.content import content
 from ladder_cli.report.folders import read_folders

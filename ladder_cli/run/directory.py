@@ -27,9 +27,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ladder_cli.config.methods import METHOD_KINDS
-from ladder_cli.config.options import Role
+from ladder_cli.config.options import Role, covers, option_names, options_of
 from ladder_cli.config.quoting import unquoted
-from ladder_cli.config.schema import MOVED, OUTPUTS, TrainConfig, covers, option_names, options_of
+from ladder_cli.config.schema import MOVED, OUTPUTS, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.files import move_into_place, remove_folder, seal, temporary_for, write_text
 from ladder_cli.run.identity import RunIdentity

@@ -7,8 +7,8 @@ enter: a moved folder is the same, and another file under the same name is not.
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ladder_cli.config.options import Role, flat
-from ladder_cli.config.schema import ADDED, TrainConfig, covers, options_of
+from ladder_cli.config.options import Role, covers, flat, options_of
+from ladder_cli.config.schema import ADDED, TrainConfig
 
 SEED = "seed"
 # What the content of a run consists of, in the words of a message.

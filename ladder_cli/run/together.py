@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from ladder_cli.config.choices import Together, Tracker
 from ladder_cli.config.compose import IN_PROCESS, SweepJob, as_dict
-from ladder_cli.config.options import flat
-from ladder_cli.config.schema import TrainConfig, covers
+from ladder_cli.config.options import covers, flat
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 from ladder_cli.run.sweep import Placed

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.config.validation import suggest
 from ladder_cli.data.chat import Messages, PromptRenderer
 from ladder_cli.errors import UserError

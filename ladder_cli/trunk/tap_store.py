@@ -286,63 +286,6 @@ class DiskStore(TapStore):
         path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class SpaceReport:
-    """One folder of a cache on disk.
-
-    Attributes:
-        values: of its `TapSpace`; empty if they cannot be read.
-        rows, size: what it holds; size in bytes.
-        used: when it was last opened, in seconds since 1970.
-    """
-
-    folder: Path
-    values: dict[str, object]
-    rows: int
-    size: int
-    used: float
-
-
-def reports(root: Path) -> list[SpaceReport]:
-    """What a cache on disk holds, the most recently used first."""
-    found = []
-    for folder in root.iterdir() if root.is_dir() else ():
-        if not (folder / SPACE_FILE).is_file():
-            continue
-        try:
-            values = json.loads((folder / SPACE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            values = {}
-        rows: set[str] = set()
-        for path in folder.glob(f"*{SUFFIX}"):
-            try:
-                rows.update(name.partition("/")[0] for name in Shard(path).names)
-            except (DamagedShard, OSError, ValueError, KeyError, TypeError):
-                continue
-        found.append(SpaceReport(folder, values, len(rows), size_of(folder), (folder / SPACE_FILE).stat().st_mtime))
-    return sorted(found, key=lambda report: -report.used)
-
-
-def prune(root: Path, limit: int) -> list[SpaceReport]:
-    """Delete the spaces that were not used for longest, until the rest keeps a limit; and what killed writers left.
-
-    Returns:
-        What was deleted.
-
-    Raises:
-        UserError: if another process holds the folder for longer than it takes to write a shard.
-    """
-    deleted = []
-    with claimed(root, wait=True):
-        for leftover in root.glob("*/*.tmp"):
-            leftover.unlink(missing_ok=True)
-        kept = reports(root)
-        while kept and sum(report.size for report in kept) > limit:
-            deleted.append(kept.pop())
-            shutil.rmtree(deleted[-1].folder, ignore_errors=True)
-    return deleted
-
-
 def size_of(folder: Path) -> int:
     """Bytes of all files below a folder, of those that are still being written too."""
     total = 0

@@ -1,8 +1,7 @@
 """Runs of a study are made once, are known by their options, and say what they cost; the search that stands on it."""
 
-import importlib.util
+import importlib
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,16 @@ from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import RunFailed, UserError
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SMALL = ["model=tiny", "hardware=cpu", "data.train_samples=8", "data.validation_samples=2", "train.evaluations=1"]
 SMALL += ["train.global_batch_size=4", "train.micro_batch_size=4", "data.cache=false"]
 
 
 @pytest.fixture(scope="module")
 def search():
-    path = Path(__file__).parents[2] / "scripts" / "search.py"
-    spec = importlib.util.spec_from_file_location("search", path)
-    module = sys.modules["search"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPTS)
+        yield importlib.import_module("search")
 
 
 def test_a_run_is_known_by_its_options(tmp_path):

@@ -9,7 +9,8 @@ from ladder_cli.cli import main as cli
 from ladder_cli.cli.evaluate import default_benchmarks
 from ladder_cli.cli.train import HELP
 from ladder_cli.config import compose
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir
 from ladder_cli.run.identity import RunIdentity

@@ -4,7 +4,8 @@ import pytest
 
 from ladder_cli.config.choices import Device, Optimizer
 from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.using import ChatConfig
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.loading import planned_device, resolve_device

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ladder_cli.config.compose import choices
+from ladder_cli.config.catalogue import choices
 from ladder_cli.config.schema import ModelConfig
 from paper.commands import cells_of, evaluations_of
 from paper.reported import HUBER, ORIGINAL, PAPER, paper_tables

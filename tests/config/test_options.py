@@ -14,25 +14,23 @@ import pytest
 from omegaconf import MISSING, OmegaConf
 
 from ladder_cli.config import choices
+from ladder_cli.config.catalogue import preset_options
 from ladder_cli.config.choices import Gate, Optimizer, Pattern, Quantization
-from ladder_cli.config.compose import PRESET_GROUPS, as_dict, composed, parse, preset_options
+from ladder_cli.config.compose import PRESET_GROUPS, as_dict, composed, parse
 from ladder_cli.config.compose import choices as files_of
+from ladder_cli.config.evaluation import BenchmarkConfig, DecodeConfig, EvaluateConfig
 from ladder_cli.config.methods import METHOD_KINDS, LadderMethodConfig
 from ladder_cli.config.objective import ObjectiveConfig
-from ladder_cli.config.options import choices_of, hints_of, told_of
+from ladder_cli.config.options import choices_of, hints_of, option_names, told_of
 from ladder_cli.config.schema import (
     MOVED,
-    BenchmarkConfig,
     DataConfig,
-    DecodeConfig,
-    EvaluateConfig,
     HardwareConfig,
     ModelConfig,
     OptimizationConfig,
     TrackingConfig,
     TrainConfig,
     TrunkConfig,
-    option_names,
 )
 from ladder_cli.config.using import ChatConfig, ExportConfig
 from ladder_cli.errors import UserError

@@ -4,9 +4,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from ladder_cli.config import compose
-from ladder_cli.config.compose import as_dict, choices, explain, groups, parse
+from ladder_cli.config.catalogue import choices, groups
+from ladder_cli.config.compose import as_dict, parse
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.explaining import explain
 from ladder_cli.config.methods import METHOD_KINDS
-from ladder_cli.config.schema import EvaluateConfig, OptimizationConfig, TrainConfig, option_names
+from ladder_cli.config.options import option_names
+from ladder_cli.config.schema import OptimizationConfig, TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.data.formats import refuse_unread
 from ladder_cli.errors import UserError

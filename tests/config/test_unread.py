@@ -9,7 +9,8 @@ import pytest
 from ladder_cli.cli.train import check_options, train
 from ladder_cli.config.compose import composed, given_options
 from ladder_cli.config.methods import METHOD_KINDS
-from ladder_cli.config.schema import DataConfig, TrainConfig, option_names
+from ladder_cli.config.options import option_names
+from ladder_cli.config.schema import DataConfig, TrainConfig
 from ladder_cli.data.formats import fields_read
 from ladder_cli.errors import UserError
 from tests.malformed import run_command

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ladder_cli.config.compose import choices, composed
+from ladder_cli.config.catalogue import choices
+from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.chat import PromptRenderer

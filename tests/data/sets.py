@@ -4,7 +4,8 @@ from importlib.resources import files
 
 from omegaconf import OmegaConf
 
-from ladder_cli.config.compose import CONFIG_MODULE, merge_strictly
+from ladder_cli.config.catalogue import CONFIG_MODULE
+from ladder_cli.config.compose import merge_strictly
 from ladder_cli.config.schema import DataConfig
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
+from ladder_cli.config.evaluation import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import Problem, benchmark_config, load_problems
 from ladder_cli.data.gold import AS_EXPRESSION, PHYSICAL, SEVERAL, GoldRule

@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from ladder_cli.config.compose import as_dict, composed
-from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.config.evaluation import DecodeConfig, EvaluateConfig
+from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, benchmark_names, load_problems, own_name, problems_digest
 from ladder_cli.data.chat import PromptRenderer

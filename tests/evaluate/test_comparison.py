@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from ladder_cli.config.schema import EvaluateConfig
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.comparison import MCNEMAR, STUDENT, compare, read_side

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 
 from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import EvaluateConfig
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import benchmark_config, load_problems
 from ladder_cli.data.gold import gold_column, row_names

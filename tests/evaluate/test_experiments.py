@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ladder_cli.config.compose import as_dict, composed
-from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.config.evaluation import DecodeConfig, EvaluateConfig
+from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import own_name
 from ladder_cli.data.chat import PromptRenderer

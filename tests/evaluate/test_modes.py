@@ -7,7 +7,8 @@ import pytest
 
 from ladder_cli.cli.evaluate import results_path
 from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import EvaluateConfig, option_names
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.options import option_names
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.modes import READ, mode_of, refuse_unread, refuse_unread_by_labels
 

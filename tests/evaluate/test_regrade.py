@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import EvaluateConfig
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.benchmarks import Problem
 from ladder_cli.errors import UserError

@@ -12,7 +12,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from ladder_cli.config.compose import as_dict, composed
-from ladder_cli.config.schema import DecodeConfig, EvaluateConfig, HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.config.evaluation import DecodeConfig, EvaluateConfig
+from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.console import make_console
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError

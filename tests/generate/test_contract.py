@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import UserError
 from ladder_cli.generate.batching import render_prompt

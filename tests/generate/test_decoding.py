@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladder_cli.config.schema import DecodeConfig, ModelConfig
+from ladder_cli.config.evaluation import DecodeConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.generate.batching import batches, check_positions, render_prompt

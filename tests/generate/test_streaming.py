@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ladder_cli.config.schema import DecodeConfig
+from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.generate.batching import render_prompt
 from ladder_cli.generate.decoding import Decoding, limits_of

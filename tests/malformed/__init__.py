@@ -11,7 +11,8 @@ from ladder_cli.cli import main as cli
 from ladder_cli.cli.evaluate import evaluate, results_path
 from ladder_cli.cli.train import command as train
 from ladder_cli.cli.train import run_path, train_several
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import TrainConfig
 
 TINY_RUN = (
     *("hardware=cpu", "data.train_samples=8", "data.validation_samples=4", "data.cache=false"),

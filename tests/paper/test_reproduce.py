@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from ladder_cli.cli.train import check_options
+from ladder_cli.config.catalogue import choices
 from ladder_cli.config.choices import Optimizer
-from ladder_cli.config.compose import choices, composed, given_options
-from ladder_cli.config.schema import EvaluateConfig, TrainConfig
+from ladder_cli.config.compose import composed, given_options
+from ladder_cli.config.evaluation import EvaluateConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread_model
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.modes import Mode, mode_of

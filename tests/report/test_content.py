@@ -6,8 +6,8 @@ import re
 import pytest
 
 from ladder_cli.config.compose import composed
+from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.config.quoting import quoted_words
-from ladder_cli.config.schema import EvaluateConfig
 from ladder_cli.console import make_console
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.comparison import compare, read_side

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 
 from ladder_cli.config.compose import as_dict, composed
-from ladder_cli.config.options import Role
-from ladder_cli.config.schema import TrainConfig, covers, option_names, options_of
+from ladder_cli.config.options import Role, covers, option_names, options_of
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir, default_path, safe_name, write_json
 from ladder_cli.run.identity import RunIdentity
@@ -188,7 +188,7 @@ def test_a_folder_that_is_no_run_is_neither_written_into_nor_set_aside(tmp_path,
 
 
 def test_home_is_expanded_in_every_option_that_names_a_path(monkeypatch):
-    from ladder_cli.config.schema import EvaluateConfig
+    from ladder_cli.config.evaluation import EvaluateConfig
 
     monkeypatch.setenv("HOME", "/home/someone")
     typed = composed(

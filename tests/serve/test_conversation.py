@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ladder_cli import UserError
-from ladder_cli.config.schema import DecodeConfig, ModelConfig
+from ladder_cli.config.evaluation import DecodeConfig
+from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.generate.backbones import Backbones
 from ladder_cli.generate.batching import render_prompt

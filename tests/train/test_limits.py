@@ -30,7 +30,7 @@ def test_other_errors_pass_as_they_are():
 
 
 def test_a_batch_that_memory_does_not_hold_is_decoded_in_parts(tiny_backbone, tiny_tokenizer, monkeypatch):
-    from ladder_cli.config.schema import DecodeConfig
+    from ladder_cli.config.evaluation import DecodeConfig
     from ladder_cli.data.chat import PromptRenderer
     from ladder_cli.generate.batching import batches, render_prompt
     from ladder_cli.generate.transformers_engine import generate

@@ -12,10 +12,11 @@ from ladder_cli.config.choices import CacheFormat, Passes, Quantization
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.base import BLANK, WHOLE, Batch, TapRequest
 from ladder_cli.trunk.cached import CODECS, CachedTrunk, bytes_per_token
+from ladder_cli.trunk.kept import prune_taps, tap_folders
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.rows import RowTrunk
 from ladder_cli.trunk.tap_shards import DamagedShard, Shard, write_shard
-from ladder_cli.trunk.tap_store import DiskStore, MemoryStore, TapSpace, prune, reports, row_key, size_of
+from ladder_cli.trunk.tap_store import DiskStore, MemoryStore, TapSpace, row_key, size_of
 from tests.conftest import random_backbone
 from tests.trunk.test_rows import REQUEST, padded, rows_of
 
@@ -263,10 +264,10 @@ def test_a_cache_that_is_pruned_while_it_is_in_use_is_written_anew(tmp_path):
     trunk, rows = cached(DiskStore(tmp_path / "taps", SPACE, AMPLE)), rows_of(5, 9)
     trunk.taps(REQUEST, padded(rows[:1]))
     trunk.store.flush()
-    assert [report.rows for report in prune(tmp_path / "taps", 0)] == [1]
+    assert [report.count for report in prune_taps(tmp_path / "taps", 0)] == [1]
     same(trunk.taps(REQUEST, padded(rows)), trunk.under.taps(REQUEST, padded(rows)))
     trunk.store.flush()
-    assert [report.rows for report in reports(tmp_path / "taps")] == [1]  # the other is still mapped here
+    assert [report.count for report in tap_folders(tmp_path / "taps")] == [1]  # the other is still mapped here
 
 
 def test_prune_deletes_what_was_not_used_for_longest(tmp_path):
@@ -280,13 +281,13 @@ def test_prune_deletes_what_was_not_used_for_longest(tmp_path):
     (root / SPACE.key).mkdir()
     leftover = root / space.key / "1-abc.tmp"
     leftover.write_text("half")
-    found = reports(root)
+    found = tap_folders(root)
     assert [report.values["weights"] for report in found] == ["2", "1", "0"]
-    assert [report.rows for report in found] == [1, 1, 1]
-    deleted = prune(root, found[0].size)
+    assert [report.count for report in found] == [1, 1, 1]
+    deleted = prune_taps(root, found[0].size)
     assert [report.values["weights"] for report in deleted] == ["0", "1"]
     assert not leftover.exists()
-    assert [report.values["weights"] for report in reports(root)] == ["2"]
+    assert [report.values["weights"] for report in tap_folders(root)] == ["2"]
     assert json.loads((root / space.key / "space.json").read_text())["weights"] == "2"
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ladder_cli.config.compose import choices
+from ladder_cli.config.catalogue import choices
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.trunk.loading import architecture, parameter_count

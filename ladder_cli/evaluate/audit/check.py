@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ladder_cli.config.choices import BenchmarkKind
-from ladder_cli.config.schema import BenchmarkConfig, EvaluateConfig
+from ladder_cli.config.evaluation import BenchmarkConfig, EvaluateConfig
 from ladder_cli.console import show
 from ladder_cli.data.benchmarks import Problem, benchmark_config, benchmark_names, load_problems
 from ladder_cli.errors import RunFailed, UserError

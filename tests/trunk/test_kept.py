@@ -1,4 +1,4 @@
-"""Layer files that nobody uses any more can be deleted, and nothing else that lies there is."""
+"""What is kept of backbones and nobody uses any more can be deleted, and nothing else that lies there is."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ import torch
 from ladder_cli.config.choices import Residency
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.run.claim import claimed
-from ladder_cli.trunk.layer_cache import folder_reports, prune_layers
+from ladder_cli.trunk.kept import layer_folders, prune_layers
 from ladder_cli.trunk.layer_folder import prepare_layers
 from ladder_cli.trunk.loading import load_backbone
 from ladder_cli.trunk.streamed import open_streamed
@@ -35,21 +35,21 @@ def place(tmp_path):
 
 
 def test_what_is_there_is_listed_the_last_used_first(place):
-    found = folder_reports(place)
+    found = layer_folders(place)
     assert [report.values["quantization"] for report in found] == ["nf4", "none"]
     for report in found:
         assert report.values["model"] == "tiny"
-        assert report.layers == 6
+        assert report.count == 6
         assert report.size == sum(path.stat().st_size for path in report.folder.iterdir())
 
 
 def test_to_be_opened_is_to_be_used(place):
     open_streamed(tiny(), CPU, Residency.DISK, 2, place)
-    assert [report.values["quantization"] for report in folder_reports(place)] == ["none", "nf4"]
+    assert [report.values["quantization"] for report in layer_folders(place)] == ["none", "nf4"]
 
 
 def test_what_was_not_used_for_longest_goes_and_strangers_stay(place):
-    newer, older = folder_reports(place)
+    newer, older = layer_folders(place)
     assert prune_layers(place, newer.size + older.size) == []
     assert prune_layers(place, newer.size + older.size - 1) == [older]
     assert not older.folder.exists()
@@ -69,7 +69,7 @@ def _hold(folder, held, done):
 def test_what_is_being_made_stays(place):
     context = multiprocessing.get_context("fork")
     held, done = context.Event(), context.Event()
-    newer, older = folder_reports(place)
+    newer, older = layer_folders(place)
     process = context.Process(target=_hold, args=(older.folder, held, done))
     process.start()
     held.wait()
@@ -96,7 +96,7 @@ def test_the_command_says_what_it_did(place):
     status, out, errors = run_command("train", ["cache=prune_layers", files, "trunk.cache_limit_gb=0"])
     assert status == 0, errors
     assert "0.00 GB left" in out
-    assert folder_reports(place) == []
+    assert layer_folders(place) == []
     for options, complaint in (
         (["cache=prune_layers", files], "cache=prune_layers needs a limit"),
         (["cache=prune_layers", f"trunk.layer_files={place / 'no'}", "trunk.cache_limit_gb=0"], "is no folder"),
