@@ -11,6 +11,7 @@ from ladder_cli import hub
 from ladder_cli.cli import main as cli
 from ladder_cli.cli.cache import cache_command
 from ladder_cli.config.compose import given_options, output_folder, sweep_job
+from ladder_cli.config.objective import check_objective
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread
 from ladder_cli.ranks import check_launch, processes
@@ -33,6 +34,7 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
   ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
   ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
   ladder-train trunk.cache=disk train.epochs=3                    what is read of the backbone is kept, for all runs
+  ladder-train data=jsonl data.path=FILE data.format=preference objective=dpo     learn which of two answers is better
   ladder-train cache=list                                         what the cache holds; cache=prune makes it smaller
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
@@ -68,10 +70,11 @@ def check_options(config: TrainConfig, given: list[str]) -> None:
     Raises:
         UserError: for the first of them.
     """
-    from ladder_cli.data.formats import fields_read
+    from ladder_cli.data.formats import fields_read, format_of
     from ladder_cli.data.formats import refuse_unread as refuse_unread_data
 
     refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
+    check_objective(config.objective, config.method, format_of(config.data), config.data.packing)
     refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
     config.train.accumulation(processes())
 

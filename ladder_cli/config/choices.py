@@ -67,7 +67,22 @@ class RowFormat(StrEnum):
     PAIRS = "pairs"  # a question and an answer, in named columns
     CHAT = "chat"  # a list of messages
     LABEL = "label"  # a question that a label word answers
+    PREFERENCE = "preference"  # a prompt and two answers, of which one is preferred
     GENERATED = "generated"  # problems that this package makes itself
+
+
+class ObjectiveKind(StrEnum):
+    """What is minimised (nn/objective.py)."""
+
+    SFT = "sft"  # cross-entropy of the next token
+    DPO = "dpo"  # the preferred answer over the other one, against the bare backbone
+
+
+class PreferenceLoss(StrEnum):
+    """What preference learning makes of a pair (nn/preference.py)."""
+
+    SIGMOID = "sigmoid"  # DPO's own, Rafailov et al., 2023
+    IPO = "ipo"  # a squared distance from a margin, Azar et al., 2023
 
 
 class Learn(StrEnum):

@@ -1,5 +1,6 @@
 """The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -20,6 +21,15 @@ from ladder_cli.config.choices import (
 from ladder_cli.config.options import choices_of, hints_of, option, settle
 from ladder_cli.errors import UserError
 
+# What a ladder starts as, by its combination and the first weights of its side network: the backbone, bit for bit, or
+# something else.
+STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
+    Combination.RESIDUAL: lambda init: True,
+    Combination.GATED: lambda init: True,
+    Combination.SIDE: lambda init: False,
+    Combination.REPLACE: lambda init: init is Init.CLONED,
+}
+
 
 @dataclass
 class MethodConfig:
@@ -35,6 +45,11 @@ class MethodConfig:
     learning_rate: float = option(
         MISSING, "peak that suits the method; holds where `train.learning_rate` is not given", at_least=0.0, at_most=1.0
     )
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """Whether its logits are the backbone's before anything was learned."""
+        return True
 
 
 @dataclass
@@ -84,6 +99,11 @@ class LadderMethodConfig(MethodConfig):
         "recompute the suffix in the backward pass: less memory, more arithmetic",
         unless=("suffix_layers", 0),
     )
+
+    @property
+    def starts_as_the_backbone(self) -> bool:
+        """Whether it does, by its combination and first weights."""
+        return STARTS_AS_THE_BACKBONE[self.combine](self.init)
 
     def __post_init__(self) -> None:
         settle(self, "method.")

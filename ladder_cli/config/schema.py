@@ -33,6 +33,7 @@ from ladder_cli.config.choices import (
     Truncation,
     WandbMode,
 )
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.options import incidental, option, place, settle
 from ladder_cli.config.validation import one_of
 from ladder_cli.errors import UserError
@@ -55,7 +56,17 @@ MOVED: Mapping[str, str] = MappingProxyType(
 )
 
 # Settings that came later, and what was done before: a config.yaml without them was written then.
-ADDED: Mapping[str, str] = MappingProxyType({"trunk.cache_format": "exact"})
+ADDED: Mapping[str, Any] = MappingProxyType(
+    {
+        "trunk.cache_format": "exact",
+        "objective.name": "sft",
+        "objective.loss": "sigmoid",
+        "objective.beta": 0.1,
+        "objective.label_smoothing": 0.0,
+        "data.chosen": "chosen",
+        "data.rejected": "rejected",
+    }
+)
 
 
 def expanded(path: str | None) -> str | None:
@@ -135,6 +146,8 @@ class DataConfig:
     completion: str | None = option(None, "column of the answer, or a template")
     targets: dict[str, str] = option(dict, "completions that a set offers: name -> column or template")
     target: str | None = option(None, "which of `targets` is learned")
+    chosen: str = option("chosen", "of a preference: column of the preferred answer; `prompt` null is a column prompt")
+    rejected: str = option("rejected", "of a preference: column of the other answer")
     messages: str | None = option(None, "column of chats")
     learn: Learn = option(Learn.ALL, "of a chat: every turn of the assistant, or the last one")
     label: str | None = option(None, "column of the label, a number from 0 on")
@@ -347,6 +360,7 @@ class TrainConfig:
     data: DataConfig = option(DataConfig, "on what")
     hardware: HardwareConfig = option(HardwareConfig, "where")
     trunk: TrunkConfig = option(TrunkConfig, "how the frozen backbone is read")
+    objective: ObjectiveConfig = option(ObjectiveConfig, "what is minimised")
     train: OptimizationConfig = option(OptimizationConfig, "the training run itself")
     tracking: TrackingConfig = incidental(TrackingConfig, "trackers")
     seed: int = option(0, "of first weights, data order and held-out rows", at_least=0, at_most=2**32 - 1)

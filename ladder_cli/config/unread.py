@@ -9,7 +9,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from ladder_cli.config.choices import CacheMode, Quantization, Residency, Scheduler, Tracker
+from ladder_cli.config.choices import CacheMode, ObjectiveKind, Quantization, Residency, Scheduler, Tracker
 from ladder_cli.config.options import told_of
 from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
@@ -22,7 +22,7 @@ _REFERRED: Mapping[str, str] = MappingProxyType(
 _ABSENT = object()
 # What `prepare=true` reads: groups, and single options.
 _PREPARING = ("prepare", "model", "hardware", "trunk.layer_files", "trunk.residency")
-_GROUPS = ("model", "method", "hardware", "trunk", "train", "tracking")
+_GROUPS = ("model", "method", "hardware", "trunk", "objective", "train", "tracking")
 Unread = Iterator[tuple[str, str]]  # an option, and why nothing reads it and what would
 
 
@@ -74,6 +74,7 @@ def _values(config: TrainConfig) -> dict[str, Any]:
 def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     yield from _unread_of_model(config.model)
     yield from _unread_of_method(config)
+    yield from _unread_of_objective(config)
     yield from _unread_of_trunk(config)
     yield from _unread_of_training(config)
     if not config.prepare:
@@ -103,20 +104,31 @@ def _unread_of_model(model: ModelConfig) -> Unread:
             )
 
 
-def _unread_of_method(config: TrainConfig) -> Unread:
-    for item in fields(config.method):
+def _unread_of_group(group: str, typed: Any) -> Unread:
+    """What other options of its own group leave unread."""
+    for item in fields(typed):
         if needs := told_of(item).needs:
             option, value = needs
-            if getattr(config.method, option) != value:
-                chosen = getattr(config.method, option)
-                yield f"method.{item.name}", f"method.{option} is {chosen}; method.{option}={value} reads it"
+            if getattr(typed, option) != value:
+                chosen = getattr(typed, option)
+                yield f"{group}.{item.name}", f"{group}.{option} is {chosen}; {group}.{option}={value} reads it"
         if unless := told_of(item).unless:
             option, value = unless
-            if getattr(config.method, option) == value:
-                yield f"method.{item.name}", f"method.{option} is {value}; another value reads it"
+            if getattr(typed, option) == value:
+                yield f"{group}.{item.name}", f"{group}.{option} is {value}; another value reads it"
+
+
+def _unread_of_method(config: TrainConfig) -> Unread:
+    yield from _unread_of_group("method", config.method)
     if config.train.learning_rate is not None:
         for option in ("method.learning_rate", "model.learning_rate_scale"):
             yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"
+
+
+def _unread_of_objective(config: TrainConfig) -> Unread:
+    yield from _unread_of_group("objective", config.objective)
+    if config.objective.name is not ObjectiveKind.DPO:
+        yield "objective.label_smoothing", f"objective.name is {config.objective.name}; objective=dpo reads it"
 
 
 def _cut_from_files(config: TrainConfig) -> bool:

@@ -37,11 +37,13 @@ _FEATURES = datasets.Features(
 class EncodedSet(torch.utils.data.Dataset):
     """Tokenised rows, read from disk when needed, with a record of those that were too long.
 
-    A row is a dict of `input_ids` and `labels`, unpadded.
+    A row is a dict of `input_ids` and `labels`, unpadded. The rows of an example are side by side, and all or none of
+    them are there.
 
     Attributes:
+        rows_each: rows of an example.
         lengths: tokens of each row.
-        too_long: rows longer than the limit.
+        too_long: examples with a row longer than the limit.
         dropped: how many of those were left out; the others were cut.
         longest: tokens of the longest row before cutting.
         largest_id: the largest token id of all rows.
@@ -49,14 +51,17 @@ class EncodedSet(torch.utils.data.Dataset):
         kept: for each row, the number of its example.
     """
 
-    def __init__(self, table: datasets.Dataset) -> None:
+    def __init__(self, table: datasets.Dataset, rows_each: int = 1) -> None:
         """`table`: what `encode` made, rows that are to be dropped included."""
+        self.rows_each = rows_each
         whole = np.asarray(table["whole_length"])
-        self.kept: list[int] = np.flatnonzero(np.asarray(table["kept"])).tolist()
-        self._table = table.select(self.kept)
+        kept = np.repeat(np.asarray(table["kept"]).reshape(-1, rows_each).all(1), rows_each)
+        numbers = np.flatnonzero(kept)
+        self._table = table.select(numbers.tolist())
+        self.kept: list[int] = (numbers // rows_each).tolist()
         self.lengths: list[int] = self._table["length"][:]
-        self.too_long = int(np.sum(np.asarray(table["too_long"])))
-        self.dropped = len(whole) - len(self._table)
+        self.too_long = int(np.asarray(table["too_long"]).reshape(-1, rows_each).any(1).sum())
+        self.dropped = (len(whole) - len(self._table)) // rows_each
         self.longest = int(whole.max())
         ids = pyarrow.compute.list_flatten(table.data.column("input_ids"))
         self.largest_id = int(pyarrow.compute.max(ids).as_py() or 0)
@@ -78,6 +83,11 @@ class EncodedSet(torch.utils.data.Dataset):
         return (self[index] for index in range(len(self)))
 
     @property
+    def examples(self) -> int:
+        """Examples that the rows are of."""
+        return len(self) // self.rows_each
+
+    @property
     def tokens(self) -> int:
         """Tokens in all rows."""
         return sum(self.lengths)
@@ -95,6 +105,7 @@ def encode(
     """Tokenise examples and apply the truncation policy.
 
     Args:
+        examples: all preferences, or none.
         max_length: tokens of prompt and completion together.
         truncation: `drop` leaves a longer row out, `left` keeps its last tokens, `error` refuses it.
         cache: folder for tokenised rows; a second call with the same examples, rendering and policy reads them there.
@@ -104,6 +115,8 @@ def encode(
     Raises:
         UserError: if a row cannot be rendered, is too long under `error`, or if no row is left.
     """
+    rows_each = len(examples[0].answers)
+    examples = [answer for example in examples for answer in example.answers]
     parts = [
         fingerprint(examples),
         renderer.source_fingerprint,
@@ -140,12 +153,13 @@ def encode(
     finally:
         if quiet:
             datasets.enable_progress_bars()
-    if not any(table["kept"]):
+    encoded = EncodedSet(table, rows_each)
+    if not len(encoded):
         raise UserError(
-            f"none of the {len(examples)} rows fits data.max_length={max_length} (the longest has "
-            f"{max(table['whole_length'])} tokens): raise it, or set data.truncation=left."
+            f"none of the {len(examples) // rows_each} rows fits data.max_length={max_length} (the longest has "
+            f"{encoded.longest} tokens): raise it, or set data.truncation=left."
         )
-    return EncodedSet(table)
+    return encoded
 
 
 def writable_cache(folder: Path) -> tuple[Path | None, str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,21 @@ class Example:
         question: what the user asks, without instruction or template.
         completion: what the model is to answer.
         messages: (role, text) of a chat up to the completion, where the prompt is more than the question.
+        rejected: of a preference, the answer that `completion` is preferred to.
     """
 
     id: str
     question: str
     completion: str
     messages: tuple[tuple[str, str], ...] = ()
+    rejected: str | None = None
+
+    @property
+    def answers(self) -> tuple["Example", ...]:
+        """Return an example for each row that it becomes: itself, or of a preference one for each of the answers."""
+        if self.rejected is None:
+            return (self,)
+        return replace(self, rejected=None), replace(self, completion=self.rejected, rejected=None)
 
     @property
     def prompt_key(self) -> str:
@@ -58,7 +67,10 @@ def fingerprint(examples: Iterable[Example]) -> str:
     """Return the SHA-256 over the rows in order, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+        values = asdict(example)
+        if example.rejected is None:  # as it was hashed before there were preferences
+            del values["rejected"]
+        digest.update(json.dumps(values, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

@@ -12,19 +12,22 @@ from ladder_cli.errors import UserError
 _ALWAYS = frozenset(
     {
         *("name", "format", "train_samples", "validation_samples", "max_length", "truncation"),
-        *("packing", "decontaminate", "cache", "date"),
+        *("decontaminate", "cache", "date"),
     }
 )
 # Where rows come from: one's own file takes the place of the hub's three.
 _HUB = frozenset({"hub_id", "hub_config", "split"})
 _READS: Mapping[RowFormat, frozenset[str]] = MappingProxyType(
     {
-        RowFormat.GENERATED: frozenset({"instruction"}),
-        RowFormat.PAIRS: frozenset({"instruction", "prompt", "completion"}),
-        RowFormat.CHAT: frozenset({"messages", "learn"}),
-        RowFormat.LABEL: frozenset({"instruction", "prompt", "label", "labels", "group"}),
+        RowFormat.GENERATED: frozenset({"instruction", "packing"}),
+        RowFormat.PAIRS: frozenset({"instruction", "packing", "prompt", "completion"}),
+        RowFormat.CHAT: frozenset({"messages", "learn", "packing"}),
+        RowFormat.LABEL: frozenset({"instruction", "packing", "prompt", "label", "labels", "group"}),
+        RowFormat.PREFERENCE: frozenset({"instruction", "prompt", "chosen", "rejected"}),
     }
 )
+# Rows of tokens that an example becomes, which stay side by side in one micro-batch.
+_ROWS_EACH: Mapping[RowFormat, int] = MappingProxyType({RowFormat.PREFERENCE: 2})
 
 
 def format_of(data: DataConfig) -> RowFormat:
@@ -44,6 +47,11 @@ def format_of(data: DataConfig) -> RowFormat:
             "other. Leave one out."
         )
     return RowFormat.CHAT
+
+
+def rows_each(data: DataConfig) -> int:
+    """Rows of tokens that an example of this set becomes: of a preference two, the preferred answer and the other."""
+    return _ROWS_EACH.get(format_of(data), 1)
 
 
 def fields_read(data: DataConfig) -> frozenset[str]:

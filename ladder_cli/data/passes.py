@@ -77,9 +77,10 @@ class Loading:
 
     Attributes:
         collate: of rows to `input_ids`, `labels` and `attention_mask` or `position_ids`, each `[batch, tokens]`.
-        micro_batch: rows of a batch.
+        micro_batch: rows of a batch; whole examples.
         workers: data loader processes; 0 loads in this one.
         pinned: in memory that a GPU reads directly.
+        rows_each: rows of an example, which stay side by side.
     """
 
     collate: Callable[[Sequence[Any]], dict[str, Tensor]]
@@ -88,6 +89,7 @@ class Loading:
     processes: int = 1
     workers: int = 0
     pinned: bool = False
+    rows_each: int = 1
 
     def batches(self, rows: Rows, plan: list[list[int]], workers: int = 0) -> Iterator[Batch]:
         """The batches of these rows, on the host.
@@ -112,13 +114,20 @@ class TrainingBatches:
     def __init__(self, rows: Rows, loading: Loading, accumulation: int, seed: int) -> None:
         """`accumulation`: micro-batches of a step; `seed`: of the order of rows."""
         self._rows, self._loading, self._accumulation = rows, loading, accumulation
-        self._order = LengthGroupedSampler(rows.lengths, loading.micro_batch, seed)
+        each = loading.rows_each
+        # An example is as long as its longest row.
+        lengths = [max(rows.lengths[at : at + each]) for at in range(0, len(rows), each)]
+        self._order = LengthGroupedSampler(lengths, loading.micro_batch // each, seed)
         self.effective_batch = loading.micro_batch * loading.processes * accumulation
         self.steps_in_epoch = steps_in_epoch(len(rows), self.effective_batch)
 
     def rows_after(self, steps: int) -> int:
         """Rows that all processes passed in so many steps, each as often as it was passed."""
         return rows_after(steps, len(self._rows), self.effective_batch)
+
+    def examples_after(self, steps: int) -> int:
+        """Examples whose rows they are."""
+        return self.rows_after(steps) // self._loading.rows_each
 
     def epochs_after(self, steps: int) -> float:
         """Passes over the rows in so many steps."""
@@ -140,9 +149,9 @@ class TrainingBatches:
 
     def _plan(self, epoch: int) -> list[list[int]]:
         """Row numbers of this process's batches."""
-        loading = self._loading
+        loading, each = self._loading, self._loading.rows_each
         self._order.set_epoch(epoch)
-        rows = list(self._order)
+        rows = [example * each + row for example in self._order for row in range(each)]
         if loading.processes > 1:
             rows += [BLANK] * (-len(rows) % (loading.micro_batch * loading.processes))
         return _cut(rows, loading.micro_batch)[loading.process :: loading.processes]

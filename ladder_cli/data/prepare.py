@@ -61,6 +61,11 @@ class PreparedData:
         """Return the tokens of each row that the trainer reads."""
         return self.train_rows.lengths
 
+    @property
+    def passed(self) -> int:
+        """Return how many examples, or rows that several are packed into, an epoch passes."""
+        return len(self.train_rows) // self.train.rows_each
+
     def ids(self, row: int) -> list[str]:
         """Return the ids of the examples in a row that the trainer reads; a packed row has several."""
         members = self.train_rows.members[row] if isinstance(self.train_rows, PackedRows) else [row]
@@ -133,7 +138,8 @@ def _end_tokens_brought(splits: Splits, renderer: PromptRenderer) -> list[str]:
     """Return notes on end tokens in the assistant's texts: at the end, where one is written, or before it."""
     marks, brought, inside = " or ".join(renderer.end_texts), 0, 0
     for example in (*splits.train, *splits.validation):
-        for text in (example.completion, *(text for role, text in example.messages if role == "assistant")):
+        answers = (answer.completion for answer in example.answers)
+        for text in (*answers, *(text for role, text in example.messages if role == "assistant")):
             if any(mark in text for mark in renderer.end_texts):
                 kept = renderer.without_end(text)
                 brought += kept != text

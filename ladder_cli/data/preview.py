@@ -53,16 +53,14 @@ def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[s
 def print_preview(
     data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console
 ) -> None:
-    """Print the histogram, three examples and the overlaps."""
+    """Print the histogram, three examples (of a preference both answers) and the overlaps."""
     console.print("tokens of the training rows", style="bold")
     for line in histogram(data.train.lengths):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     console.print()
-    shown = min(_SHOWN, len(data.train))
-    for number in range(shown):
+    for number in range(min(_SHOWN, data.train.examples)):
         console.print(f"example {number + 1} (counted tokens marked; without colours: between » and «)", style="bold")
-        console.print(marked_example(data.train[number], data.tokenizer), soft_wrap=True)
-        console.print()
+        print_example(data, number, console)
     console.print("questions that a benchmark asks too (training and validation)", style="bold")
     for name, shared in found.items():
         rows = f"  rows {', '.join(shared['rows'][:10])}" if shared["rows"] else ""
@@ -72,6 +70,14 @@ def print_preview(
         console.print(f"  not checked, for want of a mirror (data_dir=DIR): {missing}", soft_wrap=True)
     if any(shared["normalised"] for shared in found.values()):
         console.print("  data.decontaminate=true leaves them out", soft_wrap=True)
+
+
+def print_example(data: PreparedData, number: int, console: Console) -> None:
+    """Print the rows of a training example; of a preference the preferred answer first."""
+    each = data.train.rows_each
+    for row in range(number * each, (number + 1) * each):
+        console.print(marked_example(data.train[row], data.tokenizer), soft_wrap=True)
+        console.print()
 
 
 def marked_example(row: Row, tokenizer: PreTrainedTokenizerBase) -> Text:

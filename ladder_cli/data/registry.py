@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ladder_cli.config.choices import RowFormat
 from ladder_cli.config.schema import DataConfig
-from ladder_cli.data import arithmetic, chats, classification, columns
+from ladder_cli.data import arithmetic, chats, classification, columns, preferences
 from ladder_cli.data.examples import Splits
 from ladder_cli.data.formats import format_of
 from ladder_cli.errors import UserError
@@ -15,6 +15,7 @@ LOADERS: dict[RowFormat, Callable[[DataConfig, str | None, int], Splits]] = {
     RowFormat.PAIRS: columns.load,
     RowFormat.CHAT: chats.load,
     RowFormat.LABEL: classification.load,
+    RowFormat.PREFERENCE: preferences.load,
 }
 
 

@@ -57,6 +57,7 @@ class Method(Protocol):
         sample: Iterable[Batch] = (),
         loss_chunk: int = DEFAULT_CHUNK,
         proven: bool = True,
+        reference: bool = False,
     ) -> TrainableModule:
         """A model to train, where the trunk computes; the backbone belongs to it from now on.
 
@@ -68,14 +69,18 @@ class Method(Protocol):
             sample: training data, one row a batch, for methods whose first weights depend on it.
             loss_chunk: counted tokens whose logits exist at the same time where the model computes its own loss.
             proven: hold the model against `proof.prove`.
+            reference: `hidden` hands out the bare backbone's state too, for an objective that reads it.
 
         Raises:
             UserError: if method and architecture do not go together, naming the architecture.
         """
         ...
 
-    def shape(self, trunk: Trunk) -> TrainableModule:
+    def shape(self, trunk: Trunk, reference: bool = False) -> TrainableModule:
         """What `attach` gives, with other first weights: no weight of the backbone is read, and nothing is proven.
+
+        Args:
+            trunk, reference: as of `attach`.
 
         Raises:
             UserError: if method and architecture do not go together.
@@ -96,11 +101,12 @@ class Method(Protocol):
         """What `attach` would build, drawn in lines for a terminal; empty if there is no shape to see."""
         ...
 
-    def cost(self, trunk: TrunkCost) -> Cost:
+    def cost(self, trunk: TrunkCost, reference: bool = False) -> Cost:
         """What training takes.
 
         Args:
             trunk: of a pass over the backbone, as far as the model's request asks.
+            reference: the bare backbone's state, and what its head makes of it, are computed too.
         """
         ...
 

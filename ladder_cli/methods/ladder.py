@@ -39,18 +39,20 @@ class LadderMethod:
         sample: Iterable[Batch] = (),
         loss_chunk: int = DEFAULT_CHUNK,
         proven: bool = True,
+        reference: bool = False,
     ) -> LadderModel:
         """A side network beside the backbone."""
         examples = islice(sample, self.config.init_samples)
-        model = LadderModel.on(sample=examples, runtime=self._runtime(loss_chunk), **self._ladder(trunk))
+        runtime = self._runtime(loss_chunk, reference)
+        model = LadderModel.on(sample=examples, runtime=runtime, **self._ladder(trunk))
         trunk.settle(model)
         if proven:
             prove(model, untrained=True)
         return model
 
-    def shape(self, trunk: Trunk) -> LadderModel:
+    def shape(self, trunk: Trunk, reference: bool = False) -> LadderModel:
         """A side network of random weights."""
-        return LadderModel.shaped(runtime=self._runtime(), **self._ladder(trunk))
+        return LadderModel.shaped(runtime=self._runtime(reference=reference), **self._ladder(trunk))
 
     def _ladder(self, trunk: Trunk) -> dict[str, Any]:
         """What `LadderModel.on` and `LadderModel.shaped` are told."""
@@ -67,9 +69,9 @@ class LadderMethod:
             **{name: getattr(config, name) for name in LADDER_CHOICES},
         }
 
-    def _runtime(self, loss_chunk: int = DEFAULT_CHUNK) -> Runtime:
+    def _runtime(self, loss_chunk: int = DEFAULT_CHUNK, reference: bool = False) -> Runtime:
         config = self.config
-        return Runtime(config.recompute, config.int8_taps, loss_chunk, config.gradient_checkpointing)
+        return Runtime(config.recompute, config.int8_taps, loss_chunk, config.gradient_checkpointing, reference)
 
     def _connections(self, trunk: Trunk) -> Connections:
         config = self.config
@@ -94,14 +96,16 @@ class LadderMethod:
         """The connections."""
         return draw(self._connections(trunk), reads_final(self.config.combine))
 
-    def cost(self, trunk: TrunkCost) -> Cost:
+    def cost(self, trunk: TrunkCost, reference: bool = False) -> Cost:
         """2N + 6n: the backbone runs forward only (paper section 3), and no further than it is read; above that, a
-        suffix costs what it costs without a side network.
+        suffix costs what it costs without a side network. The reference of a ladder without one is of the same pass,
+        and takes the head's product once more.
         """
         k = self._suffix(trunk.layers)
         if k:
-            return cost_of_suffix(trunk, k, self.config.gradient_checkpointing)
-        return Cost(paper=2 * trunk.parameters, actual=trunk.flops_per_token)
+            return cost_of_suffix(trunk, k, self.config.gradient_checkpointing, reference)
+        again = 2 * trunk.head * reference
+        return Cost(paper=2 * trunk.parameters + again, actual=trunk.flops_per_token + again)
 
     def cheaper(self) -> Iterator[tuple[str, Method]]:
         """Side layers recomputed, taps in eight bits, the suffix recomputed."""

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig, PeftModelForCausalLM
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -9,7 +10,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ladder_cli.errors import UserError
 from ladder_cli.nn.loss import completion_cross_entropy
-from ladder_cli.nn.low_rank import on_all_layers, on_last_layers, quiet_peft, recompute_layers
+from ladder_cli.nn.low_rank import on_all_layers, on_last_layers, quiet_peft, recompute_layers, without_dropout
 from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import Batch, Hidden, TapRequest, Taps, TrainableModule, Trunk
 from ladder_cli.trunk.live import trunk_over
@@ -87,12 +88,23 @@ class LowRankModel(TrainableModule, PeftModelForCausalLM):
         if self._reads is not None and taps is None:
             taps = self.trunk.taps(cast(TapRequest, self.request), batch)
         with self._anatomy.autocast():
-            if self._reads is None:
-                state = self._anatomy.decoder(**batch.inputs, use_cache=False).last_hidden_state
-            else:
-                assert taps is not None
-                state = run_above(self._anatomy, self._reads, taps.rungs[self._reads], batch.inputs)
-        return Hidden(state, self._readout)
+            reference = self._reference(batch, taps) if self.runtime.reference else None
+            state = self._last_state(batch, taps)
+        return Hidden(state, self._readout, reference)
+
+    def _last_state(self, batch: Batch, taps: Taps | None) -> Tensor:
+        """Behind the final norm, `[batch, tokens, d]`."""
+        if self._reads is None:
+            state: Tensor = self._anatomy.decoder(**batch.inputs, use_cache=False).last_hidden_state
+            return state
+        assert taps is not None
+        return run_above(self._anatomy, self._reads, taps.rungs[self._reads], batch.inputs)
+
+    @torch.no_grad()
+    def _reference(self, batch: Batch, taps: Taps | None) -> Tensor:
+        """The bare backbone's: its layers once more, above the tap where there is one, without adapters or dropout."""
+        with without_dropout(self.bare_backbone), self.disable_adapter():
+            return self._last_state(batch, taps)
 
     def train(self, mode: bool = True) -> "LowRankModel":
         """Training mode; what is only read stays in evaluation mode (no dropout), as under a ladder."""

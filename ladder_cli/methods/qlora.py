@@ -29,19 +29,20 @@ class QLoRAMethod:
         sample: Iterable[Batch] = (),
         loss_chunk: int = DEFAULT_CHUNK,
         proven: bool = True,
+        reference: bool = False,
     ) -> qlora.LowRankModel:
         """Low-rank adapters that start as no change at all."""
-        model = self._with_adapters(trunk, loss_chunk)
+        model = self._with_adapters(trunk, loss_chunk, reference)
         trunk.settle(model)
         if proven:
             prove(model, untrained=True)
         return model
 
-    def shape(self, trunk: Trunk) -> qlora.LowRankModel:
+    def shape(self, trunk: Trunk, reference: bool = False) -> qlora.LowRankModel:
         """The same: no first weight is read off the backbone."""
-        return self._with_adapters(trunk, DEFAULT_CHUNK)
+        return self._with_adapters(trunk, DEFAULT_CHUNK, reference)
 
-    def _with_adapters(self, trunk: Trunk, loss_chunk: int) -> qlora.LowRankModel:
+    def _with_adapters(self, trunk: Trunk, loss_chunk: int, reference: bool) -> qlora.LowRankModel:
         config = self.config
         model = qlora.attach(
             trunk,
@@ -50,7 +51,7 @@ class QLoRAMethod:
             config.dropout,
             config.gradient_checkpointing,
             self._last_layers(len(trunk.parts.layers)),
-            Runtime(loss_chunk=loss_chunk),
+            Runtime(loss_chunk=loss_chunk, reference=reference),
         )
         peft_config = model.peft_config["default"]
         peft_config.base_model_name_or_path = trunk.name
@@ -75,12 +76,12 @@ class QLoRAMethod:
         """Every linear layer alike: nothing to see."""
         return []
 
-    def cost(self, trunk: TrunkCost) -> Cost:
+    def cost(self, trunk: TrunkCost, reference: bool = False) -> Cost:
         """The paper counts 6(N + n); a frozen weight needs no weight gradient, so 4N + 6n is what is done, and
-        6N + 6n with gradient checkpointing.
+        6N + 6n with gradient checkpointing. The reference is a second pass, 2N more.
         """
-        actual = 6 if self.config.gradient_checkpointing else 4
-        return Cost(paper=6 * trunk.parameters, actual=actual * trunk.parameters)
+        actual, again = 6 if self.config.gradient_checkpointing else 4, 2 if reference else 0
+        return Cost(paper=(6 + again) * trunk.parameters, actual=(actual + again) * trunk.parameters)
 
     def cheaper(self) -> Iterator[tuple[str, Method]]:
         """Gradient checkpointing."""

@@ -25,9 +25,10 @@ class SuffixMethod(QLoRAMethod):
         below = [f"layers 1-{read}: read only, no gradient"] if read else []
         return [*below, f"layers {read + 1}-{layers}: LoRA of rank {self.config.rank}"]
 
-    def cost(self, trunk: TrunkCost) -> Cost:
+    def cost(self, trunk: TrunkCost, reference: bool = False) -> Cost:
         """As `cost_of_suffix` says."""
-        return cost_of_suffix(trunk, self._last_layers(trunk.layers), self.config.gradient_checkpointing)
+        k = self._last_layers(trunk.layers)
+        return cost_of_suffix(trunk, k, self.config.gradient_checkpointing, reference)
 
 
 def half(layers: int) -> int:
@@ -35,7 +36,7 @@ def half(layers: int) -> int:
     return max(1, layers // 2)
 
 
-def cost_of_suffix(trunk: TrunkCost, k: int, recomputed: bool) -> Cost:
+def cost_of_suffix(trunk: TrunkCost, k: int, recomputed: bool, reference: bool) -> Cost:
     """With share = k/L: 2N + 2 share N + 6n, since gradients pass through the last k layers alone; 2 share N more where
     those are recomputed; less what of the pass below them is cached. The paper does not know the method; by its way of
     counting a backward pass twice the forward one it is 2N + 4 share N + 6n.
@@ -44,7 +45,9 @@ def cost_of_suffix(trunk: TrunkCost, k: int, recomputed: bool) -> Cost:
         trunk: of a pass over the layers below.
         k: layers that learn.
         recomputed: in the backward pass.
+        reference: it takes the last k layers and the head once more.
     """
     share = k / trunk.layers
+    again = 2 * (share * trunk.parameters + trunk.head) if reference else 0.0
     actual = trunk.flops_per_token + (6 if recomputed else 4) * share * trunk.parameters
-    return Cost(paper=(2 + 4 * share) * trunk.parameters, actual=actual)
+    return Cost(paper=(2 + 4 * share) * trunk.parameters + again, actual=actual + again)

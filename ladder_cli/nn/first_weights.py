@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from transformers import PreTrainedModel
 
-from ladder_cli.config.choices import Combination, Init
+from ladder_cli.config.choices import Init
 from ladder_cli.nn.cloning import initialise_cloned
 from ladder_cli.nn.importance import by_fisher, by_magnitude
 from ladder_cli.nn.pruning import initialise_pruned
@@ -38,11 +38,4 @@ FIRST_WEIGHTS: dict[Init, Callable[[SideNetwork, PreTrainedModel, Anatomy, Sampl
     Init.CLONED: _cloned,
     Init.PRUNED_MAGNITUDE: _pruned_by_magnitude,
     Init.PRUNED_FISHER: _pruned_by_fisher,
-}
-
-STARTS_AS_THE_BACKBONE: dict[Combination, Callable[[Init], bool]] = {
-    Combination.RESIDUAL: lambda init: True,
-    Combination.GATED: lambda init: True,
-    Combination.SIDE: lambda init: False,
-    Combination.REPLACE: lambda init: init is Init.CLONED,
 }

@@ -20,9 +20,10 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from ladder_cli.config.choices import Combination, Init
+from ladder_cli.config.methods import STARTS_AS_THE_BACKBONE
 from ladder_cli.nn import adapter
 from ladder_cli.nn.connections import Connections
-from ladder_cli.nn.first_weights import FIRST_WEIGHTS, STARTS_AS_THE_BACKBONE
+from ladder_cli.nn.first_weights import FIRST_WEIGHTS
 from ladder_cli.nn.ladder_config import LadderConfig, plain_config, read_ladder_config
 from ladder_cli.nn.loss import completion_cross_entropy
 from ladder_cli.nn.named_sides import NamedSides
@@ -274,7 +275,7 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         state = self._joined(taps if above is None else above.entry(taps), masks, positions, use_cache=False)
         if above is not None:
             state = above.above(state, batch.inputs)
-        return Hidden(state, self._readout(), self._reference(taps))
+        return Hidden(state, self._readout(), self._reference(batch, taps))
 
     def features(self, input_ids: Tensor | None = None, **inputs: Any) -> Tensor:
         """What the head reads, `[batch, tokens, d]`, for the inputs of `forward` (without labels)."""
@@ -300,10 +301,12 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
         return partial(_logits, self._anatomy, self._features, self._above is not None)
 
     @torch.no_grad()
-    def _reference(self, taps: Taps) -> Tensor | None:
-        """The bare backbone's state for the same readout; none of a backbone with a suffix in it."""
+    def _reference(self, batch: Batch, taps: Taps) -> Tensor | None:
+        """The bare backbone's state for the same readout. A suffix has to run for it once more, and does where it is
+        asked for.
+        """
         if self.suffix is not None:
-            return None
+            return self.suffix.bare(taps, batch.inputs) if self._runtime.reference else None
         final, norm = taps.final, self._anatomy.final_norm
         return norm(final) if final is not None and norm is not None and self._normed else final
 

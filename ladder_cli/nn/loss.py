@@ -1,6 +1,6 @@
 """Cross-entropy on the counted tokens alone, in chunks, without ever holding the full logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -60,9 +60,23 @@ def summed_cross_entropy(
     return _ChunkedCrossEntropy.apply(rows, targets, readout, chunk)
 
 
+def token_log_probabilities(
+    rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int = DEFAULT_CHUNK
+) -> Tensor:
+    """The log-probability `[n]` of each of `targets` `[n]` after `rows` `[n, d]`, of at least float32.
+
+    As `summed_cross_entropy`, forward and backward of a chunk happen together: whatever is made of the values later,
+    that of one position depends on its row alone, and its gradient waits as `[d]` to be scaled.
+
+    Args:
+        rows, targets, readout, chunk: as of `summed_cross_entropy`.
+    """
+    return -_ChunkedCrossEntropies.apply(rows, targets, readout, chunk)
+
+
 @torch.no_grad()
-def _cross_entropy_in_place(logits: Tensor, targets: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of logits `[n, vocabulary]`, and its gradient; no second tensor of full precision is made.
+def _cross_entropies_in_place(logits: Tensor, targets: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cross-entropies `[n]` of logits `[n, vocabulary]`, and gradients; no second tensor of full precision is made.
 
     The logits' own memory is overwritten where they are of that precision already.
     """
@@ -72,10 +86,31 @@ def _cross_entropy_in_place(logits: Tensor, targets: Tensor, precision: torch.dt
     scores.sub_(highest)
     of_target = scores[chosen]
     normaliser = scores.exp_().sum(-1, keepdim=True)
-    loss = (normaliser.log().squeeze(-1) - of_target).sum()
+    losses = normaliser.log().squeeze(-1) - of_target
     gradient = scores.div_(normaliser)
     gradient[chosen] -= 1
-    return loss, gradient.to(logits.dtype)
+    return losses, gradient.to(logits.dtype)
+
+
+def _by_chunk(
+    rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int, gradient: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """The cross-entropies of each chunk, with its place; `gradient`, where given, is filled with those of `rows`."""
+    precision = _precision(rows)
+    for start in range(0, len(rows), chunk):
+        piece = slice(start, start + chunk)
+        with torch.set_grad_enabled(gradient is not None):
+            inputs = rows[piece].detach().requires_grad_(gradient is not None)
+            logits = readout(inputs)
+        losses, logits_gradient = _cross_entropies_in_place(logits, targets[piece], precision)
+        if gradient is not None:
+            (gradient[piece],) = torch.autograd.grad(logits, inputs, logits_gradient)
+        del logits, logits_gradient  # before the next chunk's are made
+        yield piece, losses
+
+
+def _precision(rows: Tensor) -> torch.dtype:
+    return torch.promote_types(rows.dtype, torch.float32)  # float64 stays what it is
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -83,20 +118,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
-        wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(rows) if wants_gradient else None
-        precision = torch.promote_types(rows.dtype, torch.float32)  # float64 stays what it is
-        total = torch.zeros((), dtype=precision, device=rows.device)
-        for start in range(0, len(rows), chunk):
-            piece = slice(start, start + chunk)
-            with torch.set_grad_enabled(wants_gradient):
-                inputs = rows[piece].detach().requires_grad_(wants_gradient)
-                logits = readout(inputs)
-            loss, logits_gradient = _cross_entropy_in_place(logits, targets[piece], precision)
-            total += loss
-            if gradient is not None:
-                (gradient[piece],) = torch.autograd.grad(logits, inputs, logits_gradient)
-            del logits, logits_gradient  # before the next chunk's are made
+        gradient = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        total = torch.zeros((), dtype=_precision(rows), device=rows.device)
+        for _, losses in _by_chunk(rows, targets, readout, chunk, gradient):
+            total += losses.sum()
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
@@ -105,3 +130,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output.to(gradient.dtype), None, None, None
+
+
+class _ChunkedCrossEntropies(torch.autograd.Function):
+    """The cross-entropies `[n]` of `rows` `[n, d]` against `targets` `[n]`, of at least float32."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+        gradient = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        found = torch.empty(len(rows), dtype=_precision(rows), device=rows.device)
+        for piece, losses in _by_chunk(rows, targets, readout, chunk, gradient):
+            found[piece] = losses
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output[:, None].to(gradient.dtype), None, None, None

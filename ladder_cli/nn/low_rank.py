@@ -88,3 +88,16 @@ def recompute_layers(backbone: PreTrainedModel, from_embeddings: bool = True) ->
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
     if not from_embeddings:
         backbone.disable_input_require_grads()
+
+
+@contextmanager
+def without_dropout(layers: nn.Module) -> Iterator[None]:
+    """Evaluation mode within a `with` block; each module has its own mode again behind it."""
+    training = [module for module in layers.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

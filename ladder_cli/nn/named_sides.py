@@ -45,13 +45,16 @@ class NamedSides:
 
     @property
     def request(self) -> TapRequest:
-        """What the active side network reads of the backbone; with adapters disabled, its last state alone."""
+        """What the active side network reads of the backbone; with adapters disabled, its last state alone.
+
+        The last state is read in any case where it is handed out as the reference.
+        """
         if self._disabled:
             return WHOLE
         taps = frozenset(self.side.connections.taps)
         if self.suffix is not None:
             return self.suffix.request(taps)
-        return TapRequest(taps, bool(self.side.combine.reads_final))
+        return TapRequest(taps, bool(self.side.combine.reads_final) or self._runtime.reference)
 
     @property
     def runtime(self) -> Runtime:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from ladder_cli.errors import UserError
+from ladder_cli.config.choices import ObjectiveKind
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.nn.loss import DEFAULT_CHUNK, completion_cross_entropy, counted_positions
+from ladder_cli.nn.preference import Preference
 from ladder_cli.trunk.base import Batch, Hidden, Objective, Summed
 
 
@@ -16,6 +18,8 @@ class NextToken:
     """
 
     columns: tuple[str, ...] = ("labels",)
+    refers = False
+    measures: tuple[str, ...] = ()
 
     def __init__(self, chunk: int = DEFAULT_CHUNK) -> None:
         """`chunk`: counted positions whose logits exist at the same time."""
@@ -46,16 +50,13 @@ def _labels(batch: Batch) -> Tensor:
     return batch.labels
 
 
-# By the name that a config gives. Each is made with `loss_chunk`, the positions whose logits exist at the same time.
-OBJECTIVES: dict[str, Callable[[int], Objective]] = {"sft": NextToken}
+# Each is made with its settings and `loss_chunk`, the positions whose logits exist at the same time.
+OBJECTIVES: dict[ObjectiveKind, Callable[[ObjectiveConfig, int], Objective]] = {
+    ObjectiveKind.SFT: lambda config, chunk: NextToken(chunk),
+    ObjectiveKind.DPO: Preference,
+}
 
 
-def objective_for(name: str, loss_chunk: int = DEFAULT_CHUNK) -> Objective:
-    """The objective of that name.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if name not in OBJECTIVES:
-        raise UserError(f"no objective '{name}'. Choose from: {', '.join(sorted(OBJECTIVES))}.")
-    return OBJECTIVES[name](loss_chunk)
+def objective_for(config: ObjectiveConfig, loss_chunk: int = DEFAULT_CHUNK) -> Objective:
+    """The objective of a config."""
+    return OBJECTIVES[config.name](config, loss_chunk)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ladder_cli.errors import UserError
 from ladder_cli.nn.ladder_config import LadderConfig
-from ladder_cli.nn.low_rank import on_last_layers, quiet_peft, recompute_layers
+from ladder_cli.nn.low_rank import on_last_layers, quiet_peft, recompute_layers, without_dropout
 from ladder_cli.nn.runtime import Runtime
 from ladder_cli.trunk.base import TapRequest, Taps, Trunk
 from ladder_cli.trunk.parts import Anatomy, keep_differentiable
@@ -111,6 +111,11 @@ class Suffix:
         """
         with self._parts.autocast():
             return run_above(self._parts, self.below, state, inputs)
+
+    def bare(self, taps: Taps, inputs: dict[str, Any]) -> Tensor:
+        """As `above`, of the backbone's own state and as its layers were: without adapters, joined state or dropout."""
+        with without_dropout(self._parts.layers[self.below :]), self.off():
+            return self.above(taps.rungs[self.below], inputs)
 
     def through(self, join: Callable[[Taps], Tensor], taps: frozenset[int], inputs: dict[str, Any]) -> Tensor:
         """Run the whole backbone in one pass, and the side network in its middle; a key-value cache serves both.

@@ -1,6 +1,6 @@
 """A trunk and an objective for fake tensors, wrapped from outside: what is trained knows nothing of being counted."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ladder_cli.nn.loss import DEFAULT_CHUNK, summed_cross_entropy
+from ladder_cli.config.choices import ObjectiveKind
+from ladder_cli.config.objective import ObjectiveConfig
+from ladder_cli.nn.loss import DEFAULT_CHUNK, summed_cross_entropy, token_log_probabilities
+from ladder_cli.nn.preference import Preference
 from ladder_cli.plan.allocation import BACKBONE, LOSS, AllocationCount
-from ladder_cli.trunk.base import Batch, Hidden, Summed, TapRequest, Taps, TrainableModule, Trunk
+from ladder_cli.trunk.base import Batch, Hidden, Objective, Summed, TapRequest, Taps, TrainableModule, Trunk
 from ladder_cli.trunk.rows import gathered, looked_up
 
 
@@ -59,7 +62,9 @@ class StoredTaps(CountingTrunk):
 class EveryTokenCounts:
     """Next-token cross-entropy as if every token counted, the most there can be: fake labels have no values."""
 
-    columns = ("labels",)
+    columns: tuple[str, ...] = ("labels",)
+    refers = False
+    measures: tuple[str, ...] = ()
 
     def __init__(self, chunk: int = DEFAULT_CHUNK, count: AllocationCount | None = None) -> None:
         """`chunk`: positions whose logits exist at the same time; `count`: where the loss is marked."""
@@ -81,13 +86,54 @@ class EveryTokenCounts:
         return self._count.part(LOSS) if self._count is not None else nullcontext()
 
 
+class EveryPairCounts(Preference):
+    """Preferences as if every token of both answers counted."""
+
+    def __init__(
+        self, config: ObjectiveConfig, chunk: int = DEFAULT_CHUNK, count: AllocationCount | None = None
+    ) -> None:
+        """`chunk`, `count`: as of `EveryTokenCounts`."""
+        super().__init__(config, chunk)
+        self._count = count
+
+    def __call__(self, hidden: Hidden, batch: Batch, divisor: Tensor | int | None = None) -> Summed:
+        """The loss of a batch."""
+        assert batch.labels is not None
+        assert hidden.reference is not None
+        targets = batch.labels[:, 1:].flatten()
+        with self._count.part(LOSS) if self._count is not None else nullcontext():
+            with torch.no_grad():
+                rows = hidden.reference[:, :-1].flatten(0, 1)
+                kept = token_log_probabilities(rows, targets, hidden.readout, self._chunk)
+                del rows
+            rows = hidden.state[:, :-1].flatten(0, 1)
+            learned = token_log_probabilities(rows, targets, hidden.readout, self._chunk)
+            ratios = (learned - kept).view(len(batch.labels), -1).sum(1)
+            total = (ratios[::2] - ratios[1::2]).sum()
+        return Summed(total, torch.tensor(len(batch.labels) // 2))
+
+
+# As `nn.objective.OBJECTIVES`: labels on fake tensors have no values, by which tokens could be told that count.
+_COUNTED: dict[ObjectiveKind, Callable[[ObjectiveConfig, int, AllocationCount], Objective]] = {
+    ObjectiveKind.SFT: lambda config, chunk, count: EveryTokenCounts(chunk, count),
+    ObjectiveKind.DPO: EveryPairCounts,
+}
+
+
+def counted_objective(config: ObjectiveConfig, chunk: int, count: AllocationCount) -> Objective:
+    """The objective of a config for fake tensors, as if every token counted; its loss is marked in `count`."""
+    return _COUNTED[config.name](config, chunk, count)
+
+
 def mark_passes(model: TrainableModule, count: AllocationCount, trunk: type[CountingTrunk] = CountingTrunk) -> None:
     """Let a model that reads taps read them through a `CountingTrunk` of this kind."""
     if model.request is not None:
         vars(model)["trunk"] = trunk(vars(model)["trunk"], count)
 
 
-def fake_loss(model: TrainableModule, batch: Batch, objective: EveryTokenCounts) -> Tensor:
-    """The loss of a batch of fake tensors, as training computes it: nothing but the state outlives the forward pass."""
-    hidden = replace(model.hidden(batch), reference=None)
+def fake_loss(model: TrainableModule, batch: Batch, objective: Objective) -> Tensor:
+    """The loss of a batch of fake tensors, as training computes it: only what it reads outlives the forward pass."""
+    hidden = model.hidden(batch)
+    if not objective.refers:
+        hidden = replace(hidden, reference=None)
     return objective(hidden, batch).total

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ladder_cli.config.choices import Optimizer, Passes, Quantization, Residency
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.base import Method
 from ladder_cli.plan.allocation import BACKWARD, TAPS, AllocationCount
 from ladder_cli.plan.counting import (
     CountingRows,
     CountingTrunk,
-    EveryTokenCounts,
     StoredTaps,
+    counted_objective,
     fake_loss,
     mark_passes,
 )
@@ -61,6 +62,8 @@ class Step:
         cached: bytes of taps that are kept in the host's memory.
         absent: layers that are not loaded, since their taps are there, from the first on.
         on_host: the host is what computes.
+        objective: what is minimised.
+        rows_each: rows of an example, which stay in one micro-batch.
     """
 
     rows: int
@@ -75,6 +78,8 @@ class Step:
     cached: int = 0
     absent: int = 0
     on_host: bool = False
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    rows_each: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ _PREDICTED: dict[str, MemoryPrediction] = {}
 def _predicted(model: ModelConfig, method: Method, dtype: torch.dtype, step: Step) -> MemoryPrediction:
     with torch.device("meta"):
         trunk = _shape(model, dtype)
-        trained = method.shape(trunk).train()
+        trained = method.shape(trunk, step.objective.refers).train()
     host = 0
     with FakeTensorMode(), AllocationCount() as count:
         materialise_fake(trained)
@@ -212,7 +217,7 @@ def _micro_batch(trained: TrainableModule, parameters: list[nn.Parameter], step:
             count.move(parameter.grad, GRADIENTS)
     ids = torch.zeros(step.rows, step.tokens, dtype=torch.long)
     mask = torch.ones_like(ids) if step.rows > 1 else None
-    loss = fake_loss(trained, Batch(ids, ids.clone(), mask), EveryTokenCounts(step.loss_chunk, count))
+    loss = fake_loss(trained, Batch(ids, ids.clone(), mask), counted_objective(step.objective, step.loss_chunk, count))
     count.in_backward = True
     loss.backward()
     count.in_backward = False

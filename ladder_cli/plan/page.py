@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         data: None where it cannot be had here (a plan made without a network).
         steps: optimizer steps; None where that depends on the data.
-        effective_batch: rows per optimizer step over all processes.
+        effective_batch: rows of the data per optimizer step over all processes.
         flops_per_token: `paper` and `actual`, see `methods.base.Cost`.
         pass_per_token: of `actual`, the pass over the backbone, which several runs can share; 0 where it is the run's
             own because gradients pass through it.
@@ -54,7 +54,7 @@ class Plan:
         """Passes over the training rows."""
         if self.data is None or self.steps is None:
             return None
-        rows = len(self.data.train_rows)
+        rows = self.data.passed
         return rows_after(self.steps, rows, self.effective_batch) / rows
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Plan:
 def _rows(data: PreparedData) -> dict[str, Any]:
     train = data.train
     return {
-        "rows": {"train": len(train), "validation": len(data.validation)},
+        "rows": {"train": train.examples, "validation": data.validation.examples},
         "notes": list(data.notes),
         "packed_rows": len(data.train_rows) if isinstance(data.train_rows, PackedRows) else None,
         "tokens": {
@@ -145,16 +145,18 @@ def _rows(data: PreparedData) -> dict[str, Any]:
 def _row_lines(data: PreparedData, name: str) -> list[tuple[str, str]]:
     train = data.train
     cut = train.too_long - train.dropped
+    pairs = ", two answers each" if train.rows_each > 1 else ""
     lines = [
         (
             "training rows",
-            f"{len(train):,} of {name}: {train.tokens:,} tokens, of which {train.counted_tokens:,} count for the loss",
+            f"{train.examples:,} of {name}{pairs}: {train.tokens:,} tokens, of which {train.counted_tokens:,} count "
+            "for the loss",
         ),
         (
             "too long",
             f"{train.too_long:,} rows: {train.dropped:,} dropped, {cut:,} cut (longest {train.longest:,} tokens)",
         ),
-        ("validation rows", f"{len(data.validation):,}"),
+        ("validation rows", f"{data.validation.examples:,}"),
     ]
     if isinstance(data.train_rows, PackedRows):
         lines.append(("packed", f"into {len(data.train_rows):,} rows"))

@@ -11,6 +11,7 @@ from rich.console import Console
 from ladder_cli.config.choices import Init, Optimizer, Quantization, Residency
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
+from ladder_cli.data.formats import rows_each
 from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import MemoryPrediction, Step, predict_memory
@@ -159,8 +160,9 @@ def leaner_settings(config: TrainConfig, device: torch.device, residency: Reside
 def _step(
     config: TrainConfig, device: torch.device, longest: int | None = None, residency: Residency = Residency.RESIDENT
 ) -> Step:
+    each = rows_each(config.data)
     return Step(
-        rows=config.train.micro_batch_size,
+        rows=config.train.micro_batch_size * each,
         tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
         accumulation=config.train.accumulation(processes()),
         optimizer=config.train.optimizer.on(device.type),
@@ -170,6 +172,8 @@ def _step(
         window=config.trunk.window,
         passes=settled_passes(config.trunk, device.type, config.hardware.shard_backbone),
         on_host=device.type == "cpu",
+        objective=config.objective,
+        rows_each=each,
     )
 
 
@@ -186,8 +190,9 @@ def _remedies(
     model: ModelConfig, method: MethodConfig, step: Step
 ) -> Iterator[tuple[str, ModelConfig, MethodConfig, Step]]:
     """Changes in rising order of their cost in time and exactness, each on top of those before it."""
-    if step.rows > 1:
-        step = replace(step, rows=1, accumulation=step.accumulation * step.rows)
+    if step.rows > step.rows_each:
+        accumulation = step.accumulation * step.rows // step.rows_each
+        step = replace(step, rows=step.rows_each, accumulation=accumulation)
         yield f"train.micro_batch_size=1 train.gradient_accumulation={step.accumulation}", model, method, step
     if step.loss_chunk > _SMALL_CHUNK:
         step = replace(step, loss_chunk=_SMALL_CHUNK)

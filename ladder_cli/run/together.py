@@ -17,7 +17,7 @@ from ladder_cli.run.sweep import Placed
 
 # What runs on one pass may differ in; any other option, those of later versions included, keeps them apart.
 _OWN = [
-    *("method", "seed", "output_dir", "resume", "tracking"),
+    *("method", "seed", "output_dir", "resume", "tracking", "objective"),
     *("train.learning_rate", "train.scheduler", "train.warmup_ratio", "train.optimizer", "train.weight_decay"),
     *("train.max_grad_norm", "train.loss_chunk", "train.max_steps", "train.epochs", "train.evaluations"),
     *("train.early_stopping", "train.logging_steps"),

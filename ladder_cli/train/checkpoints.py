@@ -8,7 +8,7 @@ nowhere.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Progress:
         total_loss: sum of the losses of all steps that were logged.
         pending_losses: of each process, its share of the sum of those since the last log line.
         last_logged: step of the last log line.
+        pending_measures: as `pending_losses`, for each of the objective's measures.
     """
 
     step: int
@@ -46,6 +47,7 @@ class Progress:
     total_loss: float
     pending_losses: list[float]
     last_logged: int
+    pending_measures: list[list[float]] = field(default_factory=list)
 
 
 class Checkpoints:
@@ -124,7 +126,8 @@ class Checkpoints:
             UserError: if an earlier version of this package wrote it.
         """
         values = json.loads((self.at(step) / _PROGRESS).read_text(encoding="utf-8"))
-        if values.keys() != {field.name for field in fields(Progress)}:
+        values.setdefault("pending_measures", [])  # as before there were any
+        if values.keys() != {item.name for item in fields(Progress)}:
             raise UserError(
                 f"{self.at(step)} was written by another version of ladder-cli, which cannot be continued: give "
                 "resume=false to set the run aside and start over."

@@ -14,7 +14,7 @@ from rich.console import Console
 from ladder_cli.config.choices import CacheMode
 from ladder_cli.config.compose import as_dict
 from ladder_cli.config.options import flat
-from ladder_cli.data.preview import marked_example
+from ladder_cli.data.preview import print_example
 from ladder_cli.distributed import main_first
 from ladder_cli.errors import Interrupted
 from ladder_cli.plan.together import print_together
@@ -97,7 +97,7 @@ class Group:
             trunk.identity = local_weights(first.config, getattr(trunk.whole().config, "_commit_hash", None))
         if self._reading.cache is not CacheMode.OFF and self._reading.store is None:
             # Of the hub, and here only now.
-            steps = max(member.job.steps(len(sharing.data.train_rows)) for member in self._members)
+            steps = max(member.job.steps(sharing.data.passed) for member in self._members)
             self._reading = first.job.reading(sharing.data, trunk.identity, sharing.shape, steps)
         return self._reading.over(trunk)
 
@@ -126,8 +126,7 @@ class Group:
         console.print(
             "first example (counted tokens [bold green]marked[/]; without colours: between » and «)", markup=True
         )
-        console.print(marked_example(data.train[0], data.tokenizer), soft_wrap=True)
-        console.print()
+        print_example(data, 0, console)
 
     def _fit(self, trunk: Trunk, stop: StopOnSignal) -> None:
         """Train all to their ends or to a signal."""

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from ladder_cli.config.choices import CacheMode, Optimizer, Passes, Residency
+from ladder_cli.config.objective import check_objective
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
+from ladder_cli.data.formats import format_of, rows_each
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches, steps_for
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.errors import UserError
@@ -34,9 +36,9 @@ class Job:
         run: its directory.
         device: of this process.
         method: what is trained.
-        objective: what is minimised, by its name in `nn.objective.OBJECTIVES`.
+        rows_each: rows of tokens that a row of the data becomes: of a preference two.
         accumulation: micro-batches of an optimizer step, in each process.
-        effective_batch: rows of an optimizer step, over all processes.
+        effective_batch: rows of the data in an optimizer step, over all processes.
         optimizer: its name; never `auto`.
         trunk_kind: where the backbone's layers are.
         residency: the same, as `trunk.residency` says it; never `auto`.
@@ -47,7 +49,7 @@ class Job:
     run: RunDir
     device: torch.device
     method: Method
-    objective: str
+    rows_each: int
     accumulation: int
     effective_batch: int
     optimizer: Optimizer
@@ -60,9 +62,10 @@ class Job:
         """Decide.
 
         Raises:
-            UserError: for batches that do not add up, a tracker that is not installed, or a backbone that cannot be
-                read as it is asked.
+            UserError: for batches that do not add up, rows or a method that the objective does not go with, a tracker
+                that is not installed, or a backbone that cannot be read as it is asked.
         """
+        check_objective(config.objective, config.method, format_of(config.data), config.data.packing)
         check_tracking(config.tracking)
         residency = _residency(config, device)
         sharded = config.hardware.shard_backbone
@@ -72,7 +75,7 @@ class Job:
             run,
             device,
             method_for(config.method),
-            "sft",
+            rows_each(config.data),
             accumulation,
             config.train.micro_batch_size * accumulation * processes(),
             config.train.optimizer.on(device.type),
@@ -94,7 +97,7 @@ class Job:
         dtype = planned_dtype(self.config.model, self.device)
         with torch.device("meta"):
             trunk = LiveTrunk(backbone_shape(self.config.model, dtype))
-            request = self.method.shape(trunk).request
+            request = self.method.shape(trunk, self.config.objective.refers).request
         layers = len(trunk.parts.layers)
         return Shape(request, self.method.layers_needed(layers), layers, trunk.parts.config.hidden_size, dtype)
 
@@ -120,12 +123,13 @@ class Job:
         if shape is None:
             shape = self.shape() if config.trunk.cache is not CacheMode.OFF else Shape(None, 0, 0, 0, dtype)
         if steps is None:
-            steps = self.steps(len(data.train_rows)) if data is not None else config.train.max_steps
+            steps = self.steps(data.passed) if data is not None else config.train.max_steps
         space = None
         if weights is not None:
             space = tap_space(config, weights, dtype, self.device.type, self.passes)
         sharded = self.trunk_kind is TrunkKind.SHARDED
-        return settle_reading(config, self.passes, sharded, shape, data, steps, self.effective_batch, space)
+        batch = self.effective_batch * self.rows_each
+        return settle_reading(config, self.passes, sharded, shape, data, steps, batch, space)
 
     def plan(
         self,
@@ -157,12 +161,12 @@ class Job:
             trainable_parameters=trainable,
             data_name=config.data.name,
             data=data,
-            steps=self.steps(len(data.train_rows)) if data is not None else config.train.max_steps,
+            steps=self.steps(data.passed) if data is not None else config.train.max_steps,
             effective_batch=self.effective_batch,
             micro_batch=config.train.micro_batch_size,
             accumulation=self.accumulation,
             learning_rate=config.peak_learning_rate,
-            flops_per_token=self.method.cost(cost).flops_per_token(trainable),
+            flops_per_token=self.method.cost(cost, config.objective.refers).flops_per_token(trainable),
             memory=memory,
             reading=reading,
             pass_per_token=round(cost.flops_per_token) if model.request is not None else 0,
@@ -173,7 +177,7 @@ class Job:
         """What streaming the layers costs; None where they stay."""
         if self.residency is Residency.RESIDENT:
             return None
-        step, flops = memory.step, self.method.cost(cost).flops_per_token(trainable)
+        step, flops = memory.step, self.method.cost(cost, self.config.objective.refers).flops_per_token(trainable)
         rows = 1 if self.passes is Passes.ROW else step.rows
         return Transfer(
             self.residency,
@@ -189,11 +193,12 @@ class Job:
         """What this process trains on, in the order that a seed gives, and is validated on."""
         loading = Loading(
             PaddingCollator(data.tokenizer.pad_token_id),
-            self.config.train.micro_batch_size,
+            self.config.train.micro_batch_size * self.rows_each,
             process_index(),
             processes(),
             self.config.hardware.workers,
             self.device.type == "cuda",
+            self.rows_each,
         )
         training = TrainingBatches(data.train_rows, loading, self.accumulation, order_of_seed)
         return training, ValidationBatches(data.validation, loading)

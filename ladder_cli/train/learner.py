@@ -82,11 +82,12 @@ class Best:
 
 @dataclass
 class Losses:
-    """The training losses of the steps, summed up.
+    """The training losses of the steps, and what else is measured of them, summed up.
 
     Attributes:
-        pending: this process's share of the sum since the last log line, a float32 scalar.
-        total: the sum over all processes up to the last log line.
+        pending: this process's share of the sums since the last log line, float32: first of the loss, then of the
+            objective's measures.
+        total: the sum of the losses over all processes up to the last log line.
         last_logged: step of that line.
     """
 
@@ -94,17 +95,17 @@ class Losses:
     total: float = 0.0
     last_logged: int = 0
 
-    def drain(self, step: int) -> float:
-        """The mean loss of the steps since the last log line; from here on `step` is that of the last one."""
-        sum_of_steps = summed(self.pending.clone()).item()
-        mean = sum_of_steps / (step - self.last_logged)
+    def drain(self, step: int) -> list[float]:
+        """The means of the steps since the last log line; from here on `step` is that of the last one."""
+        sums = summed(self.pending.clone()).tolist()
+        means = [sum_of_steps / (step - self.last_logged) for sum_of_steps in sums]
         self.pending.zero_()
-        self.total, self.last_logged = self.total + sum_of_steps, step
-        return mean
+        self.total, self.last_logged = self.total + sums[0], step
+        return means
 
     def mean(self, step: int) -> float:
         """The mean loss of all steps."""
-        return (self.total + summed(self.pending.clone()).item()) / step
+        return (self.total + summed(self.pending.clone()).tolist()[0]) / step
 
 
 @dataclass(eq=False)
@@ -140,7 +141,7 @@ class Learner:
     train_loss: float | None = None
 
     def __post_init__(self) -> None:
-        self.losses = Losses(torch.zeros((), device=self.device))
+        self.losses = Losses(torch.zeros(1 + len(self.objective.measures), device=self.device))
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._watched = False
 
@@ -174,8 +175,10 @@ class Learner:
             divisor: of the sum, in place of 1.
         """
         with self.random.drawing():
-            # Nobody reads the bare backbone's state yet: it goes before the loss takes its memory.
-            return self.objective(replace(self.model.hidden(batch, taps), reference=None), batch, divisor)
+            hidden = self.model.hidden(batch, taps)
+            if not self.objective.refers:  # the bare backbone's state goes before the loss takes its memory
+                hidden = replace(hidden, reference=None)
+            return self.objective(hidden, batch, divisor)
 
     def backward(self, step: int, batch: Batch, taps: Taps | None, divisor: Tensor) -> None:
         """Add the gradients of a micro-batch of the step after `step`.
@@ -184,12 +187,15 @@ class Learner:
             RunFailed: on a loss that is not finite.
         """
         self.bad_batch.seen(step, batch.row_ids)
-        loss = self.loss(batch, taps, divisor).total
+        found = self.loss(batch, taps, divisor)
+        loss = found.total
         # Draws nothing new: what is recomputed draws again what the forward pass drew, and sets the generators back.
         loss.backward()
         if not torch.isfinite(loss):
             self.bad_batch.refuse("loss", loss.item(), batch.row_ids)
-        self.losses.pending += loss.detach()
+        self.losses.pending[0] += loss.detach()
+        if found.measured is not None:
+            self.losses.pending[1:] += found.measured
 
     def update(self) -> None:
         """Take a step by the gradients of all processes.
@@ -212,8 +218,12 @@ class Learner:
             monitor.stepped(step)
 
     def training_metrics(self, step: int) -> dict[str, float]:
-        """The mean loss since the last call, and gradient norm (before clipping) and learning rate of `step`."""
-        return {"loss": self.losses.drain(step), "grad_norm": self._norm, "learning_rate": self._rate}
+        """The mean loss since the last call, likewise what the objective measures, and gradient norm (before clipping)
+        and learning rate of `step`.
+        """
+        loss, *measured = self.losses.drain(step)
+        told = dict(zip(self.objective.measures, measured, strict=True))
+        return {"loss": loss, **told, "grad_norm": self._norm, "learning_rate": self._rate}
 
     def log(self, line: Line) -> None:
         """Remember a line and pass it on."""
@@ -228,7 +238,7 @@ class Learner:
             self.save_adapter(folder)
             save_state(self.optimizer, self.schedule, folder / _OPTIMIZER)
         self.random.save(folder / _random_states())
-        pending = from_each(self.losses.pending.item(), self.device)
+        pending, *measured = (from_each(value, self.device) for value in self.losses.pending.tolist())
         wait_for_everyone()
         if is_main_process():
             best = self.best
@@ -242,6 +252,7 @@ class Learner:
                 self.losses.total,
                 pending,
                 self.losses.last_logged,
+                measured,
             )
             self.checkpoints.commit(progress, self.history)
             self.checkpoints.rotate(best.step)
@@ -265,11 +276,11 @@ class Learner:
         self.history, self.finished = self.checkpoints.history(step), progress.finished
         loss = progress.best_loss if progress.best_loss is not None else math.inf
         self.best = Best(progress.best_step, loss, progress.misses)
-        pending = progress.pending_losses
-        if len(pending) != processes():  # it was written by another number of them
-            pending = [sum(pending), *[0.0] * (processes() - 1)]
-        share = pending[process_index()]
-        self.losses = Losses(torch.tensor(share, device=self.device), progress.total_loss, progress.last_logged)
+        pending = [progress.pending_losses, *progress.pending_measures]
+        if len(pending[0]) != processes():  # it was written by another number of them
+            pending = [[sum(shares), *[0.0] * (processes() - 1)] for shares in pending]
+        share = torch.tensor([shares[process_index()] for shares in pending], device=self.device)
+        self.losses = Losses(share, progress.total_loss, progress.last_logged)
         if (states := folder / _random_states()).is_file():
             self.random.load(states)
         return progress

@@ -174,8 +174,9 @@ class Loop:
 
     @torch.no_grad()
     def _validate(self, learning: list[Learner]) -> None:
-        """The mean loss over the whole validation set, whatever the batches."""
-        sums = torch.zeros(len(learning), 2, dtype=torch.float64, device=self._device)
+        """The mean loss over the whole validation set, whatever the batches, and of what else objectives measure."""
+        most = max(len(learner.objective.measures) for learner in learning)
+        sums = torch.zeros(len(learning), 2 + most, dtype=torch.float64, device=self._device)
         own = dict(zip(learning, sums, strict=True))
         self._each(lambda learner: learner.model.eval(), learning)
         for micro_batch, counts in self._validation:
@@ -185,16 +186,18 @@ class Loop:
             def add(learner: Learner, batch: Batch = batch, taps: Taps | None = taps, counts: bool = counts) -> None:
                 loss = learner.loss(batch, taps)
                 if counts:
-                    own[learner] += torch.stack([loss.total.double(), loss.count.double()])
+                    own[learner][:2] += torch.stack([loss.total.double(), loss.count.double()])
+                    if loss.measured is not None:
+                        own[learner][2 : 2 + len(loss.measured)] += loss.measured
 
             self._each(add, learning)
         summed(sums)
 
         def take_note(learner: Learner) -> None:
             learner.model.train()
-            total, count = own[learner]
-            mean = (total / count).item()
-            learner.log(self._line({"eval_loss": mean}))
+            mean, _, *measured = (own[learner] / own[learner][1]).tolist()
+            told = zip(learner.objective.measures, measured, strict=False)  # others may have more
+            learner.log(self._line({"eval_loss": mean, **{f"eval_{name}": value for name, value in told}}))
             learner.best.met(self.step, mean)
 
         self._each(take_note, learning)
@@ -210,7 +213,7 @@ class Loop:
         return {
             "step": self.step,
             **metrics,
-            "rows_seen": self._batches.rows_after(self.step),
+            "rows_seen": self._batches.examples_after(self.step),
             "epoch": self._batches.epochs_after(self.step),
             "num_input_tokens_seen": self.tokens_seen,
         }

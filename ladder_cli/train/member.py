@@ -190,7 +190,9 @@ class Member:
         set_seed(config.seed)
         # The proof needs all layers. They were proven when the cache was filled, and are again in every evaluation.
         proven = not reading.absent
-        self.model: TrainableModule = job.method.attach(trunk, sample, config.train.loss_chunk, proven)
+        self.model: TrainableModule = job.method.attach(
+            trunk, sample, config.train.loss_chunk, proven, config.objective.refers
+        )
         self.plan: Plan = job.plan(data, trunk, self.model, trunk.whole().dtype, memory, reading)
         if config.data.packing:
             check_packing(self.model)
@@ -212,13 +214,13 @@ class Member:
             run.write_config(as_dict(self.config))
         self._write_status("running")
         self._shows_status = True
-        steps = job.steps(len(data.train_rows))
+        steps = job.steps(data.passed)
         optimizer = make_optimizer(self.model, job.optimizer, self.config.peak_learning_rate, train.weight_decay)
         model, method = self.model, job.method
         self.learner = Learner(
             model,
             lambda folder: method.load_weights(model, folder),
-            objective_for(job.objective, train.loss_chunk),
+            objective_for(self.config.objective, train.loss_chunk),
             optimizer,
             make_schedule(optimizer, train, steps),
             Pace.of(train, steps),
@@ -268,16 +270,16 @@ class Member:
     def _metrics(self, data: PreparedData, loop: Loop, measures: Measures) -> dict[str, Any]:
         plan, memory, learner, predicted = self.plan, measures.memory, self.learner, self.plan.memory.prediction
         speed = measures.throughput.tokens_per_second
-        rows_seen = rows_after(loop.step, len(data.train_rows), plan.effective_batch)
+        rows_seen = rows_after(loop.step, data.passed, plan.effective_batch)
         return {
-            "rows": {"train": len(data.train), "validation": len(data.validation)},
+            "rows": {"train": data.train.examples, "validation": data.validation.examples},
             "train_loss": learner.train_loss,
             "eval_loss": learner.best.loss,
             "best_step": learner.best.step,
             "trainable_parameters": plan.trainable_parameters,
             "backbone_parameters": plan.backbone_parameters,
             "rows_seen": rows_seen,
-            "epochs": rows_seen / len(data.train_rows),
+            "epochs": rows_seen / data.passed,
             "tokens_seen": loop.tokens_seen,
             "tokens_per_second": speed,
             "peak_memory_bytes": {

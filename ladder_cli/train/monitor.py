@@ -145,6 +145,8 @@ class ProgressDisplay:
     def log(self, line: Line) -> None:
         """Show the newest metrics."""
         named = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "lr", "grad_norm": "gradient"}
+        named |= {"reward_margin": "margin", "reward_accuracy": "preferred"}
+        named |= {"eval_reward_margin": "margin", "eval_reward_accuracy": "preferred"}
         parts = [f"{label} {float(line[key]):.4g}" for key, label in named.items() if key in line]
         speed = self._throughput.tokens_per_second
         if speed is not None:

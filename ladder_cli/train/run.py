@@ -38,7 +38,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
     dtype = planned_dtype(config.model, job.device)
     with torch.device("meta"):
         trunk = LiveTrunk(backbone_shape(config.model, dtype))
-        model = job.method.shape(trunk)
+        model = job.method.shape(trunk, config.objective.refers)
     reading = job.reading(data, local_weights(config))
     longest = data.longest if data is not None else None
     memory = preflight(config, job.device, longest, reading.host_bytes, reading.absent, job.residency)

@@ -165,11 +165,11 @@ def _prepared(alike: _Alike, console: Console) -> PreparedData | None:
 
 def tell_fewer_rows(asked: int | None, data: PreparedData, console: Console) -> None:
     """Say it where there are fewer training rows than were asked for; what is recorded are those that there are."""
-    there = len(data.train)
+    there = data.train.examples
     if asked is not None and there < asked:
         console.print(
             f"warning: data.train_samples={asked} asks for more training rows than there are: it trains on {there:,} "
-            f"({len(data.splits.train) - there:,} more are too long, {len(data.validation):,} are held out)",
+            f"({len(data.splits.train) - there:,} more are too long, {data.validation.examples:,} are held out)",
             soft_wrap=True,
             highlight=False,
         )
@@ -194,7 +194,7 @@ def _reading(alike: _Alike, data: PreparedData, shape: Shape | None) -> Reading 
     reading = None
     for member in alike.left():
         if reading is None:
-            steps = max(member.job.steps(len(data.train_rows)) for member in alike.left())
+            steps = max(member.job.steps(data.passed) for member in alike.left())
             with member.alone():
                 reading = member.job.reading(data, local_weights(member.config), shape, steps)
     return reading
@@ -221,7 +221,7 @@ def _kind(member: Member) -> str:
     """What decides the memory of a run among runs that share all else."""
     method, train = as_dict(member.config.method), member.config.train
     del method["learning_rate"]
-    return json.dumps([method, train.optimizer, train.loss_chunk])
+    return json.dumps([method, train.optimizer, train.loss_chunk, member.config.objective.refers])
 
 
 def fitting(

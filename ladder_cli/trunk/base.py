@@ -88,6 +88,7 @@ class TrunkCost:
         resident_bytes: of weights that stay on the computing device.
         moved_bytes: of weights that travel to it in every pass.
         flops_per_token: of one forward pass as far as the request asks.
+        head: parameters of the output head.
     """
 
     parameters: int
@@ -95,6 +96,7 @@ class TrunkCost:
     resident_bytes: int
     moved_bytes: int
     flops_per_token: float
+    head: int = 0
 
 
 class Trunk(Protocol):
@@ -238,21 +240,29 @@ class TrainableModule(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Summed:
-    """A loss over one micro-batch as sum and count, so that any accumulation and any number of ranks divide alike."""
+    """A loss over one micro-batch as sum and count, so that any accumulation and any number of ranks divide alike.
+
+    Attributes:
+        measured: what else is told of it, `[n]` sums over the same count, by the names of `Objective.measures`; None
+            where there is nothing.
+    """
 
     total: Tensor
     count: Tensor
+    measured: Tensor | None = None
 
 
 class Objective(Protocol):
     """What is minimised."""
 
     columns: tuple[str, ...]  # of a batch that it reads beside the inputs
+    refers: bool  # it reads `Hidden.reference`
+    measures: tuple[str, ...]  # names of what it tells beside the loss
 
     def count(self, batches: Iterable[Batch]) -> int:
         """What the sums over these batches are divided by, known before any of them is run."""
         ...
 
     def __call__(self, hidden: Hidden, batch: Batch, divisor: Tensor | int | None = None) -> Summed:
-        """The loss of a batch; `divisor`, where given, has divided `total` already."""
+        """The loss of a batch; `divisor`, where given, has divided `total` and `measured` already."""
         ...

@@ -196,6 +196,7 @@ class LiveTrunk:
             resident_bytes=sum(weight.nbytes for weight in self._resident()),
             moved_bytes=0,
             flops_per_token=2.0 * (parameters - idle),
+            head=parameter_count(self.parts.head, trained=False),
         )
 
     def _resident(self) -> Iterable[Tensor]:

@@ -186,6 +186,7 @@ class StreamedTrunk(LiveTrunk):
             resident_bytes=sum(weight.nbytes for weight in self._resident()) + window,
             moved_bytes=sum(size for number, size in sizes.items() if number <= last),
             flops_per_token=whole.flops_per_token,
+            head=whole.head,
         )
 
     def _resident(self) -> Iterable[Tensor]:

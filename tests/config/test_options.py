@@ -20,6 +20,7 @@ from ladder_cli.config.compose import PRESET_GROUPS, as_dict, composed, parse
 from ladder_cli.config.compose import choices as files_of
 from ladder_cli.config.evaluation import BenchmarkConfig, DecodeConfig, EvaluateConfig
 from ladder_cli.config.methods import METHOD_KINDS, LadderMethodConfig
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.options import choices_of, hints_of, option_names, told_of
 from ladder_cli.config.schema import (
     MOVED,
@@ -40,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMAS = {
     "": TrainConfig, "model": ModelConfig, "data": DataConfig, "hardware": HardwareConfig, "trunk": TrunkConfig,
     "train": OptimizationConfig, "tracking": TrackingConfig, "benchmark": BenchmarkConfig, "decode": DecodeConfig,
-    "method": LadderMethodConfig,
+    "method": LadderMethodConfig, "objective": ObjectiveConfig,
     "evaluate": EvaluateConfig, "export": ExportConfig, "chat": ChatConfig,
 }  # fmt: skip
 CHOICES = [
@@ -229,4 +230,4 @@ def test_a_run_of_before_is_the_run_that_the_same_command_line_gives_now(tmp_pat
 
 def test_every_group_of_the_schema_is_a_dataclass_of_options():
     nested = [item for item in fields(TrainConfig) if is_dataclass(item.default_factory)]
-    assert {item.name for item in nested} == {"model", "data", "hardware", "trunk", "train", "tracking"}
+    assert {item.name for item in nested} == {"model", "data", "hardware", "trunk", "objective", "train", "tracking"}

@@ -44,7 +44,17 @@ def test_every_benchmark_file_is_valid_and_named_after_itself(name):
 
 
 def test_the_groups_are_those_of_the_contract():
-    assert groups() == ["benchmark", "data", "decode", "experiment", "hardware", "method", "model", "tracking"]
+    assert groups() == [
+        "benchmark",
+        "data",
+        "decode",
+        "experiment",
+        "hardware",
+        "method",
+        "model",
+        "objective",
+        "tracking",
+    ]
     assert {"qlora", "ladder", "xladder"} <= set(choices("method"))
 
 

@@ -16,6 +16,7 @@ from ladder_cli.errors import UserError
 from tests.malformed import run_command
 
 OWN = ("data=jsonl", "data.path=x.jsonl")
+PREFERENCES = (*OWN, "data.format=preference", "objective=dpo")
 UNREAD = [
     (("data.path=x.jsonl",), "data.path", "data=jsonl"),
     (("data=s1k", "data.path=x.jsonl"), "data.path", "data=jsonl"),
@@ -44,6 +45,12 @@ UNREAD = [
     (("method.delta=2",), "method.delta", "method.connections=last"),
     (("method.projection_rank=4",), "method.projection_rank", "method.projection=low_rank"),
     (("method.init_samples=4",), "method.init_samples", "method.init=pruned_fisher"),
+    (("objective.beta=0.2",), "objective.beta", "objective.name=dpo"),
+    (("objective.loss=ipo",), "objective.loss", "objective.name=dpo"),
+    (("objective.label_smoothing=0.1",), "objective.label_smoothing", "objective=dpo"),
+    ((*OWN, "data.prompt=q", "data.completion=a", "data.chosen=b"), "data.chosen", "format preference"),
+    ((*PREFERENCES, "data.completion=a"), "data.completion", "format pairs"),
+    ((*PREFERENCES, "data.learn=last"), "data.learn", "format chat"),
 ]
 READ = [
     (),
@@ -72,6 +79,9 @@ READ = [
     ("method=xladder", "method.delta=2"),
     ("method=qst", "method.projection_rank=4"),
     ("method=lst", "method.init_samples=4"),
+    (*PREFERENCES, "data.prompt=q", "data.chosen=a", "data.rejected=b", "data.instruction=x"),
+    (*PREFERENCES, "objective.beta=0.2", "objective.label_smoothing=0.1"),
+    (*PREFERENCES, "objective.loss=ipo"),
 ]  # fmt: skip
 
 
@@ -98,7 +108,15 @@ def test_an_option_that_is_read_is_taken(overrides):
 
 
 def test_every_option_of_a_training_set_is_read_by_one_at_least():
-    sets = [("data=arithmetic",), ("data=s1k",), ("data=cola",), ("data=evolm",), OWN, (*OWN, "data.messages=m")]
+    sets = [
+        ("data=arithmetic",),
+        ("data=s1k",),
+        ("data=cola",),
+        ("data=evolm",),
+        OWN,
+        (*OWN, "data.messages=m"),
+        PREFERENCES,
+    ]
     read = set().union(*(fields_read(composed("train", TrainConfig, list(words)).data) for words in sets))
     assert read == set(option_names(DataConfig))
 

@@ -86,7 +86,12 @@ def test_every_format_has_a_loader():
         ("s1k", {}, "path", "its rows come from simplescaling/s1K-1.1; a file of your own is data=jsonl"),
         ("s1k", {}, "completion", "data=s1k .format pairs. does not read data.completion"),
         ("arithmetic", {}, "messages", "rows of format chat read it"),
-        ("jsonl", {"path": "f", "messages": "m"}, "instruction", "rows of format generated and pairs and label read"),
+        (
+            "jsonl",
+            {"path": "f", "messages": "m"},
+            "instruction",
+            "rows of format generated and pairs and label and preference read",
+        ),
         ("jsonl", {"path": "f", "prompt": "q", "completion": "a"}, "learn", "rows of format chat read it"),
         ("jsonl", {"path": "f", "prompt": "q", "completion": "a"}, "split", "does not read data.split"),
         ("cola", {}, "completion", "rows of format pairs read it"),

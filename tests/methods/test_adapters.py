@@ -1,6 +1,7 @@
 """Several ladders beside one backbone, and ladders in the hands of other people's trainers."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -159,6 +160,33 @@ def test_trl_trains_a_ladder(tmp_path, tiny_tokenizer, tiny_config):
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.7 * losses[0]
     assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_trls_dpo_trainer_takes_a_ladder_with_its_own_backbone_as_the_reference(tmp_path, tiny_tokenizer, tiny_config):
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+
+    from ladder_cli.trunk.loading import load_backbone
+
+    backbone = load_backbone(tiny_config, torch.device("cpu"))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    model = LadderModel.on(backbone, connect(6, "aligned"), reduction=2)
+    rows = Dataset.from_list([{"prompt": "Compute 7+5.", "chosen": " 7+5=12", "rejected": " 7+5=13"}] * 16)
+    arguments = trl.DPOConfig(
+        output_dir=str(tmp_path), max_steps=6, per_device_train_batch_size=4, learning_rate=1e-2, logging_steps=1,
+        use_cpu=True, bf16=False, disable_tqdm=True, gradient_checkpointing=False, report_to="none",
+    )  # fmt: skip
+    trainer = trl.DPOTrainer(model, model.backbone, arguments, train_dataset=rows, processing_class=tiny_tokenizer)
+    trainer.train()
+    told = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert told[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert told[-1]["loss"] < 0.3
+    assert told[-1]["rewards/margins"] > 1
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    trainer.save_model(str(tmp_path / "adapter"))
+    ids = torch.tensor([Rows()[0]["input_ids"]])
+    loaded = load_adapter(tmp_path / "adapter", load_backbone(tiny_config, torch.device("cpu")))
+    assert torch.equal(loaded(ids).logits, model.eval()(ids).logits)
 
 
 @pytest.mark.parametrize("name", list(LADDER_CHOICES))

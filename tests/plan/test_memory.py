@@ -13,12 +13,15 @@ from transformers import AutoModelForCausalLM
 from ladder_cli.bench.counts import saved_activation_bytes
 from ladder_cli.config.choices import Optimizer
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.methods.registry import method_for
+from ladder_cli.nn.objective import objective_for
 from ladder_cli.plan import memory
 from ladder_cli.plan.allocation import ACTIVATIONS, BACKWARD, AllocationCount
 from ladder_cli.plan.fake_backbone import stored_bytes
 from ladder_cli.plan.memory import Step, optimizer_bytes, predict_memory
+from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.live import LiveTrunk
 from ladder_cli.trunk.loading import architecture, load_backbone
 from tests.conftest import model_preset
@@ -103,8 +106,9 @@ def test_optimizer_state_has_the_size_that_bitsandbytes_gives_it():
     assert optimizer_bytes(1000, "adamw_8bit") == optimizer_bytes(1000, "adamw") == 8000
 
 
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
 @pytest.mark.parametrize("method", ["ladder", "ladder, recomputed", "qlora", "qlora, checkpointed"])
-def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, tiny_config):
+def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, objective, tiny_config):
     """PyTorch's profiler reports every allocation of a real step; the two know nothing of each other."""
     config = {
         "ladder": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2, recompute=False),
@@ -113,16 +117,22 @@ def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, tiny_config)
         "qlora, checkpointed": QLoRAMethodConfig(**{**vars(QLORA), "gradient_checkpointing": True}),
     }[method]
     rows, tokens = 4, 256
-    step = Step(rows, tokens, accumulation=1, optimizer=Optimizer.ADAMW, loss_chunk=512)
+    minimised = ObjectiveConfig(objective)
+    step = Step(rows, tokens, accumulation=1, optimizer=Optimizer.ADAMW, loss_chunk=512, objective=minimised)
     predicted = predict_memory(tiny_config, method_for(config), torch.float32, step)
-    model = method_for(config).attach(LiveTrunk(load_backbone(tiny_config, torch.device("cpu")))).train()
+    trunk = LiveTrunk(load_backbone(tiny_config, torch.device("cpu")))
+    model = method_for(config).attach(trunk, reference=minimised.refers).train()
     ids = torch.randint(5, 400, (rows, tokens))
     # The last row is one token short: with padding there is an attention mask, which the prediction expects.
     mask, labels = torch.ones_like(ids), ids.clone()
     mask[-1, -1], labels[-1, -1] = 0, -100
     gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        batch = Batch(ids, labels, mask)
+        if objective == "sft":
+            model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        else:
+            objective_for(minimised)(model.hidden(batch), batch).total.backward()
     live = highest = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.schema import OptimizationConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches
@@ -59,7 +60,7 @@ def make_learner(tiny_config):
         return Learner(
             model,
             lambda path: method.load_weights(model, path),
-            objective_for("sft"),
+            objective_for(ObjectiveConfig()),
             made,
             make_schedule(made, OptimizationConfig(), steps),
             Pace(steps, validate_every=3, log_every=1, patience=float("inf"), max_norm=1.0),
@@ -261,5 +262,5 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_the_step_and_names_i
 
 
 def test_an_objective_that_is_none_is_refused_with_those_that_there_are():
-    with pytest.raises(UserError, match=r"no objective 'stf'\. Choose from: sft"):
-        objective_for("stf")
+    with pytest.raises(UserError, match=r"objective\.name=stf is not a choice.*Choose from: sft, dpo"):
+        ObjectiveConfig("stf")
