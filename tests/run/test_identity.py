@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from ladder_cli.config.compose import as_dict, composed
+from ladder_cli.config.methods import ADDED_TO_KIND
 from ladder_cli.config.options import Role, covers, option_names, options_of
-from ladder_cli.config.schema import TrainConfig
+from ladder_cli.config.schema import ADDED, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir, default_path, safe_name, write_json
 from ladder_cli.run.identity import RunIdentity
@@ -56,6 +57,23 @@ def test_an_option_whose_name_only_begins_like_an_incidental_one_is_a_setting():
     ]
     assert RunIdentity.of_config(before).differences(RunIdentity.of_config(before | {"resume": {"x": 1}})) == []
     assert not covers(["model.path"], "model.path_of_mine")
+
+
+@pytest.mark.parametrize("method", ["ladder", "suffix", "qlora"])
+def test_a_config_of_before_an_option_came_is_one_with_what_was_done_then(method):
+    now = config(f"method={method}")
+    later = {*ADDED, *ADDED_TO_KIND.get(now["method"]["kind"], {})}
+    before = {group: _without(values, group, later) for group, values in now.items() if group != "objective"}
+    assert before != now
+    assert RunIdentity.of_config(before).differences(RunIdentity.of_config(now)) == []
+    other = config(f"method={method}", "objective=dpo", "data=jsonl", "data.path=x", "data.format=preference")
+    assert RunIdentity.of_config(before).differences(RunIdentity.of_config(other)) != []
+
+
+def _without(values, group, options):
+    if not isinstance(values, dict):
+        return values
+    return {name: value for name, value in values.items() if f"{group}.{name}" not in options}
 
 
 def test_each_part_that_differs_is_named_with_before_and_now():
