@@ -16,6 +16,7 @@ from ladder_cli.streams import printable
 
 _BINS, _BAR = 10, 40
 _SHOWN = 3
+_OF_A_PAIR = ("chosen", "rejected")
 
 
 def histogram(lengths: Sequence[int]) -> list[str]:
@@ -76,6 +77,8 @@ def print_example(data: PreparedData, number: int, console: Console) -> None:
     """Print the rows of a training example; of a preference the preferred answer first."""
     each = data.train.rows_each
     for row in range(number * each, (number + 1) * each):
+        if each == len(_OF_A_PAIR):
+            console.print(f"{_OF_A_PAIR[row % each]}:", style="dim")
         console.print(marked_example(data.train[row], data.tokenizer), soft_wrap=True)
         console.print()
 

@@ -91,6 +91,7 @@ def run_page(folder):
     assert status == 0, errors
     assert len(re.findall(r"example 1 ", printed)) == 1
     assert printed.count("Compute") >= 6, "both answers of three examples"
+    assert printed.count("chosen:\n") == printed.count("rejected:\n") == 3
     return printed
 
 
