@@ -16,8 +16,8 @@ MISTAKES = [
     (["method=qlra"], "no option 'method/qlra'. Did you mean 'qlora'? Choose from: branch, ladder, "),
     (["method=qlora", "method.rank=three"], "option 'method.rank': Value 'three' of type 'str'"),
     (
-        ["method.rank=three"],
-        "'method.rank' does not belong to the chosen method: it is one of qlora and suffix.",
+        ["method=suffix", "method.reduction=4"],
+        "'method.reduction' does not belong to the chosen method: it is one of ladder.",
     ),
     (["+foo=1"], "unknown option 'foo'."),
     (["trian.max_steps=3"], "Did you mean 'train.max_steps'?"),
@@ -145,7 +145,7 @@ def test_help_lists_what_the_command_takes():
         _, _, groups = run(command, "--help").stdout.partition("Groups (group=choice):\n")
         listed.append([line.split()[0] for line in groups.splitlines() if line])
     assert listed == [
-        ["data", "experiment", "hardware", "method", "model", "tracking"],
+        ["data", "experiment", "hardware", "method", "model", "objective", "tracking"],
         ["decode", "hardware", "model"],
     ]
     benchmarks = next(line for line in run(EVALUATE, "--help").stdout.splitlines() if line.startswith("Benchmarks"))
