@@ -70,14 +70,18 @@ class Session:
         return self.screen.index(mark, since) + len(mark)
 
     def press_until(self, key, mark, since):
-        """Press a key until the mark stands on the screen, as a person would.
+        """Press a key until the mark stands on the screen, as a person would."""
+        self.repeat_until(lambda: self.type(key), mark, since)
 
-        CPython loses sight of a Ctrl-C that comes between a key and the next wait for one (`Modules/readline.c`).
+    def repeat_until(self, act, mark, since):
+        """Do something until the mark stands on the screen.
+
+        CPython loses sight of a signal that comes between a key and the next wait for one (`Modules/readline.c`).
         """
         deadline = time.monotonic() + PATIENCE
         while mark not in self.screen[since:]:
             assert time.monotonic() < deadline, self.screen[-2000:]
-            self.type(key)
+            act()
             again = time.monotonic() + 5.0
             while mark not in self.screen[since:] and time.monotonic() < again:
                 assert self.read(0.2), self.screen[-2000:]
@@ -172,8 +176,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(session):
 
 def test_a_signal_ends_the_chat_in_order(session):
     chat = session()
-    chat.process.send_signal(signal.SIGTERM)
-    chat.until("interrupted: the chat is over")
+    chat.repeat_until(lambda: chat.process.send_signal(signal.SIGTERM), "interrupted: the chat is over", 0)
     assert chat.end() == 130
 
 

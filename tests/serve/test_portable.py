@@ -25,8 +25,12 @@ def test_the_auto_class_loads_what_was_exported(backbone, shape, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert type(model) is LadderModel
     with torch.no_grad():
-        assert torch.equal(model(input_ids=IDS).logits, ladder(input_ids=IDS).logits)
-        assert not torch.equal(model.backbone(input_ids=IDS).logits, ladder(input_ids=IDS).logits)
+        found, expected, bare = (each(input_ids=IDS).logits for each in (model, ladder, model.backbone))
+    if ladder.suffix is None:
+        assert torch.equal(found, expected)
+    else:  # the low-rank matrices were added to the weights, and the sum was rounded
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (bare - expected).abs().max() > 0.01
     options = dict(max_new_tokens=8, do_sample=False, attention_mask=torch.ones_like(IDS))
     assert torch.equal(model.generate(IDS, **options), ladder.generate(IDS, **options))
 

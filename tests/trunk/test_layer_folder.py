@@ -247,6 +247,7 @@ def test_pages_of_embeddings_go_once_rows_were_looked_up(tmp_path):
     expected = load_backbone(model, CPU).get_input_embeddings()(ids)
     for _ in range(2):
         assert torch.equal(trunk.taps(TapRequest(frozenset({1})), Batch(ids)).rungs[0], expected)
-        assert mapped_bytes(rest) < size / 4
+    # Of the second pass: in the first what lies beside them is read too, and the system maps pages around it.
+    assert mapped_bytes(rest) < size / 4
     trunk.parts.embeddings.weight.sum()
     assert mapped_bytes(rest) > size / 2  # as it would be otherwise
