@@ -100,8 +100,10 @@ def refuse_unread(config: EvaluateConfig, overrides: Sequence[str]) -> None:
         told = f"it is for {' and '.join(readers)}" if readers else "no evaluation does"
         raise UserError(f"option '{option}': {_SAID[mode]} does not read it ({told}): leave it out.")
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
-    if mode in (Mode.RUN, Mode.BACKBONE) and "decode.top_p" in given and config.decode.temperature == 0:
-        raise UserError("option 'decode.top_p': greedy decoding does not read it; give decode.temperature too.")
+    if mode in (Mode.RUN, Mode.BACKBONE) and config.decode.temperature == 0:
+        for option in ("decode.top_p", "seed"):
+            if option in given:
+                raise UserError(f"option '{option}': greedy decoding does not read it; give decode.temperature too.")
 
     streamed = [option for option in given if option in _STREAMING]
     if config.engine is EngineKind.VLLM and streamed:

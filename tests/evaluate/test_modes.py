@@ -46,6 +46,7 @@ def check(*words):
         ("model=tiny allow_prompt_mismatch=true", "(it is for run=DIR)"),
         ("model=tiny model.side_reduction=2", "option 'model.side_reduction'"),
         ("model=tiny decode.top_p=0.9", "option 'decode.top_p': greedy decoding does not read it"),
+        ("model=tiny seed=3", "option 'seed': greedy decoding does not read it"),
         ("audit=true run=a", "audit=true and run=DIR are different things to do"),
         ("completions=F compare=[a,b]", "completions=FILE and compare=[DIR,DIR] are different things"),
         ("report=a limit=5", "option 'limit': report=DIR does not read it"),

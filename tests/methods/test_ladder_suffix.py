@@ -23,6 +23,7 @@ from ladder_cli.trunk.base import Batch, TapRequest, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import model_preset, random_backbone
 from tests.malformed import run_command
+from tests.methods.watching import watched
 
 NAME = "nowhere/random"
 
@@ -76,23 +77,7 @@ def test_the_logits_are_those_of_the_formula(token_ids):
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_layers_below_the_suffix_see_no_gradient(token_ids, recomputed):
     model = attached(gradient_checkpointing=recomputed).train()
-    needs_gradient, runs = {}, dict.fromkeys(range(4), 0)
-
-    def enters(number):
-        def hook(module, args):
-            runs[number] += 1
-
-        return hook
-
-    def leaves(number):
-        def hook(module, args, output):
-            needs_gradient[number] = output.requires_grad
-
-        return hook
-
-    for number, layer in enumerate(model.backbone.model.layers):
-        layer.input_layernorm.register_forward_pre_hook(enters(number))
-        layer.register_forward_hook(leaves(number))
+    needs_gradient, runs = watched(model.backbone.model.layers)
     model(input_ids=token_ids, labels=token_ids).loss.backward()
     assert needs_gradient == {0: False, 1: False, 2: True, 3: True}
     twice = 2 if recomputed else 1

@@ -15,6 +15,7 @@ from ladder_cli.plan.memory import Step, predict_memory
 from ladder_cli.trunk.base import Batch, TapRequest, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
 from tests.conftest import loss_curve, model_preset, random_backbone
+from tests.methods.watching import watched
 
 MODEL = ModelConfig(name="random", hub_id="nowhere/random")
 LORA = dict(learning_rate=1e-3, rank=4, alpha=8)
@@ -34,23 +35,7 @@ def trained(model, token_ids, steps=3):
 def test_layers_below_the_suffix_see_no_gradient_and_keep_nothing(token_ids, checkpointing):
     backbone = random_backbone("llama")
     model = suffix(2, gradient_checkpointing=checkpointing).attach(LiveTrunk(backbone, MODEL.hub_id)).train()
-    needs_gradient, runs = {}, dict.fromkeys(range(4), 0)
-
-    def enters(number):
-        def hook(module, args):
-            runs[number] += 1
-
-        return hook
-
-    def leaves(number):
-        def hook(module, args, output):
-            needs_gradient[number] = output.requires_grad
-
-        return hook
-
-    for number, layer in enumerate(backbone.model.layers):
-        layer.input_layernorm.register_forward_pre_hook(enters(number))
-        layer.register_forward_hook(leaves(number))
+    needs_gradient, runs = watched(backbone.model.layers)
     model(input_ids=token_ids, labels=token_ids).loss.backward()
     assert needs_gradient == {0: False, 1: False, 2: True, 3: True}
     twice = 2 if checkpointing else 1
