@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, distributed
 
 from ladder_cli.errors import UserError
-from ladder_cli.ranks import process_index, processes
+from ladder_cli.ranks import process_index, process_index_here, processes
 
 _OTHERWISE = "launch with torchrun, and let hardware.shard_backbone=true or model.quantization=nf4 make a backbone fit"
 # Training takes the first of them over before it comes here.
@@ -52,6 +52,16 @@ def decided_by_main(value: Any) -> Any:
     values = [value]
     broadcast_object_list(values, from_process=0)
     return values[0]
+
+
+def from_first_here(value: Any) -> Any:
+    """The value that the first process of each machine has, in all processes of that machine. All have to call it."""
+    if processes() == 1:
+        return value
+    values: list[Any] = [None] * processes()
+    distributed.all_gather_object(values, value)
+    # Launchers number the processes of a machine one after the other.
+    return values[process_index() - process_index_here()]
 
 
 @contextlib.contextmanager

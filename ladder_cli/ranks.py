@@ -24,6 +24,11 @@ def process_index() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def process_index_here() -> int:
+    """The number of this process among those on this machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if processes() > 1 else 0
+
+
 def is_main_process() -> bool:
     """Whether this is the one process that writes and prints."""
     return process_index() == 0

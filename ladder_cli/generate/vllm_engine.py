@@ -10,7 +10,6 @@ import logging
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,26 +23,18 @@ from ladder_cli.generate.batching import check_positions, check_vocabulary
 from ladder_cli.generate.decoding import Decoding, ModelLimits
 from ladder_cli.generate.engine import Completion, LabelScores, Prompt
 from ladder_cli.generate.transformers_engine import completion_of, label_tokens, not_finite
-from ladder_cli.ranks import processes
+from ladder_cli.generate.vllm_processes import (
+    ServedModel,
+    as_if_alone,
+    options_of_one,
+    refuse_in_process,
+    served_to_all,
+)
+from ladder_cli.ranks import process_index, processes
 
 # What is handed over, and saved, together; vLLM fills its batches from these.
 _TOGETHER = 256
 _ROOM = 16  # positions more than the longest prompt and completion
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """A folder that vLLM can read.
-
-    Attributes:
-        folder: model folder or hub repository.
-        dtype: type that it computes in.
-        owner: keeps a temporary folder alive.
-    """
-
-    folder: str
-    dtype: torch.dtype
-    owner: object = None
 
 
 class VllmEngine:
@@ -67,13 +58,13 @@ class VllmEngine:
             device: where vLLM computes; by default the CPU.
 
         Raises:
-            UserError: if there is no vLLM in this environment, or several processes were started.
+            UserError: if there is no vLLM in this environment, or it is to run inside of one of several processes.
         """
         self.identity = f"vllm {_version()}"
-        _refuse_several_processes()
+        refuse_in_process()
         self._served, self._renderer, self._limits, self._name = model, renderer, limits, name
         # Compiling and capturing graphs pays where there is a card.
-        self._eager = device is None or device.type == "cpu"
+        self._device, self._eager = device, device is None or device.type == "cpu"
 
     def settings(self, decode: DecodeConfig) -> dict[str, Any]:
         """Limits, sampling, end tokens and stop strings, and whether vLLM compiles."""
@@ -88,7 +79,10 @@ class VllmEngine:
         finished: Collection[str] = (),
         repeat: int = 0,
     ) -> Iterator[list[Completion]]:
-        """Complete prompts, some hundreds at a time; `decode.batch_size` bounds what vLLM computes together."""
+        """Complete prompts, some hundreds at a time; `decode.batch_size` bounds what vLLM computes together.
+
+        Of several processes each has an engine of its own, and every n-th of the prompts that are missing.
+        """
         todo = self._todo(prompts, decode.max_new_tokens, finished, repeat)
         if not todo:
             return
@@ -112,7 +106,7 @@ class VllmEngine:
                 detokenize=bool(decoding.stop),
             )
 
-        for part in _parts(todo):
+        for part in _parts(_share(todo)):
             inputs = [{"prompt_token_ids": list(prompt.ids)} for prompt in part]
             outputs = llm.generate(inputs, [sampling(prompt) for prompt in part], use_tqdm=False)
             yield [
@@ -128,7 +122,7 @@ class VllmEngine:
         finished: Collection[str] = (),
         repeat: int = 0,
     ) -> Iterator[list[LabelScores]]:
-        """The logits of the label words' first tokens after each prompt."""
+        """The logits of the label words' first tokens after each prompt; of several processes, each its share."""
         todo = self._todo(prompts, 1, finished, repeat)
         tokens = label_tokens(self._renderer, labels)
         if not todo:
@@ -137,7 +131,7 @@ class VllmEngine:
 
         llm = self._llm(prompts, 1, batch_size)
         one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, logprob_token_ids=tokens, detokenize=False)
-        for part in _parts(todo):
+        for part in _parts(_share(todo)):
             outputs = llm.generate([{"prompt_token_ids": list(prompt.ids)} for prompt in part], one, use_tqdm=False)
             scored = []
             for prompt, output in zip(part, outputs, strict=True):
@@ -149,7 +143,7 @@ class VllmEngine:
             yield scored
 
     def _todo(self, prompts: Sequence[Prompt], new_tokens: int, finished: Collection[str], repeat: int) -> list[Prompt]:
-        _refuse_several_processes()
+        """What is missing, of all processes: where there is something, all of them start their engines."""
         todo = [prompt for prompt in prompts if prompt.id not in finished]
         if todo:
             check_positions(prompts, new_tokens, self._limits.positions, self._name)
@@ -174,28 +168,31 @@ class VllmEngine:
         # vLLM reports every step of its start; what is wrong it raises.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         logging.getLogger("vllm").setLevel(logging.ERROR)
-        served = self._served()
-        from vllm import LLM
+        with served_to_all(self._served) as served:
+            return self._load(served, longest, batch_size)
 
+    def _load(self, served: ServedModel, longest: int, batch_size: int | None) -> Any:
         options: dict[str, Any] = {"max_num_seqs": batch_size} if batch_size is not None else {}
         try:
-            llm = LLM(
-                served.folder,
-                dtype=str(served.dtype).removeprefix("torch."),
-                max_model_len=longest,
-                enforce_eager=self._eager,
-                logprobs_mode="raw_logits",
-                generation_config="vllm",
-                **options,
-            )
+            with as_if_alone(self._device):
+                from vllm import LLM
+
+                return LLM(
+                    served.folder,
+                    dtype=str(served.dtype).removeprefix("torch."),
+                    max_model_len=longest,
+                    enforce_eager=self._eager,
+                    logprobs_mode="raw_logits",
+                    generation_config="vllm",
+                    **options,
+                    **options_of_one(self._device),
+                )
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"vLLM cannot load {self._name} ({reason}): engine=transformers can, or set VLLM_LOGGING_LEVEL=INFO to "
                 "see why."
             ) from error
-        llm.ladder_served = served  # the folder stays as long as the model
-        return llm
 
 
 class _Running:
@@ -225,12 +222,9 @@ class _Running:
 _RUNNING = _Running()
 
 
-def _refuse_several_processes() -> None:
-    if processes() > 1:
-        raise UserError(
-            "engine=vllm starts its own processes, on one card: start ladder-eval without torchrun. For several cards, "
-            "evaluate several runs, each with a card of its own (CUDA_VISIBLE_DEVICES), or use engine=transformers."
-        )
+def _share(prompts: list[Prompt]) -> list[Prompt]:
+    """Of several processes, what this one answers."""
+    return prompts[process_index() :: processes()]
 
 
 def _parts(prompts: list[Prompt]) -> Iterator[list[Prompt]]:

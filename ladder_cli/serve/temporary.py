@@ -9,7 +9,8 @@ from ladder_cli.config.choices import Dtype, ExportFormat, Quantization
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.errors import UserError
 from ladder_cli.generate.trained import TrainedRun
-from ladder_cli.generate.vllm_engine import ServedModel, local_folder
+from ladder_cli.generate.vllm_engine import local_folder
+from ladder_cli.generate.vllm_processes import ServedModel
 from ladder_cli.serve.export import write_export
 from ladder_cli.trunk.loading import planned_dtype
 
@@ -21,7 +22,7 @@ def served_run(trained: TrainedRun, device: torch.device) -> ServedModel:
         UserError: if it cannot be served.
         RunFailed: if what was written is not what was trained.
     """
-    # Gone with the object that is returned, or with the process.
+    # Deleted by the engine once it is read, or with the process.
     home = TemporaryDirectory(prefix="ladder-vllm-")
     folder = f"{home.name}/model"
     written = write_export(trained, ExportFormat.VLLM, folder, device, Dtype.AUTO)
