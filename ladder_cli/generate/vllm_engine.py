@@ -28,7 +28,7 @@ from ladder_cli.generate.vllm_processes import (
     as_if_alone,
     options_of_one,
     refuse_in_process,
-    served_to_all,
+    served_by_first,
 )
 from ladder_cli.ranks import process_index, processes
 
@@ -168,8 +168,10 @@ class VllmEngine:
         # vLLM reports every step of its start; what is wrong it raises.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         logging.getLogger("vllm").setLevel(logging.ERROR)
-        with served_to_all(self._served) as served:
-            return self._load(served, longest, batch_size)
+        served = served_by_first(self._served)
+        llm = self._load(served, longest, batch_size)
+        llm.ladder_served = served  # the folder stays as long as the model
+        return llm
 
     def _load(self, served: ServedModel, longest: int, batch_size: int | None) -> Any:
         options: dict[str, Any] = {"max_num_seqs": batch_size} if batch_size is not None else {}

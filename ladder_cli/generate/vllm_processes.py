@@ -1,24 +1,19 @@
 """Several processes (torchrun) that answer with vLLM, each with an engine of its own on a card of its own.
 
 vLLM starts processes itself, which read a launcher's variables as theirs. So a start is shielded from them. What is
-served is written once on each machine, and is gone as soon as every process of the machine has read it.
+served is written once on each machine.
 """
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from ladder_cli.distributed import from_first_here
-from ladder_cli.errors import RunFailed, UserError
-from ladder_cli.ranks import interrupt, process_index_here, processes, processes_here
+from ladder_cli.errors import UserError
+from ladder_cli.ranks import process_index_here, processes, processes_here
 
 # Of torchrun and accelerate. vLLM's CPU platform writes LOCAL_WORLD_SIZE itself; torch waits for a store of the
 # launcher where TORCHELASTIC_USE_AGENT_STORE stands.
@@ -30,7 +25,6 @@ _LAUNCHERS_OWN = ("TORCHELASTIC_", "ACCELERATE_")
 _CARDS, _BINDING, _START = "CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_WORKER_MULTIPROC_METHOD"
 # Of a machine's memory that the engines on its CPU take together; vLLM's own default counts on one.
 _CPU_MEMORY = 0.9
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,12 +34,12 @@ class ServedModel:
     Attributes:
         folder: model folder or hub repository.
         dtype: type that it computes in.
-        home: the temporary folder that it lies in, to be deleted once it is read; None: it stays.
+        owner: keeps a temporary folder alive.
     """
 
     folder: str
     dtype: torch.dtype
-    home: TemporaryDirectory[str] | None = None
+    owner: object = None
 
 
 def refuse_in_process() -> None:
@@ -110,55 +104,8 @@ def _card(device: torch.device) -> str:
     return names[number].strip()
 
 
-@contextmanager
-def served_to_all(make: Callable[[], ServedModel]) -> Iterator[ServedModel]:
-    """What the first process of each machine makes, for all of its processes; all have to come here.
-
-    A temporary folder is deleted when every process has left this, or one of them has failed: not even a launcher that
-    ends the others leaves it behind.
-
-    Raises:
-        RunFailed: in a process that was still reading when another one gave up.
-    """
-    with _heeding_sigterm():
-        own = make() if process_index_here() == 0 else None
-        try:
-            told = from_first_here(None if own is None else (own.folder, own.dtype, own.home and own.home.name))
-            folder, dtype, home = told
-            yield ServedModel(folder, dtype)
-            if home is not None:
-                _mark_read(Path(home))
-            if own is not None and own.home is not None:
-                _wait_for_readers(Path(own.home.name))
-        finally:
-            if own is not None and own.home is not None:
-                own.home.cleanup()
-
-
-def _mark_read(home: Path) -> None:
-    try:
-        (home / f"read-{process_index_here()}").touch()
-    except FileNotFoundError:
-        raise RunFailed("another process gave up while vLLM was started") from None
-
-
-def _wait_for_readers(home: Path) -> None:
-    # No collective: a process that waits inside of one hears no signal, and would leave the folder behind.
-    while len(list(home.glob("read-*"))) < processes_here():
-        time.sleep(_POLL_SECONDS)
-
-
-@contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """A launcher that ends this process ends it in order, as long as a folder has to be deleted.
-
-    Of a single process the command line sees to that.
-    """
-    if processes() == 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def served_by_first(make: Callable[[], ServedModel]) -> ServedModel:
+    """What the first process of each machine makes, for all of its processes; all have to call this."""
+    own = make() if process_index_here() == 0 else None
+    folder, dtype = from_first_here(None if own is None else (own.folder, own.dtype))
+    return own or ServedModel(folder, dtype)

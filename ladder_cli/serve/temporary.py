@@ -1,7 +1,9 @@
 """A trained run, or a backbone, as a folder that vLLM reads, for as long as it is needed."""
 
+import subprocess
 import sys
-from tempfile import TemporaryDirectory
+import weakref
+from tempfile import mkdtemp
 
 import torch
 
@@ -14,6 +16,29 @@ from ladder_cli.generate.vllm_processes import ServedModel
 from ladder_cli.serve.export import write_export
 from ladder_cli.trunk.loading import planned_dtype
 
+# Reads until the process at the other end of the pipe has closed it, or is no more.
+_CARETAKER = "import shutil, sys; sys.stdin.buffer.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+
+
+class TemporaryHome:
+    """A temporary folder that goes with this object, or with the process, however that ends.
+
+    A launcher ends all processes when one fails, and a process that waits inside of vLLM or gloo hears no signal. So a
+    process of its own, which no signal to the others reaches, deletes the folder.
+    """
+
+    def __init__(self) -> None:
+        self.path = mkdtemp(prefix="ladder-vllm-")
+        caretaker = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _CARETAKER, self.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # With this object, and at the latest when the interpreter ends.
+        weakref.finalize(self, caretaker.communicate)
+
 
 def served_run(trained: TrainedRun, device: torch.device) -> ServedModel:
     """A run, exported as `ladder-export format=vllm` does it, into a temporary folder.
@@ -22,9 +47,8 @@ def served_run(trained: TrainedRun, device: torch.device) -> ServedModel:
         UserError: if it cannot be served.
         RunFailed: if what was written is not what was trained.
     """
-    # Deleted by the engine once it is read, or with the process.
-    home = TemporaryDirectory(prefix="ladder-vllm-")
-    folder = f"{home.name}/model"
+    home = TemporaryHome()
+    folder = f"{home.path}/model"
     written = write_export(trained, ExportFormat.VLLM, folder, device, Dtype.AUTO)
     if written.warning is not None:
         print(f"warning: {written.warning}", file=sys.stderr)

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 DECODE = DecodeConfig(max_new_tokens=6, batch_size=3)
 WITHOUT_LOGITS = {READY}
-OF_ONE_PROCESS = {VLLM}
 HERE = [name for name in ENGINES if name is not VLLM or find_spec("vllm") is not None]
 
 
@@ -94,12 +93,7 @@ def test_a_repeat_answers_the_same_prompts(engine, prompts):
     assert {each.prompt.id for each in completed(engine, prompts, repeat=1)} == {prompt.id for prompt in prompts}
 
 
-def test_several_processes_share_the_answers_of_one(engine, request, prompts, monkeypatch):
-    if request.node.callspec.params["engine"] in OF_ONE_PROCESS:
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        with pytest.raises(UserError, match="without torchrun"):
-            completed(engine, prompts)
-        return
+def test_several_processes_share_the_answers_of_one(engine, prompts, monkeypatch):
     whole = {each.prompt.id: each.text for each in completed(engine, prompts)}
     monkeypatch.setattr("ladder_cli.generate.transformers_engine.decided_by_main", lambda value: value)
     shares = []

@@ -182,6 +182,36 @@ def test_other_versions_are_refused_in_a_line():
         refuse_other_version("0.34.0")
 
 
+@needs_vllm
+@pytest.mark.slow
+def test_two_processes_answer_as_one_and_either_goes_on_where_the_other_was_killed(tmp_path):
+    here, temporary = str(Path(__file__).parents[2]), tmp_path / "temporary"
+    temporary.mkdir()
+    env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": here, "TMPDIR": str(temporary)}
+    train = ["train.max_steps=2", "train.evaluations=1", "data.train_samples=8", "data.validation_samples=4"]
+    hardware = ["hardware=cpu", "model.dtype=float32"]
+    run = tmp_path / "run"
+    _done([sys.executable, "-m", "ladder_cli.train", "method=ladder", *hardware, *train, f"output_dir={run}"], env)
+    one = [str(PYTHON), "-m"]
+    two = [str(PYTHON), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    asked = ["ladder_cli.evaluate", f"run={run}", "engine=vllm", "hardware=cpu", "limit=9", "decode.max_new_tokens=16"]
+    for name, launcher in {"one": one, "two": two}.items():
+        _done([*launcher, *asked, f"output_dir={tmp_path / name}"], env)
+    whole = (tmp_path / "one/arithmetic/samples.jsonl").read_text()
+    assert len(whole.splitlines()) == 9
+    assert (tmp_path / "two/arithmetic/samples.jsonl").read_text() == whole
+    # What one process began, two end. With a single sample missing, one of them has nothing to answer.
+    (tmp_path / "one/arithmetic/samples.jsonl").write_text("".join(whole.splitlines(keepends=True)[:8]))
+    _done([*two, *asked, f"output_dir={tmp_path / 'one'}"], env)
+    assert (tmp_path / "one/arithmetic/samples.jsonl").read_text() == whole
+    assert list(temporary.glob("ladder-vllm-*")) == []
+
+
+def _done(command, env):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def test_without_vllm_the_engine_says_what_to_install(monkeypatch):
     import importlib.metadata
 
@@ -190,13 +220,4 @@ def test_without_vllm_the_engine_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UserError, match="pip install vllm"):
-        VllmEngine(lambda: None, None, ModelLimits((), None))
-
-
-def test_several_processes_are_refused(monkeypatch):
-    import importlib.metadata
-
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.32.0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="without torchrun"):
         VllmEngine(lambda: None, None, ModelLimits((), None))

@@ -1,0 +1,101 @@
+"""Several processes with an engine of vLLM each: what they hide from it, which card each takes. Needs no vLLM; that two
+processes answer as one is in tests/serve/test_vllm.py.
+"""
+
+import importlib.metadata
+import os
+
+import pytest
+import torch
+
+from ladder_cli.errors import UserError
+from ladder_cli.generate import vllm_processes
+from ladder_cli.generate.decoding import ModelLimits
+from ladder_cli.generate.vllm_engine import VllmEngine
+from ladder_cli.generate.vllm_processes import ServedModel, as_if_alone, options_of_one, served_by_first
+
+LAUNCHED = {
+    "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1",
+    "GROUP_RANK": "1", "TORCHELASTIC_USE_AGENT_STORE": "True", "ACCELERATE_USE_CPU": "true",
+}  # fmt: skip
+CPU, CARD = torch.device("cpu"), torch.device("cuda", 1)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The second of two processes on the second of two machines, as torchrun starts it."""
+    for name in ("CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_WORKER_MULTIPROC_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_what_is_started_sees_no_launcher_and_its_traces_are_removed(launched):
+    before = dict(os.environ)
+    with as_if_alone(None):
+        assert not LAUNCHED.keys() & os.environ.keys()
+        assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
+        assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+        # As vLLM's CPU platform does.
+        os.environ["LOCAL_WORLD_SIZE"] = "1"
+    assert dict(os.environ) == before
+
+
+def test_it_is_restored_after_a_failure_too(launched):
+    before = dict(os.environ)
+    with pytest.raises(ValueError, match="no"), as_if_alone(CPU):
+        raise ValueError("no")
+    assert dict(os.environ) == before
+
+
+def test_a_process_alone_is_left_as_it_is(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    before = dict(os.environ)
+    with as_if_alone(CARD):
+        assert dict(os.environ) == before
+    assert options_of_one(CPU) == {}
+
+
+@pytest.mark.parametrize(("visible", "own"), [("4,7", "7"), ("GPU-a, GPU-b", "GPU-b"), (None, "1")])
+def test_each_process_has_a_card_of_its_own(launched, monkeypatch, visible, own):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with as_if_alone(CARD):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+        assert "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
+
+
+def test_more_processes_than_cards_are_refused(launched, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    with pytest.raises(UserError, match="--nproc-per-node 1"), as_if_alone(CARD):
+        pass
+    assert os.environ["RANK"] == "3"
+
+
+def test_engines_on_one_cpu_share_its_memory(launched):
+    assert options_of_one(CPU) == {"gpu_memory_utilization": 0.45}
+    assert options_of_one(CARD) == {}
+
+
+def test_the_first_process_of_a_machine_makes_what_all_read(launched, monkeypatch):
+    told = []
+
+    def gathered(value):
+        told.append(value)
+        return "/tmp/served", torch.float32
+
+    monkeypatch.setattr(vllm_processes, "from_first_here", gathered)
+    made = ServedModel("/tmp/served", torch.float32, owner=object())
+    assert served_by_first(lambda: pytest.fail("made twice")) == ServedModel("/tmp/served", torch.float32)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert served_by_first(lambda: made) is made
+    assert told == [None, ("/tmp/served", torch.float32)]
+
+
+def test_vllm_inside_of_one_of_several_processes_is_refused(launched, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.32.0")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    with pytest.raises(UserError, match="does not go with torchrun"):
+        VllmEngine(lambda: None, None, ModelLimits((), None))
