@@ -29,7 +29,9 @@ class ExportConfig:
         None, "vllm: a folder for vLLM; merged: an ordinary model; peft: an adapter for peft; gguf: for llama.cpp"
     )
     output: str | None = option(None, "the folder to write, new or empty")
-    dtype: Dtype = option(Dtype.AUTO, "of the written weights; auto: what the backbone computed in")
+    dtype: Dtype = option(
+        Dtype.AUTO, "of the written weights; auto: what the backbone computed in, and float32 of a side network"
+    )
     converter: str | None = option(
         None, "llama.cpp's convert_hf_to_gguf.py; null: the one on the PATH", needs=("format", ExportFormat.GGUF)
     )

@@ -271,7 +271,9 @@ def _for_vllm(export: _Export) -> Difference:
     model: LadderModel = export.model()
     said, dtype = export.check.dequantised(model), export.dtype(model)
     densify(model.bare_backbone, dtype)
-    write_ladder_folder(model, export.folder, _backbone_name(export))
+    # As it was trained, unless a type was asked for.
+    side_dtype = _DTYPES.get(export.written_dtype, torch.float32)
+    write_ladder_folder(model, export.folder, _backbone_name(export), side_dtype)
     export.trained.renderer.tokenizer.save_pretrained(export.folder)
     del model
     free_memory()

@@ -30,13 +30,16 @@ SIDE_FILE = "side.safetensors"
 _FROM_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 
-def write_ladder_folder(model: LadderModel, folder: Path, backbone_name: str) -> None:
+def write_ladder_folder(
+    model: LadderModel, folder: Path, backbone_name: str, side_dtype: torch.dtype = torch.float32
+) -> None:
     """Write a ladder whose backbone is dense, what was put into its layers added to their weights (`densify`).
 
     Args:
-        model: its active side network is written, in float32.
+        model: its active side network is written, and its backbone in the type that it is in.
         folder: to fill.
         backbone_name: where the backbone came from, for the record.
+        side_dtype: of the side network's weights; by default as they were trained.
 
     Raises:
         UserError: if the plugin cannot serve such a backbone.
@@ -45,7 +48,8 @@ def write_ladder_folder(model: LadderModel, folder: Path, backbone_name: str) ->
     refuse_unserved(config)
     backbone = model.bare_backbone
     backbone.save_pretrained(folder)
-    stored = {f"{SIDE_PREFIX}{name}": weight.cpu().contiguous() for name, weight in model.side.state_dict().items()}
+    state = model.side.state_dict()
+    stored = {f"{SIDE_PREFIX}{name}": weight.to("cpu", side_dtype).contiguous() for name, weight in state.items()}
     save_file(stored, folder / SIDE_FILE, metadata={"format": "pt"})
     write_text(folder / INDEX_FILE, json.dumps(_index(folder, stored), indent=2) + "\n")
     values = plain_config(config) | {

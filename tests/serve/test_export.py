@@ -166,6 +166,20 @@ def test_a_ladder_folder_holds_backbone_and_side_network(runs, name, model, tmp_
     assert {file for key, file in index.items() if key.startswith("side.")} == {"side.safetensors"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "written"), [("auto", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
+)
+def test_the_side_network_is_written_as_it_was_trained_or_as_it_was_asked_for(runs, asked, written, tmp_path):
+    export(runs("ladder"), "vllm", tmp_path / "out", f"dtype={asked}")
+    trained = adapter_model(runs("ladder")).side.state_dict()
+    stored = load_file(tmp_path / "out" / "side.safetensors")
+    assert {weight.dtype for weight in stored.values()} == {written}
+    read = read_ladder_folder(tmp_path / "out").side.state_dict()
+    for name, weight in trained.items():
+        assert torch.equal(stored[f"side.{name}"], weight.to(written))
+        assert torch.equal(read[name], weight.to(written).float())
+
+
 def test_a_folder_that_lost_a_weight_is_refused(runs, tmp_path):
     from safetensors.torch import save_file
 

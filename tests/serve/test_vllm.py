@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,7 @@ def test_two_processes_answer_as_one_and_either_goes_on_where_the_other_was_kill
     here, temporary = str(Path(__file__).parents[2]), tmp_path / "temporary"
     temporary.mkdir()
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": here, "TMPDIR": str(temporary)}
+    env["VLLM_RPC_BASE_PATH"] = tempfile.gettempdir()  # the names of sockets may not be long
     train = ["train.max_steps=2", "train.evaluations=1", "data.train_samples=8", "data.validation_samples=4"]
     hardware = ["hardware=cpu", "model.dtype=float32"]
     run = tmp_path / "run"
