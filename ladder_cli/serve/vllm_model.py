@@ -7,11 +7,12 @@ layers have another head size. Imported in vLLM's environment, without what trai
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import vllm
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from vllm.compilation.decorators import support_torch_compile
-from vllm.config import VllmConfig
+from vllm.config import CompilationMode, VllmConfig
 from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.layernorm import RMSNorm
@@ -27,6 +28,7 @@ from vllm.model_executor.models.llama import LlamaForCausalLM
 from vllm.model_executor.models.mistral import MistralForCausalLM
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
+from vllm.platforms import current_platform
 
 from ladder_cli.config.choices import Block, Combination, Gate, Projection, TapNorm
 from ladder_cli.nn.combine import make_combine
@@ -71,6 +73,28 @@ def in_vllm(module: nn.Module, prefix: str) -> nn.Module:
     return module
 
 
+def steps_are_dear(vllm_config: VllmConfig) -> bool:
+    """Whether every small step is dispatched by itself, so that its call costs more than its work: eager on a CPU."""
+    return current_platform.is_cpu() and vllm_config.compilation_config.mode == CompilationMode.NONE
+
+
+class SideNorm(RMSNorm):
+    """vLLM's norm; where steps are dear in one of its own kernels, which it takes on GPUs alone, in place of eight."""
+
+    def __init__(self, width: int, eps: float, at_once: bool) -> None:
+        super().__init__(width, eps=eps)
+        self.at_once = at_once
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[tokens, d_s]`."""
+        if not self.at_once:
+            normed: Tensor = super().forward(x)
+            return normed
+        normed = torch.empty_like(x)
+        torch.ops._C.rms_norm(normed, x, self.weight, self.variance_epsilon)
+        return normed
+
+
 class SideAttention(nn.Module):
     """Grouped-query attention of narrow heads, padded with zeros to a head size that the kernels have.
 
@@ -78,8 +102,9 @@ class SideAttention(nn.Module):
     the channels of a head, they are put in after that.
     """
 
-    def __init__(self, config: Any, index: int, layer_type: str, cache_config: Any) -> None:
+    def __init__(self, vllm_config: VllmConfig, index: int, layer_type: str) -> None:
         super().__init__()
+        config: Any = vllm_config.model_config.hf_config
         side = config.ladder["side"]
         self.heads, self.kv_heads, self.size = side["heads"], side["kv_heads"], side["head_size"]
         self.padded = next(size for size in _HEAD_SIZES if size >= self.size)
@@ -102,10 +127,12 @@ class SideAttention(nn.Module):
             self.padded,
             self.size**-0.5,
             num_kv_heads=self.kv_heads,
-            cache_config=cache_config,
+            cache_config=vllm_config.cache_config,
             per_layer_sliding_window=side["sliding_window"] if layer_type == _SLIDING else None,
             prefix=f"{prefix}.attn",
         )
+        # vLLM calls it through torch's dispatcher, so that it can be compiled around.
+        self.attn.use_direct_call |= steps_are_dear(vllm_config)
 
     def forward(self, positions: Tensor, hidden: Tensor) -> Tensor:
         """`[tokens]` and `[tokens, d_s]` to `[tokens, d_s]`."""
@@ -163,15 +190,16 @@ class SideFeedForward(nn.Module):
 class SideLayer(nn.Module):
     """A decoder layer at the side's width, or its attention alone."""
 
-    def __init__(self, config: Any, index: int, layer_type: str, cache_config: Any) -> None:
+    def __init__(self, vllm_config: VllmConfig, index: int, layer_type: str) -> None:
         super().__init__()
-        side = config.ladder["side"]
+        config: Any = vllm_config.model_config.hf_config
+        side, at_once = config.ladder["side"], steps_are_dear(vllm_config)
         width, epsilon = side["hidden_size"], side["rms_norm_eps"]
-        self.self_attn = SideAttention(config, index, layer_type, cache_config)
-        self.input_layernorm = RMSNorm(width, eps=epsilon)
+        self.self_attn = SideAttention(vllm_config, index, layer_type)
+        self.input_layernorm = SideNorm(width, epsilon, at_once)
         self.whole = Block(config.ladder["block"]) is Block.FULL
         if self.whole:
-            self.post_attention_layernorm = RMSNorm(width, eps=epsilon)
+            self.post_attention_layernorm = SideNorm(width, epsilon, at_once)
             self.mlp = SideFeedForward(config, index)
 
     def forward(self, positions: Tensor, state: Tensor) -> Tensor:
@@ -199,12 +227,16 @@ class Side(nn.Module):
         )
         self.gates = nn.ModuleDict({str(j): make_gate(Gate(ladder["gate"]), narrow) for j in fed})
         self.layers = nn.ModuleList(
-            SideLayer(config, depth + number, layer_type, vllm_config.cache_config)
+            SideLayer(vllm_config, depth + number, layer_type)
             for number, layer_type in enumerate(ladder["side"]["layer_types"])
         )
         self.combine = make_combine(Combination(ladder["combine"]), width, narrow, final_norm)
         for name in ("down", "gates", "combine"):
             in_vllm(getattr(self, name), f"side.{name}")
+        # What a rung does to its tap, looked up once.
+        self._normed = TapNorm(ladder["tap_norm"]) is not TapNorm.NONE
+        self._projections = {j: self.down.of(j) for j in (0, *fed)}
+        self._gates = {j: self.gates[str(j)] for j in fed}
         # The backbone layer behind which the side network joins: the last one, or the one below a suffix.
         self.joins_at = depth - ladder["suffix_layers"]
         # A side layer runs as soon as the backbone has reached its tap and those before it have run.
@@ -214,11 +246,23 @@ class Side(nn.Module):
             reached = max(reached, self.source.get(j, 0))
             self.due.setdefault(reached, []).append(j)
 
+    def projected(self, rung: int, tap: Tensor) -> Tensor:
+        """`[tokens, d]` to `[tokens, d_s]`."""
+        narrow: Tensor = self._projections[rung](self.down.normed(tap) if self._normed else tap)
+        return narrow
+
+    def begin(self, embedded: Tensor) -> Tensor:
+        """The state `[tokens, d_s]` before the first side layer; never the embeddings' own memory, which the backbone
+        may write to.
+        """
+        state = self.projected(0, embedded)
+        return state.clone() if state is embedded else state
+
     def advance(self, reached: int, tap: Tensor, state: Tensor, positions: Tensor) -> Tensor:
         """Run the side layers that are due after backbone layer `reached`, whose output `[tokens, d]` is `tap`."""
-        for j in self.due.get(reached, []):
+        for j in self.due.get(reached, ()):
             if j in self.source:
-                state = self.gates[str(j)](state, self.down(j, tap))
+                state = self._gates[j](state, self.projected(j, tap))
             state = self.layers[j - 1](positions, state)
         return state
 
@@ -242,19 +286,17 @@ class LadderBody(nn.Module):
         decoder: Any = self.decoder
         hidden = inputs_embeds if inputs_embeds is not None else decoder.embed_tokens(input_ids)
         side, residual = self.side, None
-        state = side.advance(0, hidden, side.down(0, hidden), positions)
-        tap = hidden
+        state = side.advance(0, hidden, side.begin(hidden), positions)
         for number, layer in enumerate(decoder.layers, start=1):
             hidden, residual = layer(positions, hidden, residual)
             if number in side.due or number in (side.joins_at, len(decoder.layers)):
-                tap = hidden + residual
+                # The next layer, or a suffix, begins from the sum, and need not add again.
+                hidden, residual = hidden + residual, None
             if number <= side.joins_at:
-                state = side.advance(number, tap, state, positions)
+                state = side.advance(number, hidden, state, positions)
             if number == side.joins_at:
-                # A suffix above it begins from the joined state.
-                tap = hidden = side.combine(tap, state)
-                residual = None
-        joined: Tensor = tap
+                hidden = side.combine(hidden, state)
+        joined: Tensor = hidden
         return joined if side.combine.normed else decoder.norm(joined)
 
 
