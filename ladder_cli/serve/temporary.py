@@ -13,6 +13,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.generate.trained import TrainedRun
 from ladder_cli.generate.vllm_engine import local_folder
 from ladder_cli.generate.vllm_processes import ServedModel
+from ladder_cli.plan.out_of_memory import free_memory
 from ladder_cli.serve.export import write_export
 from ladder_cli.trunk.loading import planned_dtype
 
@@ -50,6 +51,8 @@ def served_run(trained: TrainedRun, device: torch.device) -> ServedModel:
     home = TemporaryHome()
     folder = f"{home.path}/model"
     written = write_export(trained, ExportFormat.VLLM, folder, device, Dtype.AUTO)
+    # vLLM takes nearly all of a card, which has to be free: of what the check has read back, too.
+    free_memory()
     if written.warning is not None:
         print(f"warning: {written.warning}", file=sys.stderr)
     return ServedModel(folder, planned_dtype(trained.model, device), home)
