@@ -174,7 +174,9 @@ class VllmEngine:
         return llm
 
     def _load(self, served: ServedModel, longest: int, batch_size: int | None) -> Any:
-        options: dict[str, Any] = {"max_num_seqs": batch_size} if batch_size is not None else {}
+        options: dict[str, Any] = options_of_one(self._device)
+        if batch_size is not None:
+            options["max_num_seqs"] = batch_size
         try:
             with as_if_alone(self._device):
                 from vllm import LLM
@@ -187,7 +189,6 @@ class VllmEngine:
                     logprobs_mode="raw_logits",
                     generation_config="vllm",
                     **options,
-                    **options_of_one(self._device),
                 )
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]

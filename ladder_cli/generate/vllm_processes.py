@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -55,8 +56,8 @@ def refuse_in_process() -> None:
         )
 
 
-def options_of_one(device: torch.device | None) -> dict[str, float]:
-    """What `LLM` is told beside its own defaults, so that several engines find room on one machine's CPU."""
+def options_of_one(device: torch.device | None) -> dict[str, Any]:
+    """What `LLM` is told, so that several engines find room on one machine's CPU; to be asked outside `as_if_alone`."""
     on_cpu = device is None or device.type == "cpu"
     return {"gpu_memory_utilization": _CPU_MEMORY / processes_here()} if on_cpu and processes_here() > 1 else {}
 

@@ -4,6 +4,8 @@ processes answer as one is in tests/serve/test_vllm.py.
 
 import importlib.metadata
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,6 +94,23 @@ def test_the_first_process_of_a_machine_makes_what_all_read(launched, monkeypatc
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert served_by_first(lambda: made) is made
     assert told == [None, ("/tmp/served", torch.float32)]
+
+
+def test_an_engine_is_started_with_its_share_and_without_a_launcher(launched, monkeypatch):
+    started = {}
+
+    class LLM:
+        def __init__(self, folder, **options):
+            started.update(options, folder=folder, environment=dict(os.environ))
+
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.32.0")
+    monkeypatch.setattr(vllm_processes, "from_first_here", lambda value: ("/tmp/served", torch.float32))
+    VllmEngine(lambda: pytest.fail("made twice"), None, ModelLimits((), None))._start(64, 8)
+    assert (started["folder"], started["dtype"], started["max_model_len"]) == ("/tmp/served", "float32", 64)
+    assert (started["gpu_memory_utilization"], started["max_num_seqs"]) == (0.45, 8)
+    assert not LAUNCHED.keys() & started["environment"].keys()
 
 
 def test_vllm_inside_of_one_of_several_processes_is_refused(launched, monkeypatch):
