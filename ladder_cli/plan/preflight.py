@@ -174,7 +174,15 @@ def _step(
         on_host=device.type == "cpu",
         objective=config.objective,
         rows_each=each,
+        sampled=_sampled_at_a_time(config),
     )
+
+
+def _sampled_at_a_time(config: TrainConfig) -> int:
+    if not config.objective.samples:
+        return 0
+    step = config.train.micro_batch_size * config.train.accumulation(processes())
+    return min(step, config.objective.sample_batch or step)
 
 
 def memory_of(hardware: HardwareConfig, device: torch.device) -> int | None:
@@ -194,6 +202,9 @@ def _remedies(
         accumulation = step.accumulation * step.rows // step.rows_each
         step = replace(step, rows=step.rows_each, accumulation=accumulation)
         yield f"train.micro_batch_size=1 train.gradient_accumulation={step.accumulation}", model, method, step
+    if step.sampled > 1:
+        step = replace(step, sampled=max(1, step.sampled // 8))
+        yield f"objective.sample_batch={step.sampled}", model, method, step
     if step.loss_chunk > _SMALL_CHUNK:
         step = replace(step, loss_chunk=_SMALL_CHUNK)
         yield f"train.loss_chunk={_SMALL_CHUNK}", model, method, step

@@ -14,9 +14,9 @@ def mixed(completions, **columns):
     return [zlib.crc32(text.encode()) / 2**32 for text in completions]
 
 
-def sevens(completions, **columns):
-    """How much of a completion is no seven."""
-    return [1 - text.count("7") / max(1, len(text)) for text in completions]
+def ones(completions, **columns):
+    """How much of a completion are ones."""
+    return [text.count("1") / max(1, len(text)) for text in completions]
 
 
 def long(prompts, completions, golds):

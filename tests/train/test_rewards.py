@@ -269,11 +269,12 @@ def test_what_was_sampled_can_be_graded_again(whole, tmp_path):
 
 
 def test_training_on_rewards_raises_them(tmp_path):
-    """A few steps on a reward that is easily had: fewer sevens."""
-    trained(tmp_path / "run", "method=suffix", "objective.reward=tests.train.rewarding:sevens", "train.max_steps=30", "train.micro_batch_size=16",
-            "train.global_batch_size=32", "objective.group=8", "data.train_samples=64", "train.logging_steps=5",
-            "objective.max_new_tokens=16", "train.learning_rate=0.002", "train.evaluations=2")  # fmt: skip
+    """Some steps on a reward that is easily had: ones among the first tokens."""
+    trained(tmp_path / "run", "method=suffix", "objective.reward=tests.train.rewarding:ones", "train.max_steps=20",
+            "train.micro_batch_size=16", "train.global_batch_size=32", "objective.group=8", "data.train_samples=64",
+            "train.logging_steps=5", "objective.max_new_tokens=8", "train.learning_rate=0.002",
+            "train.evaluations=2")  # fmt: skip
     rewards = [line["reward"] for line in log(tmp_path / "run") if "reward" in line]
-    assert rewards[-1] > rewards[0] + 0.02
+    assert rewards[-1] > 1.3 * rewards[0]
     adapter = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert all(torch.isfinite(weight).all() for weight in adapter.values())
