@@ -110,7 +110,9 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         settle(self, "objective.")
         if self.name is ObjectiveKind.DPO and self.beta < _LEAST_BETA:
-            raise UserError(f"objective.beta={self.beta:g} is too small for objective=dpo: give {_LEAST_BETA:g} or more.")
+            raise UserError(
+                f"objective.beta={self.beta:g} is too small for objective=dpo: give {_LEAST_BETA:g} or more."
+            )
 
 
 def check_objective(objective: ObjectiveConfig, method: MethodConfig, rows: RowFormat, packing: bool) -> None:

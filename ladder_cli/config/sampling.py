@@ -25,7 +25,8 @@ def check_sampling(config: TrainConfig) -> None:
         raise UserError(f"{given} does not go with objective={objective.name}: {why}.")
     if objective.reward != GRADER and not _FUNCTION.fullmatch(objective.reward):
         raise UserError(
-            f"objective.reward={objective.reward} is neither grader nor a function: write it as package.module:function."
+            f"objective.reward={objective.reward} is neither grader nor a function: write it as "
+            "package.module:function."
         )
     train = config.train
     completions = train.micro_batch_size * train.accumulation(processes())

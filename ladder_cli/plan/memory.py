@@ -164,7 +164,11 @@ def _predicted(model: ModelConfig, method: Method, dtype: torch.dtype, step: Ste
         if step.residency is not Residency.RESIDENT:
             moved, whole = stream_layers(trunk, trained.request, step.window, count)
             host += whole if step.residency is Residency.HOST else 0
-        sampling = sampling_bytes(trained, step.sampled, step.tokens, step.objective.max_new_tokens, count) if step.sampled else 0
+        sampling = (
+            sampling_bytes(trained, step.sampled, step.tokens, step.objective.max_new_tokens, count)
+            if step.sampled
+            else 0
+        )
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         mark_passes(trained, count, StoredTaps if step.absent else _READ[step.passes])

@@ -58,7 +58,9 @@ class Reward(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
     def __call__(self, answered: Sequence[Answered]) -> list[Worth]:
         """The worth of each, in their order.
@@ -79,8 +81,8 @@ class RightAnswer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._grader.__exit__()
+    def __exit__(self, *exc: object) -> None:
+        self._grader.__exit__(*exc)
 
     def __call__(self, answered: Sequence[Answered]) -> list[Worth]:
         """Graded in worker processes, each with a deadline; what misses it is worth nothing."""
@@ -165,7 +167,7 @@ def _imported(path: str, name: str) -> Callable[..., Any]:
         raise UserError(f"{name} is no function.")
     with contextlib.suppress(ValueError):  # what is written in C may not say how it is called
         try:
-            inspect.signature(found).bind(**dict.fromkeys(_ARGUMENTS, []))
+            inspect.signature(found).bind(**dict.fromkeys(_ARGUMENTS, ()))
         except TypeError as error:
             called = ", ".join(f"{argument}=[...]" for argument in _ARGUMENTS)
             raise UserError(f"{name} is called as function({called}), which it does not take ({error}).") from error

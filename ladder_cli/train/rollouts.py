@@ -269,7 +269,9 @@ class Rollouts:
         A row's number is that of its prompt's row, times the group, and its place in it.
         """
         group = self._objective.group
-        order = sorted(range(len(rows)), key=lambda place: -len(completions[place].prompt.ids) - len(completions[place].ids))
+        order = sorted(
+            range(len(rows)), key=lambda place: -len(completions[place].prompt.ids) - len(completions[place].ids)
+        )
         batches = []
         for start in range(0, len(order), self._micro_batch):
             places = order[start : start + self._micro_batch]

@@ -201,3 +201,77 @@ def test_what_is_missing_is_told():
 def test_settings_that_cannot_be_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         grpo(**values)
+
+
+@pytest.fixture
+def grpo_trainer(tmp_path, tiny_config, tiny_tokenizer):
+    """TRL's trainer over a ladder. With a beta it would load a second whole model, by a name that a ladder has not."""
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+
+    from ladder_cli.nn.connections import connect
+    from ladder_cli.nn.ladder import LadderModel
+    from ladder_cli.nn.runtime import Runtime
+    from ladder_cli.trunk.loading import load_backbone
+
+    backbone = load_backbone(tiny_config, torch.device("cpu"))
+    model = LadderModel.on(backbone, connect(6, "aligned"), reduction=2, runtime=Runtime(reference=True))
+    data = Dataset.from_list([{"prompt": [{"role": "user", "content": f"Compute {n}+{n}."}]} for n in range(3, 9)])
+    arguments = trl.GRPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=4, max_completion_length=8,
+        max_steps=2, use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False, disable_tqdm=True,
+        learning_rate=1e-3, epsilon_high=0.28,
+    )  # fmt: skip
+
+    def length(completions, **columns):
+        return [float(len(completion[0]["content"])) for completion in completions]
+
+    trainer = trl.GRPOTrainer(model, length, arguments, train_dataset=data, processing_class=tiny_tokenizer)
+    return trainer, model
+
+
+def test_trls_trainer_trains_a_ladder_and_leaves_the_backbone_alone(grpo_trainer):
+    trainer, model = grpo_trainer
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer.train()
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved
+    assert all(name.startswith("sides.") for name in moved)
+    assert len(moved) > 10
+
+
+def test_the_loss_is_trls_on_the_same_rows(grpo_trainer):
+    trainer, model = grpo_trainer
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    model.eval()
+    batch, config = completions(), grpo(beta=0.04, iterations=2, clip=0.002, clip_high=0.004)
+    trainer.beta, trainer.epsilon_low, trainer.epsilon_high = config.beta, config.clip, config.clip_high
+    mask = batch.labels[:, 4:] != -100
+    inputs = {
+        "prompt_ids": batch.input_ids[:, :4], "prompt_mask": torch.ones(4, 4, dtype=torch.long),
+        "completion_ids": batch.input_ids[:, 4:], "completion_mask": mask.long(),
+        "advantages": batch.advantages[:, 0], "num_items_in_batch": mask.sum(),
+    }  # fmt: skip
+    with torch.no_grad():
+        logits = model.backbone(**batch.inputs).logits[:, 3:-1]
+        scores = log_softmax(logits, -1).gather(-1, batch.input_ids[:, 4:, None])[..., 0]
+    # Both begin at the bare backbone's policy, from which the model is away by now.
+    theirs = trainer._compute_loss(model, inputs | {"ref_per_token_logps": scores, "old_per_token_logps": scores})
+    objective = objective_for(config)
+    objective.count([batch])
+    hidden = model.hidden(batch)
+    objective(Hidden(hidden.reference, hidden.readout, hidden.reference), batch)
+    ours = objective(hidden, batch, int(mask.sum()))
+    torch.testing.assert_close(ours.total, theirs, rtol=1e-3, atol=1e-5)
+    assert 0 < ours.measured[1] < 1
+    gradients = []
+    for value in (ours.total, theirs):
+        model.zero_grad()
+        value.backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)

@@ -81,7 +81,7 @@ def test_other_objectives_refuse_what_only_this_one_reads(option, tmp_path):
 
 
 def test_runs_side_by_side_are_refused_and_a_sweep_trains_them_one_after_the_other(tmp_path):
-    with pytest.raises(UserError, match="train.together=true does not go with objective=grpo"):
+    with pytest.raises(UserError, match=r"train\.together=true does not go with objective=grpo"):
         Job.settle(composed("train", TrainConfig, [*SHORT, "train.together=true"]), RunDir(tmp_path), CPU)
     configs = [composed("train", TrainConfig, [*SHORT, f"objective.beta={beta}"]) for beta in (0.1, 0.2)]
     assert len(candidates([placed(config, tmp_path / str(n), n) for n, config in enumerate(configs)])) == 2
@@ -114,7 +114,9 @@ def test_a_function_that_fails_ends_the_run_in_one_line(name, tmp_path):
 
 
 def test_a_function_of_the_folder_that_the_command_is_started_in_is_found(tmp_path, monkeypatch):
-    (tmp_path / "my_rewards_of_here.py").write_text("def f(completions, **rest):\n    return [1.0] * len(completions)\n")
+    (tmp_path / "my_rewards_of_here.py").write_text(
+        "def f(completions, **rest):\n    return [1.0] * len(completions)\n"
+    )
     monkeypatch.chdir(tmp_path)
     status, _, errors = train(tmp_path / "run", "objective.reward=my_rewards_of_here:f")
     assert status == 0, errors
@@ -195,7 +197,7 @@ def test_a_function_is_given_the_completion_of_a_row_that_says_no_answer(tmp_pat
 
 
 def test_long_solutions_of_rows_take_no_room(tmp_path):
-    """What is sampled takes its place: a row whose own solution is longer than data.max_length is asked all the same."""
+    """What is sampled takes its place: a row whose own solution is longer than data.max_length is asked as well."""
     made = [{"question": f"Compute {n}+{n}.", "answer": "so " * 200 + f"\\boxed{{{2 * n}}}"} for n in range(1, 9)]
     path = f"data.path={rows(tmp_path, *made)}"
     status, _, errors = train(tmp_path / "run", *PAIRS, path, "data.max_length=64", "dry_run=true")

@@ -1,4 +1,4 @@
-"""Whole runs that learn from rewards: what they sample, log and keep; killed anywhere they end as one plain run does."""
+"""Whole runs that learn from rewards: what they sample, log and keep; killed anywhere they end as a plain run does."""
 
 import json
 import statistics
@@ -143,9 +143,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["ladder", "suffix"])
-def test_a_run_that_was_killed_anywhere_in_a_step_ends_as_if_it_had_not_been(
-    name, place, whole, tmp_path, monkeypatch
-):
+def test_a_run_that_was_killed_anywhere_in_a_step_ends_as_if_it_had_not_been(name, place, whole, tmp_path, monkeypatch):
     owner, method = PLACES[place]
     genuine, calls = getattr(owner, method), []
 
