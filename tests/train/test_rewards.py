@@ -193,7 +193,8 @@ def test_what_is_learned_is_what_was_sampled_token_for_token(tmp_path, monkeypat
     monkeypatch.setattr(Learner, "backward", watched)
     monkeypatch.setattr(TransformersEngine, "complete", kept)
     trained(tmp_path / "run", *METHODS["ladder"], "train.max_steps=1", "train.evaluations=1")
-    wanted = {(each["id"], each["number"]): each["advantage"] for each in sampled(tmp_path / "run")}
+    wanted = {(each["prompt"], each["number"]): each["advantage"] for each in sampled(tmp_path / "run")}
+    assert len(wanted) == 12
     rows = {}
     for batch in seen:
         assert len(batch.input_ids) == 4
@@ -209,7 +210,7 @@ def test_what_is_learned_is_what_was_sampled_token_for_token(tmp_path, monkeypat
         prompt = list(answer.prompt.ids)
         assert ids == [*prompt, *answer.ids]
         assert labels == [*[-100] * len(prompt), *answer.ids]
-        assert any(advantage == pytest.approx(value) for value in wanted.values())
+        assert advantage == pytest.approx(wanted[answer.prompt.text, place])
 
 
 def test_one_accumulated_step_trains_as_one_large_batch(tmp_path):
