@@ -66,7 +66,7 @@ def _table(title: str, rows: list[tuple[str, str]]) -> str:
 
 def _row(schema: Any, item: Field, prefix: str) -> str:
     told = told_of(item)
-    needs = f" (read with `{prefix}{told.needs[0]}={told.needs[1]}`)" if told.needs else ""
+    needs = f" (read with `{prefix}{told.needs[0]}={' or '.join(told.readers)}`)" if told.needs else ""
     if told.unless:
         needs = f" (not read with `{prefix}{told.unless[0]}={told.unless[1]}`)"
     cells = (

@@ -12,6 +12,7 @@ from ladder_cli.cli import main as cli
 from ladder_cli.cli.cache import cache_command
 from ladder_cli.config.compose import given_options, output_folder, sweep_job
 from ladder_cli.config.objective import check_objective
+from ladder_cli.config.sampling import check_sampling
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.config.unread import refuse_unread
 from ladder_cli.ranks import check_launch, processes
@@ -35,6 +36,7 @@ HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoR
   ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own
   ladder-train trunk.cache=disk train.epochs=3                    what is read of the backbone is kept, for all runs
   ladder-train data=jsonl data.path=FILE data.format=preference objective=dpo     learn which of two answers is better
+  ladder-train objective=grpo data.train_samples=1000             learn from rewards of the model's own answers
   ladder-train cache=list                                         what the cache holds; cache=prune makes it smaller
 
 Often used: seed, output_dir, dry_run, resume, data_dir, model.path, model.quantization (none, int8, nf4),
@@ -75,6 +77,7 @@ def check_options(config: TrainConfig, given: list[str]) -> None:
 
     refuse_unread_data(config.data, [name.removeprefix("data.") for name in given if name.startswith("data.")])
     check_objective(config.objective, config.method, format_of(config.data), config.data.packing)
+    check_sampling(config)
     refuse_unread(config, given, reads_mirror="hub_id" in fields_read(config.data))
     config.train.accumulation(processes())
 
@@ -191,8 +194,9 @@ def command(config: TrainConfig, overrides: list[str]) -> None:
 def _report(metrics: dict[str, Any], run: RunDir, console: "Console") -> None:
     # Of a few steps there is no speed to report.
     speed = f"{metrics['tokens_per_second']:,.0f} tokens/s   " if metrics["tokens_per_second"] else ""
+    kept = ("reward", "eval_reward") if "eval_reward" in metrics else ("loss", "eval_loss")
     console.print(
-        f"train loss {metrics['train_loss']:.4f}   validation loss {metrics['eval_loss']:.4f} (step "
+        f"train loss {metrics['train_loss']:.4f}   validation {kept[0]} {metrics[kept[1]]:.4f} (step "
         f"{metrics['best_step']})   {speed}{metrics['wall_seconds']:.0f} s\n"
         f"adapter: {run.adapter}\nevaluate it with: ladder-eval {_typed(run.path)}",
         soft_wrap=True,

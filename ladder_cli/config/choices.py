@@ -76,6 +76,7 @@ class ObjectiveKind(StrEnum):
 
     SFT = "sft"  # cross-entropy of the next token
     DPO = "dpo"  # the preferred answer over the other one, against the bare backbone
+    GRPO = "grpo"  # of several answers of its own to a prompt, the better ones
 
 
 class PreferenceLoss(StrEnum):

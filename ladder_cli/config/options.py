@@ -35,7 +35,7 @@ class Option:
         unit: of its value.
         at_least, at_most: bounds, both allowed themselves.
         role: see `Role`.
-        needs: another option of the same group and the value without which this one is not read.
+        needs: another option of the same group and the value, or several, without which this one is not read.
         unless: another option of the same group and the value with which this one is not read.
     """
 
@@ -44,8 +44,16 @@ class Option:
     at_least: float | None = None
     at_most: float | None = None
     role: Role | None = None
-    needs: tuple[str, str] | None = None
+    needs: tuple[str, str | tuple[str, ...]] | None = None
     unless: tuple[str, Any] | None = None
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """The values of the other option that read this one; none where it needs no other."""
+        if self.needs is None:
+            return ()
+        value = self.needs[1]
+        return value if isinstance(value, tuple) else (value,)
 
 
 def option(default: Any, help: str, **told: Any) -> Any:

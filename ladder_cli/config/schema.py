@@ -63,6 +63,17 @@ ADDED: Mapping[str, Any] = MappingProxyType(
         "objective.loss": "sigmoid",
         "objective.beta": 0.1,
         "objective.label_smoothing": 0.0,
+        "objective.reward": "grader",
+        "objective.group": 8,
+        "objective.max_new_tokens": 256,
+        "objective.temperature": 1.0,
+        "objective.sample_batch": None,
+        "objective.iterations": 1,
+        "objective.clip": 0.2,
+        "objective.clip_high": 0.28,
+        "objective.divide_by_std": False,
+        "objective.grade_seconds": 5.0,
+        "data.gold": None,
         "data.chosen": "chosen",
         "data.rejected": "rejected",
     }
@@ -148,6 +159,9 @@ class DataConfig:
     target: str | None = option(None, "which of `targets` is learned")
     chosen: str = option("chosen", "of a preference: column of the preferred answer; `prompt` null is a column prompt")
     rejected: str = option("rejected", "of a preference: column of the other answer")
+    gold: str | None = option(
+        None, "column of the right answer, for objective=grpo; null: it is read off the completion"
+    )
     messages: str | None = option(None, "column of chats")
     learn: Learn = option(Learn.ALL, "of a chat: every turn of the assistant, or the last one")
     label: str | None = option(None, "column of the label, a number from 0 on")

@@ -22,7 +22,7 @@ _REFERRED: Mapping[str, str] = MappingProxyType(
 _ABSENT = object()
 # What `prepare=true` reads: groups, and single options.
 _PREPARING = ("prepare", "model", "hardware", "trunk.layer_files", "trunk.residency")
-_GROUPS = ("model", "method", "hardware", "trunk", "objective", "train", "tracking")
+_GROUPS = ("model", "method", "data", "hardware", "trunk", "objective", "train", "tracking")
 Unread = Iterator[tuple[str, str]]  # an option, and why nothing reads it and what would
 
 
@@ -108,10 +108,10 @@ def _unread_of_group(group: str, typed: Any) -> Unread:
     """What other options of its own group leave unread."""
     for item in fields(typed):
         if needs := told_of(item).needs:
-            option, value = needs
-            if getattr(typed, option) != value:
-                chosen = getattr(typed, option)
-                yield f"{group}.{item.name}", f"{group}.{option} is {chosen}; {group}.{option}={value} reads it"
+            option, readers = needs[0], told_of(item).readers
+            if (chosen := getattr(typed, option)) not in readers:
+                values = " or ".join(readers)
+                yield f"{group}.{item.name}", f"{group}.{option} is {chosen}; {group}.{option}={values} reads it"
         if unless := told_of(item).unless:
             option, value = unless
             if getattr(typed, option) == value:
@@ -129,6 +129,12 @@ def _unread_of_objective(config: TrainConfig) -> Unread:
     yield from _unread_of_group("objective", config.objective)
     if config.objective.name is not ObjectiveKind.DPO:
         yield "objective.label_smoothing", f"objective.name is {config.objective.name}; objective=dpo reads it"
+    if not config.objective.samples:
+        for name in ("objective.grade_seconds", "data.gold"):
+            yield name, f"objective.name is {config.objective.name}; objective=grpo reads it"
+    elif config.data.gold is not None:
+        for name in ("completion", "target"):
+            yield f"data.{name}", f"data.gold={config.data.gold} has the right answers; leave one out"
 
 
 def _cut_from_files(config: TrainConfig) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ladder_cli.config.schema import DataConfig
 from ladder_cli.data.examples import Example, Splits, hold_out
+from ladder_cli.data.gold import gold_column
 from ladder_cli.data.sources import Row, load_rows, read_file
 from ladder_cli.data.templates import ColumnTemplate
 from ladder_cli.errors import NotReachable, UserError
@@ -31,13 +32,20 @@ def source_rows(data: DataConfig, data_dir: str | None) -> tuple[list[Row], str]
 def load(data: DataConfig, data_dir: str | None, seed: int) -> Splits:
     """Read questions and answers by `data.prompt` and `data.completion` (or the chosen one of `data.targets`).
 
-    Each is the name of a column or a template over columns. The split does not depend on the seed.
+    Each is the name of a column or a template over columns. Where a column `data.gold` has the right answer, there need
+    be no other. The split does not depend on the seed.
 
     Raises:
         UserError: if the file, the set or a column is missing, or a row is broken.
     """
     rows, where = source_rows(data, data_dir)
     learned = data.targets[str(data.target)] if data.targets else data.completion
+    if data.prompt is not None and data.gold is not None:
+        prompt = ColumnTemplate("data.prompt", data.prompt)
+        right = [gold_column(row, data.gold, f"{where}, row {number}") for number, row in enumerate(rows, start=1)]
+        asked = zip(prompt.texts(rows, where), right, strict=True)
+        examples = [Example(str(n), text, gold, gold=gold) for n, (text, gold) in enumerate(asked, start=1)]
+        return hold_out(examples, data.validation_samples, data.train_samples)
     if data.prompt is None or learned is None:
         raise UserError(
             "which columns hold question and answer? Give data.prompt=COLUMN and data.completion=COLUMN, or "

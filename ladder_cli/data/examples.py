@@ -17,6 +17,7 @@ class Example:
         completion: what the model is to answer.
         messages: (role, text) of a chat up to the completion, where the prompt is more than the question.
         rejected: of a preference, the answer that `completion` is preferred to.
+        gold: the right answer by itself, where a column of the row has it.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Example:
     completion: str
     messages: tuple[tuple[str, str], ...] = ()
     rejected: str | None = None
+    gold: str | None = None
 
     @property
     def answers(self) -> tuple["Example", ...]:
@@ -68,8 +70,9 @@ def fingerprint(examples: Iterable[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         values = asdict(example)
-        if example.rejected is None:  # as it was hashed before there were preferences
-            del values["rejected"]
+        for name in ("rejected", "gold"):
+            if values[name] is None:  # as it was hashed before there were such rows
+                del values[name]
         digest.update(json.dumps(values, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

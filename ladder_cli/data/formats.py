@@ -20,7 +20,7 @@ _HUB = frozenset({"hub_id", "hub_config", "split"})
 _READS: Mapping[RowFormat, frozenset[str]] = MappingProxyType(
     {
         RowFormat.GENERATED: frozenset({"instruction", "packing"}),
-        RowFormat.PAIRS: frozenset({"instruction", "packing", "prompt", "completion"}),
+        RowFormat.PAIRS: frozenset({"instruction", "packing", "prompt", "completion", "gold"}),
         RowFormat.CHAT: frozenset({"messages", "learn", "packing"}),
         RowFormat.LABEL: frozenset({"instruction", "packing", "prompt", "label", "labels", "group"}),
         RowFormat.PREFERENCE: frozenset({"instruction", "prompt", "chosen", "rejected"}),

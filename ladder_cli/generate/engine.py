@@ -35,12 +35,15 @@ class Completion:
     Attributes:
         tokens: generated tokens, the end token included; None where the engine does not know.
         stop_reason: `stop` at an end token or a stop string, `length` at the limit of new tokens; None: not known.
+        ids: the tokens themselves, as they were generated; empty where the engine does not know, or cut a stop string
+            off.
     """
 
     prompt: Prompt
     text: str
     tokens: int | None
     stop_reason: str | None
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

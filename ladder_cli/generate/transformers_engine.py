@@ -336,7 +336,8 @@ def completion_of(prompt: Prompt, row: list[int], renderer: PromptRenderer, deco
         for special in (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special):
             text = text.replace(special, "")
         return Completion(prompt, text, tokens, STOP)
-    return Completion(prompt, text, len(row) if end is None else end + 1, LENGTH if end is None else STOP)
+    ids = tuple(row if end is None else row[: end + 1])
+    return Completion(prompt, text, len(ids), LENGTH if end is None else STOP, ids)
 
 
 def _first(marks: tuple[str, ...], text: str) -> tuple[int, str] | None:

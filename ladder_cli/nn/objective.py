@@ -7,6 +7,7 @@ from torch import Tensor
 from ladder_cli.config.choices import ObjectiveKind
 from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.nn.loss import DEFAULT_CHUNK, completion_cross_entropy, counted_positions
+from ladder_cli.nn.policy import GroupRelative
 from ladder_cli.nn.preference import Preference
 from ladder_cli.trunk.base import Batch, Hidden, Objective, Summed
 
@@ -54,6 +55,7 @@ def _labels(batch: Batch) -> Tensor:
 OBJECTIVES: dict[ObjectiveKind, Callable[[ObjectiveConfig, int], Objective]] = {
     ObjectiveKind.SFT: lambda config, chunk: NextToken(chunk),
     ObjectiveKind.DPO: Preference,
+    ObjectiveKind.GRPO: GroupRelative,
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ladder_cli.config.choices import ObjectiveKind
 from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.nn.loss import DEFAULT_CHUNK, summed_cross_entropy, token_log_probabilities
+from ladder_cli.nn.policy import GroupRelative, clipped_costs, divergence, tempered
 from ladder_cli.nn.preference import Preference
 from ladder_cli.plan.allocation import BACKBONE, LOSS, AllocationCount
 from ladder_cli.trunk.base import Batch, Hidden, Objective, Summed, TapRequest, Taps, TrainableModule, Trunk
@@ -113,10 +114,38 @@ class EveryPairCounts(Preference):
         return Summed(total, torch.tensor(len(batch.labels) // 2))
 
 
+class EveryCompletionCounts(GroupRelative):
+    """Rewarded completions as if every token of them counted."""
+
+    def __init__(
+        self, config: ObjectiveConfig, chunk: int = DEFAULT_CHUNK, count: AllocationCount | None = None
+    ) -> None:
+        """`chunk`, `count`: as of `EveryTokenCounts`."""
+        super().__init__(config, chunk)
+        self._count = count
+
+    def __call__(self, hidden: Hidden, batch: Batch, divisor: Tensor | int | None = None) -> Summed:
+        """The loss of a batch."""
+        assert batch.labels is not None
+        assert hidden.reference is not None
+        targets, readout = batch.labels[:, 1:].flatten(), tempered(hidden.readout, self._config.temperature)
+        with self._count.part(LOSS) if self._count is not None else nullcontext():
+            with torch.no_grad():
+                rows = hidden.reference[:, :-1].flatten(0, 1)
+                backbone = token_log_probabilities(rows, targets, readout, self._chunk)
+                del rows
+            rows = hidden.state[:, :-1].flatten(0, 1)
+            learned = token_log_probabilities(rows, targets, readout, self._chunk)
+            costs, _ = clipped_costs(learned, learned.detach(), torch.ones_like(learned), self._config)
+            total = (costs + self._config.beta * divergence(backbone, learned)).sum()
+        return Summed(total, torch.tensor(len(targets)))
+
+
 # As `nn.objective.OBJECTIVES`: labels on fake tensors have no values, by which tokens could be told that count.
 _COUNTED: dict[ObjectiveKind, Callable[[ObjectiveConfig, int, AllocationCount], Objective]] = {
     ObjectiveKind.SFT: lambda config, chunk, count: EveryTokenCounts(chunk, count),
     ObjectiveKind.DPO: EveryPairCounts,
+    ObjectiveKind.GRPO: EveryCompletionCounts,
 }
 
 

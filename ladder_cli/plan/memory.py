@@ -34,6 +34,7 @@ from ladder_cli.plan.fake_backbone import (
     quantize_shapes,
     quantized_shape,
 )
+from ladder_cli.plan.sampling import SAMPLING, sampling_bytes
 from ladder_cli.plan.sharded_layers import share_layers
 from ladder_cli.plan.streamed_layers import ShapeTrunk, stream_layers
 from ladder_cli.trunk.base import Batch, TrainableModule
@@ -64,6 +65,8 @@ class Step:
         on_host: the host is what computes.
         objective: what is minimised.
         rows_each: rows of an example, which stay in one micro-batch.
+        sampled: completions that are generated at a time, with the prompt of so many tokens that `tokens` leave; 0:
+            none are.
     """
 
     rows: int
@@ -80,6 +83,7 @@ class Step:
     on_host: bool = False
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     rows_each: int = 1
+    sampled: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class MemoryPrediction:
         parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
             (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
             moment), `backbone` (what its forward pass takes for a moment), `gathered` (of several processes' layers
-            the one that runs), `window` (of streamed layers those that are there) and `cache` (taps that are kept);
-            those that are there at the peak.
+            the one that runs), `window` (of streamed layers those that are there), `cache` (taps that are kept) and
+            `sampling` (keys, values and logits of completions); those that are there at the peak.
         host: bytes that were left in the host's memory.
         stays: what lasts from step to step beside the weights: `trained`, `gradients` (all of them), `optimizer`.
         passes: what is there for a moment at most beside that and the taps, by part.
@@ -160,6 +164,11 @@ def _predicted(model: ModelConfig, method: Method, dtype: torch.dtype, step: Ste
         if step.residency is not Residency.RESIDENT:
             moved, whole = stream_layers(trunk, trained.request, step.window, count)
             host += whole if step.residency is Residency.HOST else 0
+        sampling = (
+            sampling_bytes(trained, step.sampled, step.tokens, step.objective.max_new_tokens, count)
+            if step.sampled
+            else 0
+        )
         count.reset_peak()
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         mark_passes(trained, count, StoredTaps if step.absent else _READ[step.passes])
@@ -174,7 +183,9 @@ def _predicted(model: ModelConfig, method: Method, dtype: torch.dtype, step: Ste
     update = at_rest + roots + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
     passes = Counter({part: count.peak[part] for part in count.peak.keys() - {WEIGHTS, TRAINED, GRADIENTS, TAPS}})
     moment = max((passes, roots), key=Counter.total)
-    peak = max((backward, update), key=Counter.total) + Counter({CACHE: step.cached if step.on_host else 0})
+    # No gradient is kept from one step to the next.
+    generating = at_rest + Counter({OPTIMIZER: optimizer, SAMPLING: sampling})
+    peak = max((backward, update, generating), key=Counter.total) + Counter({CACHE: step.cached if step.on_host else 0})
     return MemoryPrediction(
         dict(peak),
         host if step.on_host else host + step.cached,

@@ -160,10 +160,10 @@ def leaner_settings(config: TrainConfig, device: torch.device, residency: Reside
 def _step(
     config: TrainConfig, device: torch.device, longest: int | None = None, residency: Residency = Residency.RESIDENT
 ) -> Step:
-    each = rows_each(config.data)
+    each, sampled = rows_each(config.data), config.objective.max_new_tokens if config.objective.samples else 0
     return Step(
         rows=config.train.micro_batch_size * each,
-        tokens=config.data.max_length if longest is None else min(longest, config.data.max_length),
+        tokens=(config.data.max_length if longest is None else min(longest, config.data.max_length)) + sampled,
         accumulation=config.train.accumulation(processes()),
         optimizer=config.train.optimizer.on(device.type),
         loss_chunk=config.train.loss_chunk,
@@ -174,7 +174,15 @@ def _step(
         on_host=device.type == "cpu",
         objective=config.objective,
         rows_each=each,
+        sampled=_sampled_at_a_time(config),
     )
+
+
+def _sampled_at_a_time(config: TrainConfig) -> int:
+    if not config.objective.samples:
+        return 0
+    step = config.train.micro_batch_size * config.train.accumulation(processes())
+    return min(step, config.objective.sample_batch or step)
 
 
 def memory_of(hardware: HardwareConfig, device: torch.device) -> int | None:
@@ -194,6 +202,9 @@ def _remedies(
         accumulation = step.accumulation * step.rows // step.rows_each
         step = replace(step, rows=step.rows_each, accumulation=accumulation)
         yield f"train.micro_batch_size=1 train.gradient_accumulation={step.accumulation}", model, method, step
+    if step.sampled > 1:
+        step = replace(step, sampled=max(1, step.sampled // 8))
+        yield f"objective.sample_batch={step.sampled}", model, method, step
     if step.loss_chunk > _SMALL_CHUNK:
         step = replace(step, loss_chunk=_SMALL_CHUNK)
         yield f"train.loss_chunk={_SMALL_CHUNK}", model, method, step
@@ -216,7 +227,11 @@ def _remedies(
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, residency=Residency.DISK, shards=1)
         yield f"trunk.residency=disk{whole}", model, method, step
-    if step.tokens > 1:
+    if step.objective.samples and (new := step.objective.max_new_tokens // 2):
+        shorter = replace(step.objective, max_new_tokens=new)
+        step = replace(step, tokens=step.tokens - step.objective.max_new_tokens + new, objective=shorter)
+        yield f"objective.max_new_tokens={new}", model, method, step
+    elif step.tokens > 1:
         step = replace(step, tokens=step.tokens // 2)
         yield f"data.max_length={step.tokens}", model, method, step
 

@@ -6,6 +6,7 @@ run.json        status (running, done, failed, interrupted), identity (of weight
 plan.json       what a dry run found
 metrics.jsonl   one line per log step
 metrics.json    the run's figures
+completions.jsonl    what a run that learns from rewards has sampled, step by step
 bad_batch.json  the rows of a step whose loss or gradient was not finite
 checkpoints/    what resuming needs
 adapter/        adapter_config.json, adapter_model.safetensors, prompt.json, backbone.json, SHA256SUMS
@@ -52,6 +53,7 @@ _HASH_DIGITS = 8
 _OWN = frozenset(
     {
         *("config.yaml", "run.json", "plan.json", "metrics.jsonl", "metrics.json", "bad_batch.json"),
+        "completions.jsonl",
         *(
             "checkpoints",
             "tensorboard",
@@ -96,6 +98,11 @@ class RunDir:
     def metrics(self) -> Path:
         """The run's figures."""
         return self.path / "metrics.json"
+
+    @property
+    def completions(self) -> Path:
+        """What was sampled to learn from, with its rewards."""
+        return self.path / "completions.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -46,6 +46,8 @@ def _shared(placed: Placed) -> str:
         or config.train.compile
         or config.hardware.shard_backbone
         or processes() > 1
+        # Each samples rows of its own.
+        or config.objective.samples
     )
     if alone:
         return f"run {placed.outcome.number}"

@@ -157,6 +157,7 @@ def _training(config: TrainConfig, metrics: dict[str, Any]) -> list[tuple[str, .
         "tokens seen": f"{metrics['tokens_seen']:,}" if "tokens_seen" in metrics else None,
         "kept step": metrics.get("best_step"),
         "validation loss": f"{metrics['eval_loss']:.4f}" if metrics.get("eval_loss") is not None else None,
+        "validation reward": f"{metrics['eval_reward']:.4f}" if metrics.get("eval_reward") is not None else None,
         "seed": config.seed,
     }
     return [(name, str(value)) for name, value in rows.items() if value is not None]

@@ -5,7 +5,7 @@ all of them.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 
@@ -14,15 +14,20 @@ from rich.console import Console
 from ladder_cli.config.choices import CacheMode
 from ladder_cli.config.compose import as_dict
 from ladder_cli.config.options import flat
+from ladder_cli.data.passes import ValidationBatches
 from ladder_cli.data.preview import print_example
 from ladder_cli.distributed import main_first
 from ladder_cli.errors import Interrupted
+from ladder_cli.generate.decoding import read_limits
+from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
 from ladder_cli.plan.together import print_together
 from ladder_cli.train.learner import Learner
-from ladder_cli.train.loop import Loop
+from ladder_cli.train.loop import Loop, Steps
 from ladder_cli.train.member import Member
-from ladder_cli.train.monitor import Measures
+from ladder_cli.train.monitor import Measures, Spent
 from ladder_cli.train.resume import local_weights
+from ladder_cli.train.rewards import reward_of
+from ladder_cli.train.rollouts import Asking, CompletionsLog, Rollouts
 from ladder_cli.train.sharing import Sharing
 from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Trunk
@@ -147,15 +152,36 @@ class Group:
                 raise failure
 
         job = self._members[0].job
-        batches = job.batches(data, self._sharing.order_of_seed)
-        self._loop = Loop(list(members), *batches, job.device, stop, measures.throughput, trunk, ended)
-        if self._continued_at is not None:
-            self._loop.resume(self._continued_at)
-        try:
-            self._loop.run()
-        finally:
-            if self._reading.store is not None:
-                self._reading.store.flush()
+        with contextlib.ExitStack() as until_done:
+            batches, validation, spent = self._passes(members, until_done)
+            self._loop = Loop(
+                list(members), batches, validation, job.device, stop, measures.throughput, trunk, ended, spent
+            )
+            if self._continued_at is not None:
+                self._loop.resume(self._continued_at)
+            try:
+                self._loop.run()
+            finally:
+                if self._reading.store is not None:
+                    self._reading.store.flush()
+
+    def _passes(
+        self, members: dict[Learner, Member], until_done: contextlib.ExitStack
+    ) -> tuple[Steps, ValidationBatches | Callable[[], dict[str, float]], Spent | None]:
+        """What is trained on, what it is validated by, and where seconds are told: rows, or what a learner samples."""
+        job, data, order = self._members[0].job, self._sharing.data, self._sharing.order_of_seed
+        config, objective = job.config, job.config.objective
+        if not objective.samples or not members:
+            return *job.batches(data, order), None
+        ((learner, member),) = members.items()
+        limits, spent = read_limits(config.model), Spent()
+        engine = ENGINES[TRANSFORMERS](lambda: learner.model, data.renderer, limits, config.model.name)
+        reward = until_done.enter_context(reward_of(objective))
+        at_a_time = objective.sample_batch or job.effective_batch * objective.group
+        asking = Asking(config, data, learner.model, engine, reward, spent, at_a_time)
+        log = CompletionsLog(member.run.completions)
+        rollouts = Rollouts(config, asking, job.effective_batch, order, log, learner.note)
+        return rollouts, asking.validate, spent
 
 
 def short_names(members: Sequence[Member]) -> list[str]:

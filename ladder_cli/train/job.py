@@ -6,6 +6,7 @@ import torch
 
 from ladder_cli.config.choices import CacheMode, Optimizer, Passes, Residency
 from ladder_cli.config.objective import check_objective
+from ladder_cli.config.sampling import check_sampling
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.formats import format_of, rows_each
@@ -20,6 +21,7 @@ from ladder_cli.plan.reading import Reading, Shape, settle_reading, settled_pass
 from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
+from ladder_cli.train.rewards import reward_of
 from ladder_cli.train.trackers import check_tracking
 from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
@@ -38,7 +40,7 @@ class Job:
         method: what is trained.
         rows_each: rows of tokens that a row of the data becomes: of a preference two.
         accumulation: micro-batches of an optimizer step, in each process.
-        effective_batch: rows of the data in an optimizer step, over all processes.
+        effective_batch: rows of the data in an optimizer step, over all processes; prompts, where it samples.
         optimizer: its name; never `auto`.
         trunk_kind: where the backbone's layers are.
         residency: the same, as `trunk.residency` says it; never `auto`.
@@ -66,6 +68,9 @@ class Job:
                 that is not installed, or a backbone that cannot be read as it is asked.
         """
         check_objective(config.objective, config.method, format_of(config.data), config.data.packing)
+        check_sampling(config)
+        if config.objective.samples:
+            reward_of(config.objective)  # a function that is not there is told before anything is loaded
         check_tracking(config.tracking)
         residency = _residency(config, device)
         sharded = config.hardware.shard_backbone
@@ -77,7 +82,7 @@ class Job:
             method_for(config.method),
             rows_each(config.data),
             accumulation,
-            config.train.micro_batch_size * accumulation * processes(),
+            config.train.micro_batch_size * accumulation * processes() // config.objective.completions_each,
             config.train.optimizer.on(device.type),
             TrunkKind.SHARDED if sharded else KINDS[residency],
             residency,

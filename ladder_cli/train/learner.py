@@ -118,6 +118,8 @@ class Learner:
         pace: when what happens.
         random: what it draws from while it computes (dropout).
         monitors: are told its log lines; empty in processes that do not print.
+        beside: names of what is told of a step beside what the objective measures (`note`).
+        updates: of the weights in a step, each by all of its rows.
         best: step and loss of the best validation.
         history: its log lines.
         finished: nothing is left to train: the last step was taken, or early stopping ended it.
@@ -135,13 +137,16 @@ class Learner:
     device: torch.device
     random: RandomStream = field(default_factory=RandomStream)
     monitors: Sequence[Monitor] = ()
+    beside: tuple[str, ...] = ()
+    updates: int = 1
     best: Best = field(default_factory=Best)
     history: list[Line] = field(default_factory=list)
     finished: bool = False
     train_loss: float | None = None
 
     def __post_init__(self) -> None:
-        self.losses = Losses(torch.zeros(1 + len(self.objective.measures), device=self.device))
+        self.measures = (*self.objective.measures, *self.beside)
+        self.losses = Losses(torch.zeros(1 + len(self.measures), device=self.device))
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._watched = False
 
@@ -193,12 +198,16 @@ class Learner:
         loss.backward()
         if not torch.isfinite(loss):
             self.bad_batch.refuse("loss", loss.item(), batch.row_ids)
-        self.losses.pending[0] += loss.detach()
+        self.losses.pending[0] += loss.detach() / self.updates
         if found.measured is not None:
-            self.losses.pending[1:] += found.measured
+            self.losses.pending[1 : 1 + len(found.measured)] += found.measured / self.updates
+
+    def note(self, values: Sequence[float]) -> None:
+        """Take note of what is told of a step, by the names of `beside`."""
+        self.losses.pending[len(self.losses.pending) - len(values) :] += torch.tensor(values, device=self.device)
 
     def update(self) -> None:
-        """Take a step by the gradients of all processes.
+        """Update the weights by the gradients of all processes; the learning rate is one for all updates of a step.
 
         Raises:
             RunFailed: on a gradient that is not finite; the step is not taken.
@@ -209,11 +218,11 @@ class Learner:
             self.bad_batch.refuse("gradient norm", self._norm)
         self.optimizer.step()
         self._rate = float(self.schedule.get_last_lr()[0])
-        self.schedule.step()
         self.optimizer.zero_grad()
 
     def stepped(self, step: int) -> None:
-        """Tell the monitors of a step."""
+        """Go on to the next step's learning rate, and tell the monitors of this step."""
+        self.schedule.step()
         for monitor in self.monitors:
             monitor.stepped(step)
 
@@ -222,7 +231,7 @@ class Learner:
         and learning rate of `step`.
         """
         loss, *measured = self.losses.drain(step)
-        told = dict(zip(self.objective.measures, measured, strict=True))
+        told = dict(zip(self.measures, measured, strict=True))
         return {"loss": loss, **told, "grad_norm": self._norm, "learning_rate": self._rate}
 
     def log(self, line: Line) -> None:

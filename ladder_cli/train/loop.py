@@ -4,6 +4,9 @@ A step is: fetch its micro-batches, count what their losses are divided by over 
 backward, sum the gradients of all processes, clip, update. After it: log, validate, save, and stop if there is nothing
 left to train or a signal came.
 
+What is sampled from a learner instead of read (`train.rollouts`) comes when the next step is asked for; the
+validation then is the reward of what it answers.
+
 A run that is continued from a checkpoint ends as if it had never stopped: weights, optimizer, order of rows, random
 numbers, best step, early stopping, and the losses that are logged. And a learner ends as it would have ended alone: it
 has its own pace and random numbers, and what goes wrong in one of them ends no other.
@@ -14,14 +17,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
 from operator import or_
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ladder_cli.data.passes import TrainingBatches, ValidationBatches
+from ladder_cli.data.passes import ValidationBatches
 from ladder_cli.distributed import summed, summed_numbers
 from ladder_cli.train.learner import Learner
-from ladder_cli.train.monitor import Line, Throughput
+from ladder_cli.train.monitor import Line, Spent, Throughput
 from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Batch, Taps, Trunk
 
@@ -30,6 +34,26 @@ def raise_failure(learner: Learner, failure: Exception | None) -> None:
     """What to do about a learner that ended, where there is no other that could go on."""
     if failure is not None:
         raise failure
+
+
+class Steps(Protocol):
+    """Micro-batches, step by step."""
+
+    def steps(self, first: int = 0) -> Iterator[list[Batch]]:
+        """Those of each step from the one after `first` on."""
+        ...
+
+    def tokens(self, batches: Iterable[Batch]) -> int:
+        """Tokens of the rows in these batches, without padding."""
+        ...
+
+    def examples_after(self, steps: int) -> int:
+        """Rows of the data that were passed in so many steps."""
+        ...
+
+    def epochs_after(self, steps: int) -> float:
+        """Passes over them in so many steps."""
+        ...
 
 
 class Loop:
@@ -44,25 +68,29 @@ class Loop:
     def __init__(
         self,
         learners: Sequence[Learner],
-        batches: TrainingBatches,
-        validation: ValidationBatches,
+        batches: Steps,
+        validation: ValidationBatches | Callable[[], dict[str, float]],
         device: torch.device,
         stop: StopOnSignal,
         throughput: Throughput,
         trunk: Trunk | None = None,
         ended: Callable[[Learner, Exception | None], None] = raise_failure,
+        spent: Spent | None = None,
     ) -> None:
         """Put together.
 
         Args:
+            batches: to train on.
+            validation: batches whose loss is measured; or, of one learner by itself, measures `eval_reward` and more.
             stop: is asked after every step.
             throughput: times the steps.
             trunk: that all learners read; None: each asks its own.
             ended: is told of a learner that has come to its end, with its best weights, or of what went wrong in it.
+            spent: the seconds of steps by part, which are then logged.
         """
         self.learning, self._batches, self._validation = list(learners), batches, validation
         self._device, self._stop, self._throughput = device, stop, throughput
-        self._trunk, self._ended = trunk, ended
+        self._trunk, self._ended, self._spent = trunk, ended, spent
         self.step = self.tokens_seen = 0
 
     def resume(self, step: int) -> None:
@@ -120,7 +148,8 @@ class Loop:
                 return
 
     def _log(self, speed: dict[str, float], learner: Learner) -> None:
-        learner.log(self._line(learner.training_metrics(self.step)) | speed)
+        parts = self._spent.told() if self._spent is not None else {}
+        learner.log(self._line(learner.training_metrics(self.step)) | speed | parts)
 
     def _let_go(self) -> None:
         """End the learners that have nothing left to train."""
@@ -159,27 +188,44 @@ class Loop:
             learner: torch.tensor(float(count), device=self._device)
             for learner, count in zip(learning, counts, strict=True)
         }
-        for micro_batch in micro_batches:
-            batch = micro_batch.to(self._device)
-            taps = self._taps(self.learning, batch)
-            self._each(partial(self._backward, batch, taps, divisors))
-        self._each(Learner.update)
+        updates = max(learner.updates for learner in learning)
+        with self._spent.part("train") if self._spent is not None else contextlib.nullcontext():
+            for _ in range(updates):
+                for micro_batch in micro_batches:
+                    batch = micro_batch.to(self._device)
+                    taps = self._taps(self.learning, batch)
+                    self._each(partial(self._backward, batch, taps, divisors))
+                self._each(Learner.update)
+        if self._spent is not None:
+            self._spent.stepped()
         self.step += 1
         self.tokens_seen += tokens
-        self._throughput.end(tokens)
+        self._throughput.end(updates * tokens)
         self._each(lambda learner: learner.stepped(self.step))
 
     def _backward(self, batch: Batch, taps: Taps | None, divisors: dict[Learner, Tensor], learner: Learner) -> None:
         learner.backward(self.step, batch, taps, divisors[learner])
 
-    @torch.no_grad()
     def _validate(self, learning: list[Learner]) -> None:
+        if isinstance(self._validation, ValidationBatches):
+            self._measure_losses(learning, self._validation)
+        else:
+            self._each(partial(self._measure_reward, self._validation), learning)
+
+    def _measure_reward(self, measured: Callable[[], dict[str, float]], learner: Learner) -> None:
+        """Of a learner by itself: the highest reward is the best."""
+        metrics = measured()
+        learner.log(self._line(metrics))
+        learner.best.met(self.step, -metrics["eval_reward"])
+
+    @torch.no_grad()
+    def _measure_losses(self, learning: list[Learner], validation: ValidationBatches) -> None:
         """The mean loss over the whole validation set, whatever the batches, and of what else objectives measure."""
         most = max(len(learner.objective.measures) for learner in learning)
         sums = torch.zeros(len(learning), 2 + most, dtype=torch.float64, device=self._device)
         own = dict(zip(learning, sums, strict=True))
         self._each(lambda learner: learner.model.eval(), learning)
-        for micro_batch, counts in self._validation:
+        for micro_batch, counts in validation:
             batch = micro_batch.to(self._device)
             taps = self._taps([learner for learner in learning if learner in self.learning], batch)
 

@@ -24,7 +24,7 @@ from ladder_cli.config.compose import as_dict
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import rows_after
-from ladder_cli.data.prepare import PreparedData, Source, load_source
+from ladder_cli.data.prepare import PreparedData, Source
 from ladder_cli.distributed import decided_by_main, join
 from ladder_cli.errors import Interrupted
 from ladder_cli.nn.objective import objective_for
@@ -45,8 +45,10 @@ from ladder_cli.train.learner import Learner, Pace
 from ladder_cli.train.loop import Loop
 from ladder_cli.train.monitor import Measures, MetricsLog, Monitor, ProgressDisplay
 from ladder_cli.train.optimizer import make_optimizer, make_schedule
+from ladder_cli.train.problems import source_of
 from ladder_cli.train.random_states import RandomStream
 from ladder_cli.train.resume import DONE, finished_before, identify, local_weights, settings_of, starting_step
+from ladder_cli.train.rollouts import TOLD
 from ladder_cli.train.trackers import Tracked
 from ladder_cli.trunk.base import Batch, TrainableModule, Trunk
 from ladder_cli.trunk.compilation import compile_layers
@@ -142,7 +144,7 @@ class Member:
         # What costs nothing first.
         self.run.refuse_other(settings_of(self.config))
         self.recorded_order = self.run.order_of_seed()
-        self.source = load_source(self.config)
+        self.source = source_of(self.config)
         if finished_before(identify(self.config, self.source, local_weights(self.config)), self.run, self._console):
             self.metrics = read_json(self.run.metrics)
             self._let_go()
@@ -207,7 +209,7 @@ class Member:
             names: of the runs beside it, itself included; empty where it is alone.
             name: by which they are told apart.
         """
-        job, run, train = self.job, self.run, self.config.train
+        job, run, train, objective = self.job, self.run, self.config.train, self.config.objective
         if names:
             self._record[_TOGETHER] = list(names)
         if is_main_process():
@@ -220,15 +222,17 @@ class Member:
         self.learner = Learner(
             model,
             lambda folder: method.load_weights(model, folder),
-            objective_for(self.config.objective, train.loss_chunk),
+            objective_for(objective, train.loss_chunk),
             optimizer,
             make_schedule(optimizer, train, steps),
             Pace.of(train, steps),
             Checkpoints(run.checkpoints),
-            BadBatch(run.bad_batch, data.ids),
+            BadBatch(run.bad_batch, lambda row: data.ids(row // objective.completions_each)),
             job.device,
             RandomStream(self.config.seed),
             self._monitors(measures, name) if is_main_process() else (),
+            TOLD if objective.samples else (),
+            objective.iterations if objective.samples else 1,
         )
         return self.learner
 
@@ -270,11 +274,14 @@ class Member:
     def _metrics(self, data: PreparedData, loop: Loop, measures: Measures) -> dict[str, Any]:
         plan, memory, learner, predicted = self.plan, measures.memory, self.learner, self.plan.memory.prediction
         speed = measures.throughput.tokens_per_second
+        # Of what is rewarded the highest is the best, which is kept as the lowest of its negatives.
+        rewarded = self.config.objective.samples
+        best = {"eval_reward": -learner.best.loss} if rewarded else {"eval_loss": learner.best.loss}
         rows_seen = rows_after(loop.step, data.passed, plan.effective_batch)
         return {
             "rows": {"train": data.train.examples, "validation": data.validation.examples},
             "train_loss": learner.train_loss,
-            "eval_loss": learner.best.loss,
+            **best,
             "best_step": learner.best.step,
             "trainable_parameters": plan.trainable_parameters,
             "backbone_parameters": plan.backbone_parameters,

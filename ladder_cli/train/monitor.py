@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +91,33 @@ class Throughput:
         return self._tokens / self._seconds if self._seconds else None
 
 
+class Spent:
+    """The seconds of steps by part, as means since they were last told; of this start, as all times are."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._steps = 0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What is done within a `with` block is of this part."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def stepped(self) -> None:
+        """A step is over."""
+        self._steps += 1
+
+    def told(self) -> dict[str, float]:
+        """Seconds a step by part, since the last call."""
+        means = {f"{name}_seconds": round(spent / max(1, self._steps), 4) for name, spent in self._seconds.items()}
+        self._seconds, self._steps = {}, 0
+        return means
+
+
 class Bars:
     """The progress bars of runs that are trained side by side, one each: a terminal shows one display at a time."""
 
@@ -147,6 +176,7 @@ class ProgressDisplay:
         named = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "lr", "grad_norm": "gradient"}
         named |= {"reward_margin": "margin", "reward_accuracy": "preferred"}
         named |= {"eval_reward_margin": "margin", "eval_reward_accuracy": "preferred"}
+        named |= {"reward": "reward", "eval_reward": "validation reward", "kl": "kl", "completion_tokens": "tokens"}
         parts = [f"{label} {float(line[key]):.4g}" for key, label in named.items() if key in line]
         speed = self._throughput.tokens_per_second
         if speed is not None:

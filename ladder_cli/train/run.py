@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ladder_cli.config.compose import as_dict
 from ladder_cli.config.schema import TrainConfig
-from ladder_cli.data.prepare import PreparedData, prepare_data
+from ladder_cli.data.prepare import PreparedData
 from ladder_cli.data.preview import overlaps, print_preview
 from ladder_cli.errors import NotReachable
 from ladder_cli.plan.preflight import preflight
@@ -16,6 +16,7 @@ from ladder_cli.run.directory import RunDir, write_json
 from ladder_cli.train.group import Group
 from ladder_cli.train.job import Job
 from ladder_cli.train.member import Member
+from ladder_cli.train.problems import prepared
 from ladder_cli.train.resume import local_weights, settings_of
 from ladder_cli.train.sharing import sharings, tell_fewer_rows
 from ladder_cli.trunk.live import LiveTrunk
@@ -64,7 +65,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
 def _data_if_reachable(config: TrainConfig) -> tuple[PreparedData | None, str]:
     """The data, or why a plan has to do without: tokenizer or rows lie on a hub that does not answer."""
     try:
-        return prepare_data(config), ""
+        return prepared(config), ""
     except NotReachable as error:
         return None, str(error)
 

@@ -13,12 +13,13 @@ from rich.console import Console
 
 from ladder_cli.config.choices import OnMisfit, Together
 from ladder_cli.config.compose import as_dict
-from ladder_cli.data.prepare import PreparedData, Source, load_source, prepare_data
+from ladder_cli.data.prepare import PreparedData, Source
 from ladder_cli.distributed import main_first
 from ladder_cli.plan.preflight import Preflight, preflight
 from ladder_cli.plan.reading import Reading, Shape
 from ladder_cli.plan.together import both, side_by_side
 from ladder_cli.train.member import Member
+from ladder_cli.train.problems import prepared, source_of
 from ladder_cli.train.resume import local_weights
 
 
@@ -122,7 +123,7 @@ class _Rows:
         if member.source is None:
             member.source = self._sources.get(None) or self._sources.get(member.config.seed)
         if member.source is None:
-            member.source = load_source(member.config)
+            member.source = source_of(member.config)
         seed = member.config.seed if member.source.splits.drawn else None
         self._sources.setdefault(seed, member.source)
 
@@ -158,7 +159,7 @@ def _prepared(alike: _Alike, console: Console) -> PreparedData | None:
     for member in alike.members:
         if data is None:
             with member.alone(), main_first():
-                data = prepare_data(member.config, member.source)
+                data = prepared(member.config, member.source)
                 tell_fewer_rows(member.config.data.train_samples, data, console)
     return data
 

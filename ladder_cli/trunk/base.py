@@ -23,6 +23,7 @@ class Batch:
         position_ids: `[batch, tokens]`, which begin again at 0 with each packed example; None: one example a row.
         row_ids: the number of each row within its split, not unique over splits; `BLANK` for one that only fills up;
             empty outside of training and validation.
+        advantages: `[batch, 1]`, of rows that are rewarded: how much better each is than others; else None.
     """
 
     input_ids: Tensor
@@ -30,6 +31,7 @@ class Batch:
     attention_mask: Tensor | None = None
     position_ids: Tensor | None = None
     row_ids: tuple[int, ...] = ()
+    advantages: Tensor | None = None
 
     @property
     def inputs(self) -> dict[str, Tensor]:

@@ -21,11 +21,19 @@ TRAINED = {
     "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=3", "method.dropout=0.1"),
     # The cache lies in the folder that a run is started in: what a kill left of it is read by the next start.
     "cached": ("method=ladder", "trunk.cache=disk"),
+    # What it learns from it samples itself, graded in processes of its own: kills fall into each of the three parts.
+    "rewarded": (
+        *("method=suffix", "method.layers=2", "method.dropout=0.1", "objective=grpo", "objective.group=4"),
+        *("objective.max_new_tokens=12", "train.max_steps=12", "train.early_stopping=null"),
+    ),
 }
 DECODED = ("limit=12", "decode.max_new_tokens=48", "decode.batch_size=3", "hardware=cpu")
 # Figures of the clock, the machine and what a cache held at the start, which no two runs share.
 _MEASURED = ("tokens_per_second", "flops_per_second", "peak_memory_bytes", "wall_seconds", "flops_per_token")
-_TIMED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second")
+_TIMED = (
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"),
+    *("generate_seconds", "grade_seconds", "train_seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ def compare_runs(ours: Path, twin: Path) -> Difference:
     pairs.append((_adapter_config(ours), _adapter_config(twin)))
     pairs.append((_figures(ours), _figures(twin)))
     pairs.append((_log(ours), _log(twin)))
+    if (twin / "completions.jsonl").is_file():
+        pairs.append((_content(ours / "completions.jsonl"), _content(twin / "completions.jsonl")))
     last = max((twin / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])).name
     for name in ("optimizer.safetensors", "random-0.json", "adapter_model.safetensors", "progress.json"):
         pairs.append((_content(ours / "checkpoints" / last / name), _content(twin / "checkpoints" / last / name)))

@@ -12,9 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from ladder_cli.bench.counts import saved_activation_bytes
 from ladder_cli.config.choices import Optimizer
-from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
+from ladder_cli.config.evaluation import DecodeConfig
+from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.schema import ModelConfig
+from ladder_cli.data.chat import PromptRenderer
+from ladder_cli.generate.decoding import limits_of
+from ladder_cli.generate.engine import Prompt
+from ladder_cli.generate.transformers_engine import generate
 from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.objective import objective_for
 from ladder_cli.plan import memory
@@ -27,6 +32,7 @@ from ladder_cli.trunk.loading import architecture, load_backbone
 from tests.conftest import model_preset
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=16)
+SMALL_LORA = dict(learning_rate=1e-3, rank=4, alpha=8)
 QLORA = QLoRAMethodConfig(name="qlora", kind="qlora", learning_rate=1e-3)
 STEP = Step(rows=1, tokens=2048, accumulation=2, optimizer=Optimizer.ADAMW_8BIT, loss_chunk=512)
 
@@ -106,7 +112,7 @@ def test_optimizer_state_has_the_size_that_bitsandbytes_gives_it():
     assert optimizer_bytes(1000, "adamw_8bit") == optimizer_bytes(1000, "adamw") == 8000
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "grpo"])
 @pytest.mark.parametrize("method", ["ladder", "ladder, recomputed", "qlora", "qlora, checkpointed"])
 def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, objective, tiny_config):
     """PyTorch's profiler reports every allocation of a real step; the two know nothing of each other."""
@@ -128,7 +134,7 @@ def test_the_prediction_for_a_cpu_is_what_its_allocator_saw(method, objective, t
     mask[-1, -1], labels[-1, -1] = 0, -100
     gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        batch = Batch(ids, labels, mask)
+        batch = Batch(ids, labels, mask, advantages=torch.ones(rows, 1))
         if objective == "sft":
             model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
         else:
@@ -240,3 +246,39 @@ def test_a_ladder_s_backward_pass_gathers_no_layer():
     seven = replace(shallow("qwen2.5-7b"), quantization="none")
     long = replace(STEP, shards=8, loss_chunk=2048)  # the loss is the peak
     assert "gathered" not in predict_memory(seven, method_for(LADDER), torch.bfloat16, long).parts
+
+
+@pytest.mark.parametrize("method", ["ladder", "suffix", "branch", "qlora"])
+def test_what_sampling_takes_is_what_the_allocator_sees_of_a_real_one(method, tiny_config, tiny_tokenizer):
+    """Where more completions are generated at a time than are trained on, they decide the peak."""
+    config = {
+        "ladder": LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=2),
+        "suffix": SuffixMethodConfig(name="suffix", kind="suffix", layers=2, **SMALL_LORA),
+        "branch": LadderMethodConfig(
+            name="branch", kind="ladder", learning_rate=1e-3, reduction=1, connections="branch", layers=2, gate="tap",
+            combine="replace", projection="none", init="cloned",
+        ),
+        "qlora": QLoRAMethodConfig(name="qlora", kind="qlora", **SMALL_LORA),
+    }[method]  # fmt: skip
+    rows, prompt, new = 64, 40, 60
+    minimised = ObjectiveConfig("grpo", max_new_tokens=new)
+    step = Step(1, prompt + new, 64, Optimizer.ADAMW, 512, objective=minimised, sampled=rows)
+    predicted = predict_memory(tiny_config, method_for(config), torch.float32, step)
+    assert predicted.parts["sampling"] > 0
+    few = predict_memory(tiny_config, method_for(config), torch.float32, replace(step, sampled=1))
+    assert "sampling" not in few.parts, "of one at a time, training decides"
+    trunk = LiveTrunk(load_backbone(tiny_config, torch.device("cpu")))
+    model = method_for(config).attach(trunk, reference=True).eval()
+    renderer = PromptRenderer(tiny_tokenizer, "")
+    prompts = [Prompt(str(n), "", torch.randint(5, 400, (prompt,)).tolist()) for n in range(rows)]
+    limits = replace(limits_of(model), end_tokens=())
+    gc.collect()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        made = list(generate(model, renderer, [prompts], DecodeConfig(new, rows, 1.0), 0, limits))
+    assert max(each.tokens for batch in made for each in batch) == new
+    live = highest = 0
+    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            highest = max(highest, live)
+    assert predicted.parts["sampling"] == pytest.approx(highest, rel=0.15)
