@@ -142,7 +142,6 @@ class Search:
         print(f"{family.name:<10} seed {seed}, {trial.steps:>4} steps: {told}   {' '.join(trial.settings)}", flush=True)
         return trial
 
-
     def _cost(self, family: Family, options: list[str], cached: bool) -> RunCost:
         return self.study.cost(f"{family.name}-cost", options, cached, TIMED_STEPS)
 
