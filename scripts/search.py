@@ -22,7 +22,7 @@ from pathlib import Path
 from _studied import add_studied, count, further, layers_of, refuse_repeats, studied
 from scipy.stats import qmc
 
-from ladder_cli.bench.study import Study, mean_and_range
+from ladder_cli.bench.study import RunCost, Study, mean_and_range
 from ladder_cli.console import make_console
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.run.directory import OUTPUTS, write_json
@@ -75,6 +75,8 @@ class Trial:
         step_seconds: of the processor, counted as `--cost` says.
         loss: on the validation rows; None: it failed, as `failure` says.
         seconds: that the run took here, on shared taps, its start and validation included.
+        alone_seconds: that it would at least have taken without the taps of others, by what a step costs alone; what
+            the validation rows cost more then is not in them.
     """
 
     family: str
@@ -84,6 +86,7 @@ class Trial:
     steps: int = 0
     loss: float | None = None
     seconds: float = 0.0
+    alone_seconds: float = 0.0
     failure: str | None = None
 
 
@@ -125,17 +128,22 @@ class Search:
         try:
             options = [*family.options, *shape]
             # The cost of a shape is that of a run alone, unless taps that are there already are counted.
-            counted_cached = family.cached and self.cost == CACHED
-            trial.step_seconds = self.study.step_seconds(f"{family.name}-cost", options, counted_cached, TIMED_STEPS)
+            alone = self._cost(family, options, cached=False)
+            counted = self._cost(family, options, cached=True) if family.cached and self.cost == CACHED else alone
+            trial.step_seconds = counted.step
             trial.steps = max(1, round(self.budget / trial.step_seconds))
             words = [*options, *rest, f"train.max_steps={trial.steps}", f"seed={seed}"]
             run = self.study.run(family.name, words, family.cached)
             trial.loss, trial.seconds = run.loss, run.seconds
+            trial.alone_seconds = max(run.seconds, alone.of(trial.steps)) if family.cached else run.seconds
         except (UserError, RunFailed) as error:
             trial.failure = str(error)
         told = f"{trial.loss:.4f}" if trial.loss is not None else f"failed: {trial.failure}"
         print(f"{family.name:<10} seed {seed}, {trial.steps:>4} steps: {told}   {' '.join(trial.settings)}", flush=True)
         return trial
+
+    def _cost(self, family: Family, options: list[str], cached: bool) -> RunCost:
+        return self.study.cost(f"{family.name}-cost", options, cached, TIMED_STEPS)
 
 
 def log(low: float, high: float) -> Draw:
@@ -210,7 +218,12 @@ def table(search: Search, finals: dict[str, list[Trial]], time: str, steps: int)
         told = f"{trial.loss:.4f}" if trial.loss is not None else f"failed: {trial.failure}".replace("|", "\\|")
         lines.append(f"| {trial.family} | {' '.join(trial.settings)} | {trial.seed} | {trial.steps} | {told} |")
     seconds = sum(trial.seconds for trial in search.trials)
-    lines += ["", f"All trials together: {seconds:.0f} processor seconds."]
+    alone = sum(trial.alone_seconds for trial in search.trials)
+    lines += [
+        "",
+        f"All trials together: {seconds:.0f} processor seconds; without shared taps at least {alone:.0f} "
+        f"({alone / max(seconds, 1e-9):.1f} times as much).",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -239,7 +252,7 @@ def main() -> None:
     quiet_libraries(downloads=False)
     folder = (args.folder or OUTPUTS / f"search-{args.model}").absolute()
     study = Study(folder, common)
-    budget = args.steps * study.step_seconds(f"time-{args.time}", list(TIMES[args.time]), False, TIMED_STEPS)
+    budget = args.steps * study.cost(f"time-{args.time}", list(TIMES[args.time]), False, TIMED_STEPS).step
     search, finals = Search(study, budget, args.cost), {}
     for name in args.families or all_families:
         family = all_families[name]

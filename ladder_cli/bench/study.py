@@ -36,6 +36,23 @@ class Trained:
     peak: int
 
 
+@dataclass(frozen=True)
+class RunCost:
+    """Processor seconds of a run with so many steps.
+
+    Attributes:
+        step: of one step.
+        rest: of all else: start, data, validation, saving.
+    """
+
+    step: float
+    rest: float
+
+    def of(self, steps: int) -> float:
+        """Of the whole run."""
+        return self.rest + steps * self.step
+
+
 class Study:
     """Runs of `ladder-train` in one folder, one after the other.
 
@@ -78,8 +95,8 @@ class Study:
         write_json(record, asdict(trained))
         return trained
 
-    def step_seconds(self, name: str, options: list[str], cached: bool, steps: tuple[int, int]) -> float:
-        """Processor seconds of one step: the difference of a longer and a shorter run, which begin and end alike.
+    def cost(self, name: str, options: list[str], cached: bool, steps: tuple[int, int]) -> RunCost:
+        """What a run costs, by a longer and a shorter one, which begin and end alike.
 
         Raises:
             UserError, RunFailed: as `run`.
@@ -92,7 +109,8 @@ class Study:
         short, long = (
             self.run(f"{name}-{count}", [*options, *bare, f"train.max_steps={count}"], cached) for count in steps
         )
-        return (long.seconds - short.seconds) / (many - few)
+        step = (long.seconds - short.seconds) / (many - few)
+        return RunCost(step, short.seconds - few * step)
 
 
 def mean_and_range(values: list[float]) -> str:

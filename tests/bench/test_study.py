@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ladder_cli.bench.study import Study, Trained
+from ladder_cli.bench.study import RunCost, Study, Trained
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.errors import RunFailed, UserError
@@ -53,9 +53,9 @@ class Priced(Study):
         rate, steps = float(given["train.learning_rate"]), int(given["train.max_steps"])
         return Trained(name, abs(math.log(rate / 2e-3)), {}, 1.0 * steps, 0)
 
-    def step_seconds(self, name, options, cached, steps):
+    def cost(self, name, options, cached, steps):
         given = dict(word.split("=", 1) for word in options)
-        return 0.5 * int(given.get("method.layers", 6)) * (0.5 if cached else 1.0)
+        return RunCost(0.5 * int(given.get("method.layers", 6)) * (0.5 if cached else 1.0), rest=7.0)
 
 
 def test_the_search_gives_every_trial_the_same_time_and_keeps_the_failed_ones(search, tmp_path):
@@ -72,12 +72,17 @@ def test_the_search_gives_every_trial_the_same_time_and_keeps_the_failed_ones(se
         layers = next(int(word.partition("=")[2]) for word in trial.settings if word.startswith("method.layers="))
         assert trial.steps == 60 // layers
         assert trial.seed == search.SEARCH_SEED
+        # What is saved is the difference to runs that read the backbone themselves.
+        assert trial.alone_seconds == 7.0 + trial.steps * trial.step_seconds
+        assert trial.seconds == trial.steps
     again = tried.again(family, best, search.FINAL_SEEDS)
     assert [trial.seed for trial in again] == list(search.FINAL_SEEDS)
     assert all(trial.settings == best.settings for trial in again)
     text = search.table(tried, {"suffix": again}, search.PLAIN, 60)
     assert text.count("it diverged \\| badly") == len(failed)
     assert f"| suffix | 12 | {' '.join(best.settings)} |" in text
+    ran, alone = sum(trial.seconds for trial in tried.trials), sum(trial.alone_seconds for trial in tried.trials)
+    assert f"{ran:.0f} processor seconds; without shared taps at least {alone:.0f}" in text
     # On cached taps the same time buys more steps.
     cached = search.Search(Priced(tmp_path, []), budget=30.0, cost=search.CACHED)
     assert cached.best(family, 12).steps == 2 * best.steps

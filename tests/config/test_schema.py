@@ -59,9 +59,16 @@ def test_the_groups_are_those_of_the_contract():
 
 
 def test_the_method_brings_its_learning_rate_and_the_command_line_overrules_it():
-    assert composed("method=qlora", "model=qwen2.5-7b").peak_learning_rate == 2e-4
-    assert composed("method=qlora", "model=tiny").peak_learning_rate == 8e-4
+    assert composed("method=branch", "model=qwen2.5-7b").peak_learning_rate == 3e-4
+    assert composed("method=branch", "model=tiny").peak_learning_rate == pytest.approx(2.4e-3)
     assert composed("train.learning_rate=0.5").peak_learning_rate == 0.5
+
+
+@pytest.mark.parametrize(("model", "rate"), [("qwen2.5-7b", 5e-4), ("smollm2-135m", 1.5e-3), ("tiny", 4e-3)])
+def test_what_is_compared_begins_at_the_rate_that_each_was_found_to_take(model, rate):
+    """A baseline at a fifth of its best rate is no baseline (docs/decisions/0025-rates.md)."""
+    for method in ("ladder", "xladder", "suffix", "ladder-suffix", "qlora"):
+        assert composed(f"method={method}", f"model={model}").peak_learning_rate == pytest.approx(rate), method
 
 
 def test_a_method_has_the_schema_of_its_kind():
