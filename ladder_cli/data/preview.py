@@ -16,6 +16,7 @@ from ladder_cli.streams import printable
 
 _BINS, _BAR = 10, 40
 _SHOWN = 3
+_COUNTED, _GOLD = "counted tokens marked", "the right answer marked; completions are sampled"
 _OF_A_PAIR = ("chosen", "rejected")
 
 
@@ -52,15 +53,20 @@ def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[s
 
 
 def print_preview(
-    data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console
+    data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console, sampled: bool = False
 ) -> None:
-    """Print the histogram, three examples (of a preference both answers) and the overlaps."""
+    """Print the histogram, three examples (of a preference both answers) and the overlaps.
+
+    Args:
+        sampled: completions are sampled, so that what stands marked in a row is its right answer.
+    """
+    marked = _GOLD if sampled else _COUNTED
     console.print("tokens of the training rows", style="bold")
     for line in histogram(data.train.lengths):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     console.print()
     for number in range(min(_SHOWN, data.train.examples)):
-        console.print(f"example {number + 1} (counted tokens marked; without colours: between » and «)", style="bold")
+        console.print(f"example {number + 1} ({marked}; without colours: between » and «)", style="bold")
         print_example(data, number, console)
     console.print("questions that a benchmark asks too (training and validation)", style="bold")
     for name, shared in found.items():

@@ -52,7 +52,7 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
     if data is not None:
         tell_fewer_rows(config.data.train_samples, data, console)
         found, unreachable = overlaps(data, config.data_dir)
-        print_preview(data, found, unreachable, console)
+        print_preview(data, found, unreachable, console, config.objective.samples)
         record["overlap"] = {"benchmarks": found, "not_checked": unreachable, "removed": data.decontaminated}
         record["data_fingerprint"] = data.fingerprint
     else:

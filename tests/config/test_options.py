@@ -220,7 +220,9 @@ def test_a_run_of_before_is_the_run_that_the_same_command_line_gives_now(tmp_pat
     before = RunDir(tmp_path)
     before.config.write_text((Path(__file__).parent / "config_before_options_moved.yaml").read_text())
     assert "loss_chunk: 128" in before.config.read_text().partition("hardware:")[2].partition("train:")[0]
-    now = RunIdentity.of_config(as_dict(train("hardware=rtx-6gb")))
+    # At the rate of that time.
+    rate = ("method.learning_rate=1e-3", "model.learning_rate_scale=4")
+    now = RunIdentity.of_config(as_dict(train("hardware=rtx-6gb", *rate)))
     assert before.identity().settings == now.settings
     assert before.identity().differences(now) == []
     assert as_dict(parse(before.read_config(), TrainConfig)) == as_dict(train("hardware=rtx-6gb"))

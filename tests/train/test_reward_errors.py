@@ -161,7 +161,9 @@ def test_rows_without_an_answer_are_left_out_and_counted(tmp_path):
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())["rows"]
     assert sum(lost) == 10
     assert plan["train"] + plan["validation"] == 20
-    assert "Compute" in printed
+    # Nothing of a row but its prompt is learned, and the preview says so.
+    assert "the right answer marked; completions are sampled" in printed
+    assert "counted tokens marked" not in printed
 
 
 def test_rows_of_which_none_has_an_answer_are_refused(tmp_path):
