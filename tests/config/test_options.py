@@ -226,7 +226,7 @@ def test_a_run_of_before_is_the_run_that_the_same_command_line_gives_now(tmp_pat
     assert before.identity().settings == now.settings
     assert before.identity().differences(now) == []
     assert as_dict(parse(before.read_config(), TrainConfig)) == as_dict(train("hardware=rtx-6gb", *rate))
-    other = RunIdentity.of_config(as_dict(train("hardware=rtx-6gb", "train.loss_chunk=64")))
+    other = RunIdentity.of_config(as_dict(train("hardware=rtx-6gb", "train.loss_chunk=64", *rate)))
     assert before.identity().differences(other) == ["train.loss_chunk: 128 -> 64"]
 
 
