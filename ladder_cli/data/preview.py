@@ -53,7 +53,11 @@ def overlaps(data: PreparedData, data_dir: str | None) -> tuple[dict[str, dict[s
 
 
 def print_preview(
-    data: PreparedData, found: dict[str, dict[str, Any]], unreachable: list[str], console: Console, sampled: bool = False
+    data: PreparedData,
+    found: dict[str, dict[str, Any]],
+    unreachable: list[str],
+    console: Console,
+    sampled: bool = False,
 ) -> None:
     """Print the histogram, three examples (of a preference both answers) and the overlaps.
 
