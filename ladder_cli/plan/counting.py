@@ -100,15 +100,9 @@ class EveryPairCounts(Preference):
     def __call__(self, hidden: Hidden, batch: Batch, divisor: Tensor | int | None = None) -> Summed:
         """The loss of a batch."""
         assert batch.labels is not None
-        assert hidden.reference is not None
         targets = batch.labels[:, 1:].flatten()
         with self._count.part(LOSS) if self._count is not None else nullcontext():
-            with torch.no_grad():
-                rows = hidden.reference[:, :-1].flatten(0, 1)
-                kept = token_log_probabilities(rows, targets, hidden.readout, self._chunk)
-                del rows
-            rows = hidden.state[:, :-1].flatten(0, 1)
-            learned = token_log_probabilities(rows, targets, hidden.readout, self._chunk)
+            kept, learned = _against_reference(hidden, targets, hidden.readout, self._chunk)
             ratios = (learned - kept).view(len(batch.labels), -1).sum(1)
             total = (ratios[::2] - ratios[1::2]).sum()
         return Summed(total, torch.tensor(len(batch.labels) // 2))
@@ -127,18 +121,24 @@ class EveryCompletionCounts(GroupRelative):
     def __call__(self, hidden: Hidden, batch: Batch, divisor: Tensor | int | None = None) -> Summed:
         """The loss of a batch."""
         assert batch.labels is not None
-        assert hidden.reference is not None
         targets, readout = batch.labels[:, 1:].flatten(), tempered(hidden.readout, self._config.temperature)
         with self._count.part(LOSS) if self._count is not None else nullcontext():
-            with torch.no_grad():
-                rows = hidden.reference[:, :-1].flatten(0, 1)
-                backbone = token_log_probabilities(rows, targets, readout, self._chunk)
-                del rows
-            rows = hidden.state[:, :-1].flatten(0, 1)
-            learned = token_log_probabilities(rows, targets, readout, self._chunk)
+            backbone, learned = _against_reference(hidden, targets, readout, self._chunk)
             costs, _ = clipped_costs(learned, learned.detach(), torch.ones_like(learned), self._config)
             total = (costs + self._config.beta * divergence(backbone, learned)).sum()
         return Summed(total, torch.tensor(len(targets)))
+
+
+def _against_reference(
+    hidden: Hidden, targets: Tensor, readout: Callable[[Tensor], Tensor], chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of every token under the bare backbone, and under what is trained; `[n]` each."""
+    assert hidden.reference is not None
+    with torch.no_grad():
+        rows = hidden.reference[:, :-1].flatten(0, 1)
+        kept = token_log_probabilities(rows, targets, readout, chunk)
+        del rows
+    return kept, token_log_probabilities(hidden.state[:, :-1].flatten(0, 1), targets, readout, chunk)
 
 
 # As `nn.objective.OBJECTIVES`: labels on fake tensors have no values, by which tokens could be told that count.
