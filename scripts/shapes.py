@@ -40,24 +40,25 @@ PEAKS = {
     ],
     "branch, 4 layers": ["method=branch", "method.layers=4"],
     "suffix": ["method=suffix"],
-    "suffix, checkpointed": ["method=suffix", "method.gradient_checkpointing=true"],
+    "suffix, not checkpointed": ["method=suffix", "method.gradient_checkpointing=false"],
     "suffix, 7 layers": ["method=suffix", "method.layers=7"],
+    "suffix, hardware=rtx-6gb": ["method=suffix", "hardware=rtx-6gb"],
     "ladder-suffix": ["method=ladder-suffix"],
-    "ladder-suffix, checkpointed": ["method=ladder-suffix", "method.gradient_checkpointing=true"],
-    "ladder-suffix, 7 layers, checkpointed, hardware=rtx-6gb": [
-        *("method=ladder-suffix", "method.suffix_layers=7", "method.gradient_checkpointing=true"),
-        "hardware=rtx-6gb",
-    ],
+    "ladder-suffix, not checkpointed": ["method=ladder-suffix", "method.gradient_checkpointing=false"],
+    "ladder-suffix, 7 layers, hardware=rtx-6gb": ["method=ladder-suffix", "method.suffix_layers=7", "hardware=rtx-6gb"],
 }
 # One after the other, each with those above it.
 LEAN = {
-    "none of them": ["method.recompute=false", f"train.loss_chunk={ROWS * TOKENS}", "train.optimizer=adamw"],
+    "none of them": [
+        *("method.recompute=false", "model.embeddings_on_cpu=false", "train.optimizer=adamw"),
+        f"train.loss_chunk={ROWS * TOKENS}",
+    ],
     "train.loss_chunk=512": ["train.loss_chunk=512"],
     "train.optimizer=adamw_8bit": ["train.optimizer=adamw_8bit"],
     "method.recompute=true": ["method.recompute=true"],
+    "model.embeddings_on_cpu=true": ["model.embeddings_on_cpu=true"],
     "train.loss_chunk=128": ["train.loss_chunk=128"],
     "method.int8_taps=true": ["method.int8_taps=true"],
-    "model.embeddings_on_cpu=true": ["model.embeddings_on_cpu=true"],
     "model.head_quantization=nf4": ["model.head_quantization=nf4"],
 }
 

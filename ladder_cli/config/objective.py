@@ -32,6 +32,9 @@ class ObjectiveConfig:
         "what is learned: the completions (sft), which of two is preferred (dpo), or what is rewarded of the model's "
         "own (grpo)",
     )
+    learning_rate_scale: float = option(
+        1.0, "times the method's rate: what is learned from preferences or rewards takes smaller steps", at_least=0.0
+    )
     loss: PreferenceLoss = option(
         PreferenceLoss.SIGMOID, "of a pair: DPO's own, or IPO's", needs=("name", ObjectiveKind.DPO)
     )

@@ -60,6 +60,7 @@ ADDED: Mapping[str, Any] = MappingProxyType(
     {
         "trunk.cache_format": "exact",
         "objective.name": "sft",
+        "objective.learning_rate_scale": 1.0,
         "objective.loss": "sigmoid",
         "objective.beta": 0.1,
         "objective.label_smoothing": 0.0,
@@ -101,7 +102,9 @@ class ModelConfig:
     default_data: str = incidental("s1k", "the data set that is trained on where `data` is not given")
     default_benchmarks: list[str] = incidental(lambda: ["math500"], "likewise where `benchmarks` is not")
     side_recompute: bool = option(
-        True, "whether recomputing side layers pays (it does where r is large); `method.recompute` refers to it"
+        True,
+        "whether recomputing what learns pays (it does on wide backbones); `method.recompute` of ladders and "
+        "`method.gradient_checkpointing` of a suffix refer to it",
     )
     trust_remote_code: bool = option(False, "run the code that a repository on the hub brings")
     head_quantization: Quantization = option(
@@ -294,7 +297,7 @@ class OptimizationConfig:
         None, "per optimizer step; null: derived from the two above", unit="micro-batches", at_least=1
     )
     learning_rate: float | None = option(
-        None, "peak; null: the method's, times `model.learning_rate_scale`", at_least=0.0, at_most=1.0
+        None, "peak; null: the method's, times `model.learning_rate_scale` and `objective.learning_rate_scale`", at_least=0.0, at_most=1.0
     )
     scheduler: Scheduler = option(Scheduler.COSINE, "course of the learning rate")
     warmup_ratio: float = option(
@@ -406,4 +409,6 @@ class TrainConfig:
     def peak_learning_rate(self) -> float:
         """The rate that is used: `train.learning_rate`, or what method and model suggest."""
         given = self.train.learning_rate
-        return given if given is not None else self.method.learning_rate * self.model.learning_rate_scale
+        if given is not None:
+            return given
+        return self.method.learning_rate * self.model.learning_rate_scale * self.objective.learning_rate_scale

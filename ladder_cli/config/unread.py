@@ -15,11 +15,13 @@ from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
-# What a model suggests for a method (`method.reduction: ${model.side_reduction}`), and who refers to it.
-_REFERRED: Mapping[str, str] = MappingProxyType(
-    {"model.side_reduction": "method.reduction", "model.side_recompute": "method.recompute"}
+# What a model suggests for a method (`method.reduction: ${model.side_reduction}`), and what refers to it, by kind.
+_REFERRED: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "model.side_reduction": {"ladder": "method.reduction"},
+        "model.side_recompute": {"ladder": "method.recompute", "suffix": "method.gradient_checkpointing"},
+    }
 )
-_ABSENT = object()
 # What `prepare=true` reads: groups, and single options.
 _PREPARING = ("prepare", "model", "hardware", "trunk.layer_files", "trunk.residency")
 _GROUPS = ("model", "method", "data", "hardware", "trunk", "objective", "train", "tracking")
@@ -80,12 +82,12 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     if not config.prepare:
         yield from _unread_of_streaming(config.trunk, _cut_from_files(config))
     values = _values(config)
-    for option, reader in _REFERRED.items():
-        value = values.get(reader, _ABSENT)
-        if value is _ABSENT:
-            yield option, f"method={config.method.name} has no {reader}, which takes it over"
-        elif value != values[option]:
-            yield option, f"{reader}={value} takes its place; leave one out"
+    for option, readers in _REFERRED.items():
+        reader = readers.get(config.method.kind)
+        if reader is None:
+            yield option, f"method={config.method.name} has no {next(iter(readers.values()))}, which takes it over"
+        elif values[reader] != values[option]:
+            yield option, f"{reader}={values[reader]} takes its place; leave one out"
     if config.tracking.name is Tracker.NONE:
         yield "tracking.project", "nothing tracks the run; tracking=wandb, trackio or mlflow reads it"
     if config.tracking.name is Tracker.TENSORBOARD:
@@ -121,7 +123,7 @@ def _unread_of_group(group: str, typed: Any) -> Unread:
 def _unread_of_method(config: TrainConfig) -> Unread:
     yield from _unread_of_group("method", config.method)
     if config.train.learning_rate is not None:
-        for option in ("method.learning_rate", "model.learning_rate_scale"):
+        for option in ("method.learning_rate", "model.learning_rate_scale", "objective.learning_rate_scale"):
             yield option, f"train.learning_rate={config.train.learning_rate} takes its place; leave one out"
 
 

@@ -137,7 +137,8 @@ def refuse_shared_embeddings(model: PreTrainedModel) -> None:
     if getattr(head, "weight", None) is model.get_input_embeddings().weight:
         raise UserError(
             "model.embeddings_on_cpu=true: the output head of this model shares the embeddings' weights and needs "
-            "them on the card; give it its own copy with model.head_quantization=int8 or nf4."
+            "them on the card: leave it out (model.embeddings_on_cpu=false), or give the head its own copy with "
+            "model.head_quantization=int8 or nf4."
         )
 
 

@@ -71,6 +71,29 @@ def test_what_is_compared_begins_at_the_rate_that_each_was_found_to_take(model, 
         assert composed(f"method={method}", f"model={model}").peak_learning_rate == pytest.approx(rate), method
 
 
+@pytest.mark.parametrize("objective", ["dpo", "grpo"])
+def test_preferences_and_rewards_begin_at_a_tenth_of_the_rate(objective):
+    words = ("method=suffix", "model=qwen2.5-7b", f"objective={objective}")
+    assert composed(*words).peak_learning_rate == pytest.approx(5e-5)
+    assert composed(*words, "objective.learning_rate_scale=2").peak_learning_rate == pytest.approx(1e-3)
+    assert composed(*words, "train.learning_rate=0.5").peak_learning_rate == 0.5
+
+
+@pytest.mark.parametrize("method", ["suffix", "ladder-suffix"])
+def test_a_suffix_is_recomputed_where_the_model_is_wide(method):
+    for model, wide in (("qwen2.5-7b", True), ("qwen2.5-math-1.5b", True), ("tiny", False), ("smollm2-135m", False)):
+        assert composed(f"method={method}", f"model={model}").method.gradient_checkpointing is wide, model
+    assert not composed(f"method={method}", "model=qwen2.5-7b", "model.side_recompute=false").method.gradient_checkpointing
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_embeddings_stay_on_the_host_where_they_are_large_and_the_head_has_its_own(name):
+    model = composed(f"model={name}").model
+    shape = model.shape.get("text_config", model.shape)
+    size = 2 * shape.get("vocab_size", 0) * shape.get("hidden_size", 0)
+    assert model.embeddings_on_cpu is (size > 1e9 and not shape["tie_word_embeddings"])
+
+
 def test_a_method_has_the_schema_of_its_kind():
     assert type(composed("method=xladder").method) is METHOD_KINDS["ladder"]
     assert type(composed("method=qlora").method) is METHOD_KINDS["qlora"]
