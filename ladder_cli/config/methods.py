@@ -1,8 +1,9 @@
 """The schema of every method: one dataclass per kind, with what its parts can be. Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
@@ -37,9 +38,11 @@ class MethodConfig:
 
     Attributes:
         reads_taps: the backbone, or its lower layers, are only read; else gradients pass through all of it.
+        takes_over: what a model suggests (`model.side_reduction`), by the option that refers to it in conf/method.
     """
 
     reads_taps: ClassVar[bool] = True
+    takes_over: ClassVar[Mapping[str, str]] = MappingProxyType({})
     name: str = option(MISSING, "name of the method, of its file in conf/method")
     kind: str = option(MISSING, "which options the method has")
     learning_rate: float = option(
@@ -56,6 +59,9 @@ class MethodConfig:
 class LadderMethodConfig(MethodConfig):
     """A side network fed by taps (docs/ladder.md; paper section 3)."""
 
+    takes_over: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"model.side_reduction": "method.reduction", "model.side_recompute": "method.recompute"}
+    )
     layers: int | None = option(None, "l, side layers; null: as many as the backbone has", at_least=1)
     connections: Any = option(
         Pattern.ALIGNED,
@@ -170,6 +176,9 @@ class SuffixMethodConfig(QLoRAMethodConfig):
     """LoRA on the backbone's last layers alone; the layers below are only read, as under a ladder."""
 
     reads_taps: ClassVar[bool] = True
+    takes_over: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"model.side_recompute": "method.gradient_checkpointing"}
+    )
     layers: int | None = option(
         None, "k, layers that learn, counted from the last; null: half of the backbone's", at_least=1
     )
@@ -183,6 +192,10 @@ METHOD_KINDS: dict[str, type[MethodConfig]] = {
     "ladder": LadderMethodConfig,
     "qlora": QLoRAMethodConfig,
     "suffix": SuffixMethodConfig,
+}
+# What a model suggests, and an option that takes it over.
+SUGGESTED: dict[str, str] = {
+    option: reader for kind in reversed(METHOD_KINDS.values()) for option, reader in kind.takes_over.items()
 }
 # Options of a kind that came later, by their full names, and what was done before: a config.yaml without them was
 # written then (`schema.ADDED`).

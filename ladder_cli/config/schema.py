@@ -297,7 +297,10 @@ class OptimizationConfig:
         None, "per optimizer step; null: derived from the two above", unit="micro-batches", at_least=1
     )
     learning_rate: float | None = option(
-        None, "peak; null: the method's, times `model.learning_rate_scale` and `objective.learning_rate_scale`", at_least=0.0, at_most=1.0
+        None,
+        "peak; null: the method's, times `model.learning_rate_scale` and `objective.learning_rate_scale`",
+        at_least=0.0,
+        at_most=1.0,
     )
     scheduler: Scheduler = option(Scheduler.COSINE, "course of the learning rate")
     warmup_ratio: float = option(

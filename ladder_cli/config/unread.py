@@ -4,24 +4,17 @@ An option may be set by a preset without being read; who types it expects it to 
 `data/formats.py` to say. Imports no torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
-from types import MappingProxyType
 from typing import Any
 
 from ladder_cli.config.choices import CacheMode, ObjectiveKind, Quantization, Residency, Scheduler, Tracker
+from ladder_cli.config.methods import SUGGESTED
 from ladder_cli.config.options import told_of
 from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
-# What a model suggests for a method (`method.reduction: ${model.side_reduction}`), and what refers to it, by kind.
-_REFERRED: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "model.side_reduction": {"ladder": "method.reduction"},
-        "model.side_recompute": {"ladder": "method.recompute", "suffix": "method.gradient_checkpointing"},
-    }
-)
 # What `prepare=true` reads: groups, and single options.
 _PREPARING = ("prepare", "model", "hardware", "trunk.layer_files", "trunk.residency")
 _GROUPS = ("model", "method", "data", "hardware", "trunk", "objective", "train", "tracking")
@@ -82,12 +75,11 @@ def _unread(config: TrainConfig, reads_mirror: bool) -> Unread:
     if not config.prepare:
         yield from _unread_of_streaming(config.trunk, _cut_from_files(config))
     values = _values(config)
-    for option, readers in _REFERRED.items():
-        reader = readers.get(config.method.kind)
-        if reader is None:
-            yield option, f"method={config.method.name} has no {next(iter(readers.values()))}, which takes it over"
-        elif values[reader] != values[option]:
-            yield option, f"{reader}={values[reader]} takes its place; leave one out"
+    for option, reader in SUGGESTED.items():
+        if (own := config.method.takes_over.get(option)) is None:
+            yield option, f"method={config.method.name} has no {reader}, which takes it over"
+        elif values[own] != values[option]:
+            yield option, f"{own}={values[own]} takes its place; leave one out"
     if config.tracking.name is Tracker.NONE:
         yield "tracking.project", "nothing tracks the run; tracking=wandb, trackio or mlflow reads it"
     if config.tracking.name is Tracker.TENSORBOARD:

@@ -76,21 +76,17 @@ class PaddingCollator:
         return batch | {"attention_mask": (torch.arange(width)[None] < lengths[:, None]).long()}
 
 
-class LengthGroupedSampler(Sampler[int]):
-    """Puts rows of similar length into one batch, so that little is padded, and orders the batches at random.
+class StepOrder(Sampler[int]):
+    """The rows of an epoch in the order of its steps: each takes rows at random, and puts those of a length together.
 
-    Rows are shuffled, sorted by length within pools of many batches, and cut into batches; then the batches are
-    shuffled. (Transformers walks a pool from long to short, which is a curriculum: the loss swings with it.) If a plain
-    shuffle would pad little, the order is a plain shuffle, because rows of one length tend to be of one kind. The order
-    depends only on seed and epoch.
+    Which rows a step takes follows from seed, epoch and the rows of a step alone, and not from what a machine holds at
+    a time. So its gradient is that of rows at random (docs/decisions/0027-order-of-rows.md). Within a step the longest
+    come first, so that its micro-batches pad little.
     """
 
-    POOL_BATCHES = 50
-    WORTH_GROUPING = 0.2  # share of padding in a plain shuffle
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        """`lengths`: tokens of each row."""
-        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+    def __init__(self, lengths: Sequence[int], step_rows: int, seed: int) -> None:
+        """`lengths`: tokens of each row; `step_rows`: of an optimizer step, over all processes."""
+        self._lengths, self._step_rows, self._seed = lengths, step_rows, seed
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -101,27 +97,7 @@ class LengthGroupedSampler(Sampler[int]):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        rng = random.Random(f"{self._seed}-{self._epoch}")
         rows = list(range(len(self._lengths)))
-        rng.shuffle(rows)
-        if self._padding(rows) < self.WORTH_GROUPING:
-            yield from rows
-            return
-        pool = self._batch_size * self.POOL_BATCHES
-        batches: list[list[int]] = []
-        for start in range(0, len(rows), pool):
-            ordered = sorted(rows[start : start + pool], key=lambda row: -self._lengths[row])
-            batches += self._batches(ordered)
-        # The one batch that may be short comes last: anywhere else it would shift all that follow it.
-        short = batches.pop() if len(batches[-1]) < self._batch_size else []
-        rng.shuffle(batches)
-        for batch in [*batches, short]:
-            yield from batch
-
-    def _batches(self, rows: list[int]) -> list[list[int]]:
-        return [rows[at : at + self._batch_size] for at in range(0, len(rows), self._batch_size)]
-
-    def _padding(self, rows: list[int]) -> float:
-        """Share of padding tokens in batches of this order."""
-        padded = sum(len(batch) * max(self._lengths[row] for row in batch) for batch in self._batches(rows))
-        return 1 - sum(self._lengths) / padded
+        random.Random(f"{self._seed}-{self._epoch}").shuffle(rows)
+        for start in range(0, len(rows), self._step_rows):
+            yield from sorted(rows[start : start + self._step_rows], key=lambda row: -self._lengths[row])

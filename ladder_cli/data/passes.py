@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ladder_cli.data.batching import LengthGroupedSampler
+from ladder_cli.data.batching import StepOrder
 from ladder_cli.data.encoding import IGNORED_LABEL, Row
 from ladder_cli.trunk.base import BLANK, Batch
 
@@ -117,8 +117,8 @@ class TrainingBatches:
         each = loading.rows_each
         # An example is as long as its longest row.
         lengths = [max(rows.lengths[at : at + each]) for at in range(0, len(rows), each)]
-        self._order = LengthGroupedSampler(lengths, loading.micro_batch // each, seed)
         self.effective_batch = loading.micro_batch * loading.processes * accumulation
+        self._order = StepOrder(lengths, self.effective_batch // each, seed)
         self.steps_in_epoch = steps_in_epoch(len(rows), self.effective_batch)
 
     def rows_after(self, steps: int) -> int:

@@ -83,7 +83,9 @@ def test_preferences_and_rewards_begin_at_a_tenth_of_the_rate(objective):
 def test_a_suffix_is_recomputed_where_the_model_is_wide(method):
     for model, wide in (("qwen2.5-7b", True), ("qwen2.5-math-1.5b", True), ("tiny", False), ("smollm2-135m", False)):
         assert composed(f"method={method}", f"model={model}").method.gradient_checkpointing is wide, model
-    assert not composed(f"method={method}", "model=qwen2.5-7b", "model.side_recompute=false").method.gradient_checkpointing
+    assert not composed(
+        f"method={method}", "model=qwen2.5-7b", "model.side_recompute=false"
+    ).method.gradient_checkpointing
 
 
 @pytest.mark.parametrize("name", choices("model"))

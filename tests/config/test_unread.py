@@ -130,10 +130,19 @@ def test_every_option_of_a_training_set_is_read_by_one_at_least():
 
 
 def test_options_that_refer_to_others_exist():
-    from ladder_cli.config.unread import _REFERRED
-
     known = {*option_names(TrainConfig)}.union(*(option_names(kind, "method.") for kind in METHOD_KINDS.values()))
-    assert set(_REFERRED).union(*(readers.values() for readers in _REFERRED.values())) <= known
+    for kind in METHOD_KINDS.values():
+        assert {*kind.takes_over, *kind.takes_over.values()} <= known
+
+
+@pytest.mark.parametrize("method", ["ladder", "xladder", "suffix"])
+def test_what_a_method_says_it_takes_over_its_preset_does_take_over(method):
+    before = composed("train", TrainConfig, [f"method={method}", "model=tiny"])
+    words = {"model.side_reduction": "model.side_reduction=7", "model.side_recompute": "model.side_recompute=true"}
+    for option, own in before.method.takes_over.items():
+        after = composed("train", TrainConfig, [f"method={method}", "model=tiny", words[option]]).method
+        name = own.removeprefix("method.")
+        assert getattr(after, name) != getattr(before.method, name), own
 
 
 def test_given_options_are_read_as_hydra_reads_them():

@@ -1,12 +1,12 @@
+import statistics
 import unicodedata
-from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ladder_cli.data.batching import LengthGroupedSampler, PaddingCollator
+from ladder_cli.data.batching import PaddingCollator, StepOrder
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.data.encoding import IGNORED_LABEL, encode, writable_cache
 from ladder_cli.data.examples import Example
@@ -78,12 +78,12 @@ def test_padding_is_masked_and_never_counts():
 
 
 @settings(max_examples=40, deadline=None)
-@given(count=st.integers(1, 400), batch=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 3))
-def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(count, batch, seed, epoch):
+@given(count=st.integers(1, 400), step=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 3))
+def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(count, step, seed, epoch):
     lengths = [(7 * row) % 50 + 1 for row in range(count)]
 
     def order():
-        sampler = LengthGroupedSampler(lengths, batch, seed)
+        sampler = StepOrder(lengths, step, seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -91,18 +91,33 @@ def test_an_epoch_is_every_row_once_in_an_order_that_seed_and_epoch_decide(count
     assert order() == order()
 
 
-def test_batches_hold_similar_lengths_and_come_in_random_order():
-    lengths = [(37 * row) % 101 + 1 for row in range(1600)]
-    sampler = LengthGroupedSampler(lengths, 8, seed=0)
-    order = list(sampler)
-    batches = [[lengths[row] for row in order[at : at + 8]] for at in range(0, 1600, 8)]
-    padding = sum(max(batch) * 8 - sum(batch) for batch in batches) / sum(lengths)
-    assert padding < 0.05
-    means = [sum(batch) / 8 for batch in batches]
-    falling = sum(later < earlier for earlier, later in pairwise(means)) / len(means)
-    assert 0.3 < falling < 0.7
-    sampler.set_epoch(1)
-    assert list(sampler) != order
+def test_a_step_takes_rows_of_all_lengths_at_random_and_puts_the_longest_first():
+    short, long = 6, 31
+    lengths = [short, short, short, long, long] * 1000
+    order = StepOrder(lengths, 16, seed=0)
+    rows = list(order)
+    steps = [[lengths[row] for row in rows[at : at + 16]] for at in range(0, 4992, 16)]
+    assert all(step == sorted(step, reverse=True) for step in steps)
+    # As if each row were drawn by itself: 6.4 long ones of 16, with a variance of 16 x 0.4 x 0.6.
+    long_ones = [step.count(long) for step in steps]
+    assert abs(statistics.fmean(long_ones) - 6.4) < 0.1
+    assert 3.0 < statistics.pvariance(long_ones) < 4.7
+    order.set_epoch(1)
+    assert list(order) != rows
+
+
+def test_a_step_that_weighs_its_tokens_alike_weighs_those_of_short_and_long_rows_alike():
+    """What a token counts, over the steps of an epoch: 1 / the tokens of its step."""
+    lengths = [6, 6, 6, 31, 31] * 1000
+    rows = list(StepOrder(lengths, 16, seed=0))
+    weight = {6: 0.0, 31: 0.0}
+    for at in range(0, 5000, 16):
+        step = [lengths[row] for row in rows[at : at + 16]]
+        for length in step:
+            weight[length] += length / sum(step)
+    of_a_token = [weight[length] / (length * lengths.count(length)) for length in weight]
+    # Steps with many long rows have more tokens, so that a little is left; it was 5 to 1 with steps of one length.
+    assert of_a_token[0] / of_a_token[1] < 1.12
 
 
 def test_tokenised_rows_are_read_from_disk_the_second_time(renderer, tmp_path, monkeypatch):
@@ -111,15 +126,6 @@ def test_tokenised_rows_are_read_from_disk_the_second_time(renderer, tmp_path, m
     assert list(encode(EXAMPLES, renderer, 40, "left", cache=tmp_path)) == list(first)
     with pytest.raises(pytest.fail.Exception, match="tokenised again"):
         encode(EXAMPLES, renderer, 39, "left", cache=tmp_path)
-
-
-def test_lengths_that_hardly_differ_are_not_grouped():
-    lengths = [50, 54] * 400
-    order = list(LengthGroupedSampler(lengths, 8, seed=0))
-    assert sorted(order) == list(range(800))
-    batches = [order[at : at + 8] for at in range(0, 800, 8)]
-    mixed = sum(len({lengths[row] for row in batch}) == 2 for batch in batches)
-    assert mixed > 90, "batches of one length are batches of one kind of row"
 
 
 def test_a_first_thousand_rows_that_are_all_too_long_are_dropped_like_any_others(renderer):

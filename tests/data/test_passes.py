@@ -61,6 +61,15 @@ def test_several_processes_pass_in_a_step_what_one_passes():
     assert [sorted(own + other) for own, other in zip(passed(first), passed(second), strict=True)] == passed(alone)
 
 
+@pytest.mark.parametrize(("micro_batch", "accumulation"), [(1, 12), (2, 6), (3, 4), (6, 2), (12, 1)])
+def test_a_step_takes_the_same_rows_however_many_are_held_at_a_time(micro_batch, accumulation):
+    rows = Rows(100)
+    (whole,), (steps,) = take(rows, 20, 4, 3), take(rows, 20, micro_batch, accumulation)
+    assert passed(steps) == passed(whole)
+    lengths = [rows.lengths[row] for batch in steps[0] for row in batch.row_ids]
+    assert lengths == sorted(lengths, reverse=True), "rows of about one length are padded together"
+
+
 @pytest.mark.parametrize("first", [1, 3, 4, 7])
 def test_a_pass_may_begin_at_any_step(first):
     (whole,), (later,) = take(Rows(14), 12), take(Rows(14), 12 - first, first=first)
