@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench bench-gpu frontier search faults clean
+.PHONY: help demo test quick lint docs bench bench-gpu frontier search rewards faults clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ frontier: $(READY) ## loss against time and memory, every method at its best rat
 
 search: $(READY) ## every method's settings, with the same number of trials and the same processor time (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/search.py
+
+rewards: $(READY) ## learn from preferences and rewards on the embedded task, before and after (about 40 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/rewards.py
 
 faults: $(READY) ## kill, fill, corrupt, starve: what is lost? (about half an hour); writes outputs/faults/faults.json
 	$(BIN)/python scripts/faults.py

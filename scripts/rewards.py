@@ -20,6 +20,7 @@ from pathlib import Path
 from _studied import refuse_repeats
 from matplotlib.figure import Figure
 
+from ladder_cli.config.catalogue import choices
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.registry import load_examples
@@ -121,7 +122,7 @@ def main() -> None:
     """Make the start, learn from preferences and rewards, evaluate, tabulate and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/rewards"))
-    parser.add_argument("--methods", nargs="+", default=["suffix", "ladder"], help="presets of conf/method")
+    parser.add_argument("--methods", nargs="+", default=["suffix", "ladder"], choices=choices("method"))
     parser.add_argument("--objectives", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()

@@ -36,6 +36,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
         ("reproduce.py 1 --run --from .", "--run makes runs of its own"),
         ("reproduce.py memory --from .", "'memory' is predicted"),
         ("reproduce.py 1 --from nowhere", "nowhere: there is no such folder"),
+        ("rewards.py --seeds 1 1", "--seeds: one of them stands there twice"),
+        ("rewards.py --methods lora", "invalid choice: 'lora'"),
         ("search.py --options seed=7", "seed is set by this script"),
         ("search.py --options method.rank=7", "method.rank is set by this script"),
         ("search.py --options trunk", "'trunk' is no option"),
