@@ -101,8 +101,12 @@ def pairs(folder: Path, model: Path) -> Path:
     return written(folder / "pairs.jsonl", rows)
 
 
-def draw(path: Path, runs: dict[str, list[Path]]) -> None:
-    """Rewards by step: of what was sampled as a line, of the held-out prompts answered greedily as points."""
+def draw(path: Path, runs: dict[str, list[Path]], before: float) -> None:
+    """Rewards by step: of what was sampled as a line, of the held-out prompts answered greedily as points.
+
+    Args:
+        before: Pass@1 of the start.
+    """
     figure = Figure(figsize=(5 * len(runs), 3.6), layout="constrained")
     for axes, (method, folders) in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs.items(), strict=True):
         for number, folder in enumerate(folders):
@@ -112,6 +116,7 @@ def draw(path: Path, runs: dict[str, list[Path]]) -> None:
             axes.plot(*zip(*((line["step"], line["reward"]) for line in steps["reward"]), strict=True), c=colour, lw=1)
             held_out = ((line["step"], line["eval_reward"]) for line in steps["eval_reward"])
             axes.plot(*zip(*held_out, strict=True), "o", c=colour, label=folder.name)
+        axes.axhline(before, c="0.4", ls="--", lw=1, label="the start, greedy, test")
         axes.set(title=method, xlabel="step", ylabel="mean reward", ylim=(0, 1))
         axes.grid(alpha=0.3)
         axes.legend(title="dots: greedy, held out; lines: sampled", fontsize=8, title_fontsize=8)
@@ -149,7 +154,8 @@ def main() -> None:
         metrics = read_json(folder / SUMMARY)["arithmetic"]
         print(f"| {name} | {metrics['pass_at_1']:.1%} | {interval(metrics['ci95'])} |")
     if runs:
-        draw(args.output / "rewards.png", runs)
+        before = read_json(found["the start"] / SUMMARY)["arithmetic"]["pass_at_1"]
+        draw(args.output / "rewards.png", runs, before)
         print(f"\n{args.output / 'rewards.png'}")
 
 
