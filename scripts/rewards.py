@@ -115,11 +115,12 @@ def draw(path: Path, runs: dict[str, list[Path]], before: float) -> None:
             colour = f"C{number}"
             axes.plot(*zip(*((line["step"], line["reward"]) for line in steps["reward"]), strict=True), c=colour, lw=1)
             held_out = ((line["step"], line["eval_reward"]) for line in steps["eval_reward"])
-            axes.plot(*zip(*held_out, strict=True), "o", c=colour, label=folder.name)
+            axes.plot(*zip(*held_out, strict=True), "o", c=colour, label=f"seed {folder.name.rpartition('-')[2]}")
         axes.axhline(before, c="0.4", ls="--", lw=1, label="the start, greedy, test")
         axes.set(title=method, xlabel="step", ylabel="mean reward", ylim=(0, 1))
         axes.grid(alpha=0.3)
-        axes.legend(title="dots: greedy, held out; lines: sampled", fontsize=8, title_fontsize=8)
+    title = "dots: greedy, held out; lines: sampled"
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title, frameon=False)
     figure.savefig(path, dpi=130)
 
 
