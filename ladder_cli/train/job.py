@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.choices import CacheMode, Optimizer, Passes, Residency
+from ladder_cli.config.choices import CacheMode, EngineKind, Optimizer, Passes, Residency
 from ladder_cli.config.objective import check_objective
 from ladder_cli.config.sampling import check_sampling
 from ladder_cli.config.schema import TrainConfig
@@ -88,6 +88,13 @@ class Job:
             residency,
             settled_passes(config.trunk, device.type, sharded),
         )
+
+    @property
+    def sampled_at_a_time(self) -> int | None:
+        """Completions that are generated together; None: as many as the engine's memory holds."""
+        objective = self.config.objective
+        own = objective.engine is EngineKind.TRANSFORMERS
+        return objective.sample_batch or (self.effective_batch * objective.group if own else None)
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over so many training rows."""
