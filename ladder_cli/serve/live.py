@@ -20,13 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ladder_cli.config.choices import Quantization
+from ladder_cli.config.methods import LadderMethodConfig, MethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.config.schema import ModelConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.errors import RunFailed, UserError
 from ladder_cli.generate.backbones import Backbones
 from ladder_cli.generate.decoding import ModelLimits
 from ladder_cli.generate.trained import TrainedRun
-from ladder_cli.generate.vllm_engine import VllmEngine
+from ladder_cli.generate.vllm_engine import VllmEngine, vllm_version
 from ladder_cli.generate.vllm_processes import ServedModel
 from ladder_cli.nn.adapter import CONFIG_FILE, LADDER, PEFT, AdapterFolder
 from ladder_cli.nn.ladder import LadderModel
@@ -34,12 +35,14 @@ from ladder_cli.plan.out_of_memory import free_memory
 from ladder_cli.run.directory import RunDir
 from ladder_cli.serve.dense import densify, merged_weight
 from ladder_cli.serve.export import write_served
-from ladder_cli.serve.served import SIDE_PREFIX
+from ladder_cli.serve.served import SERVED_BACKBONES, SIDE_PREFIX
 from ladder_cli.serve.temporary import TemporaryHome, served_backbone
+from ladder_cli.serve.vllm_plugin import refuse_other_version
 from ladder_cli.serve.vllm_updates import EXTENSION, digest_of
-from ladder_cli.trunk.loading import load_backbone, planned_dtype
+from ladder_cli.trunk.loading import architecture, load_backbone, planned_dtype
 from ladder_cli.trunk.parts import keep_differentiable
 
+ENGINE_OPTION = "objective.engine"
 # What vLLM's kernels for LoRA are built for; a lower rank takes the room of the next.
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -79,13 +82,40 @@ def vllm_following(policy: Policy) -> VllmEngine:
     Raises:
         UserError: if there is no vLLM in this environment, or it cannot follow such a method.
     """
-    following = _FOLLOWING[_loader_of(policy.model)](policy)
-    config = policy.config
-    return VllmEngine(following.served, policy.renderer, policy.limits, config.name, policy.device, following)
+    following = _FOLLOWING[LADDER if isinstance(policy.model, LadderModel) else PEFT](policy)
+    name = policy.config.name
+    return VllmEngine(following.served, policy.renderer, policy.limits, name, policy.device, following, ENGINE_OPTION)
 
 
-def _loader_of(model: Any) -> str:
-    return LADDER if isinstance(model, LadderModel) else PEFT
+def check_vllm(method: MethodConfig, model: ModelConfig) -> None:
+    """Refuse a sampling by vLLM that cannot be, before anything is loaded.
+
+    Raises:
+        UserError: if vLLM is not there, or not the version that is needed, or knows no such backbone or adapter.
+    """
+    version = vllm_version(ENGINE_OPTION)
+    _CHECKS[type(method)](method, model, version)
+
+
+def _check_ladder(method: MethodConfig, model: ModelConfig, version: str) -> None:
+    try:
+        refuse_other_version(version)
+    except ValueError as error:
+        raise UserError(f"{ENGINE_OPTION}=vllm: {error}.") from error
+    kind = architecture(model).model_type
+    if kind not in SERVED_BACKBONES:
+        raise UserError(
+            f"{ENGINE_OPTION}=vllm knows ladders on {', '.join(SERVED_BACKBONES)}, and model={model.name} is {kind}: "
+            f"leave {ENGINE_OPTION} out."
+        )
+
+
+def _check_low_rank(method: QLoRAMethodConfig, model: ModelConfig, version: str) -> None:
+    if (rank := method.rank) > _RANKS[-1]:
+        raise UserError(
+            f"{ENGINE_OPTION}=vllm takes LoRA of rank {_RANKS[-1]} at most, and method.rank is {rank}: lower it, or "
+            f"leave {ENGINE_OPTION} out."
+        )
 
 
 class _Following(ABC):
@@ -123,11 +153,6 @@ class _Following(ABC):
         Raises:
             RunFailed: if one of them has others.
         """
-
-    def begin(self, llm: Any) -> None:
-        """Have its processes outlive Ctrl-C, which the training answers."""
-        llm.collective_rpc("leave_interrupts_to_training")
-        self._holder = None
 
     def bring(self, llm: Any) -> Any:
         """Send what has changed, and nothing where nothing has; see `Following`."""
@@ -189,11 +214,6 @@ class _LowRank(_Following):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         rank = policy.model.peft_config["default"].r
-        if rank > _RANKS[-1]:
-            raise UserError(
-                f"objective.engine=vllm takes LoRA of rank {_RANKS[-1]} at most, and method.rank is {rank}: lower it, "
-                "or leave objective.engine out."
-            )
         self.options = {
             **self.options,
             "enable_lora": True,
@@ -247,4 +267,9 @@ def _not_taken(policy: Policy, why: str) -> str:
     )
 
 
+_CHECKS: dict[type[MethodConfig], Callable[[Any, ModelConfig, str], None]] = {
+    LadderMethodConfig: _check_ladder,
+    QLoRAMethodConfig: _check_low_rank,
+    SuffixMethodConfig: _check_low_rank,
+}
 _FOLLOWING: dict[str, Callable[[Policy], _Following]] = {LADDER: _Ladder, PEFT: _LowRank}

@@ -4,8 +4,6 @@ Imported in vLLM's processes (`worker_extension_cls`), without what training nee
 """
 
 import hashlib
-import os
-import signal
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,21 +23,12 @@ def digest_of(weights: Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         weight = weights[name].detach().cpu().contiguous()
         found.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        found.update(weight.flatten().view(torch.uint8).numpy())
+        found.update(weight.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
 class FollowsTraining:
     """Methods that a worker has beside its own; `collective_rpc` calls them by name."""
-
-    def leave_interrupts_to_training(self) -> int:
-        """Ctrl-C reaches every process of a terminal: the training ends its step and saves, for which it needs this.
-
-        Returns:
-            The process's number.
-        """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return os.getpid()
 
     def take_weights(self, file: str) -> tuple[str, list[str]]:
         """Put weights of a ladder in the place of those that are there, in the layers' own storage.

@@ -22,6 +22,7 @@ from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.rewards import reward_of
+from ladder_cli.train.sampler import check_sampler
 from ladder_cli.train.trackers import check_tracking
 from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
@@ -71,6 +72,7 @@ class Job:
         check_sampling(config)
         if config.objective.samples:
             reward_of(config.objective)  # a function that is not there is told before anything is loaded
+            check_sampler(config)
         check_tracking(config.tracking)
         residency = _residency(config, device)
         sharded = config.hardware.shard_backbone

@@ -14,7 +14,7 @@ from ladder_cli.generate.decoding import ModelLimits, read_limits
 from ladder_cli.generate.engine import Engine
 from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
 from ladder_cli.run.directory import RunDir
-from ladder_cli.serve.live import Policy, vllm_following
+from ladder_cli.serve.live import Policy, check_vllm, vllm_following
 from ladder_cli.train.monitor import Spent
 from ladder_cli.train.problems import prompt_length
 from ladder_cli.trunk.base import TrainableModule
@@ -55,6 +55,15 @@ def sampler(sampling: Sampling) -> Engine:
     return _SAMPLERS[sampling.config.objective.engine](sampling)
 
 
+def check_sampler(config: TrainConfig) -> None:
+    """Refuse an engine that is not there, or does not go with what is trained, before anything is loaded.
+
+    Raises:
+        UserError: naming what does.
+    """
+    _CHECKS[config.objective.engine](config)
+
+
 def _itself(sampling: Sampling) -> Engine:
     data, config = sampling.data, sampling.config
     return ENGINES[TRANSFORMERS](lambda: sampling.model, data.renderer, sampling.limits, config.model.name)
@@ -85,6 +94,10 @@ def longest_prompt(data: PreparedData) -> int:
     return max(prompt_length(rows[row]) for rows in (data.train, data.validation) for row in range(len(rows)))
 
 
+_CHECKS: dict[EngineKind, Callable[[TrainConfig], None]] = {
+    EngineKind.TRANSFORMERS: lambda config: None,
+    EngineKind.VLLM: lambda config: check_vllm(config.method, config.model),
+}
 _SAMPLERS: dict[EngineKind, Callable[[Sampling], Engine]] = {
     EngineKind.TRANSFORMERS: _itself,
     EngineKind.VLLM: _vllm,
