@@ -241,6 +241,9 @@ class VllmEngine:
         options: dict[str, Any] = {"logprobs_mode": "raw_logits"} | options_of_one(self._device)
         if batch_size is not None:
             options["max_num_seqs"] = batch_size
+        if self._device is None or self._device.type == "cpu":
+            # A prompt that is read in parts takes its draw of random numbers back, which a CPU's generator cannot.
+            options["enable_chunked_prefill"] = False
         if self._following is not None:
             options |= self._following.options
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,6 +13,7 @@ from ladder_cli.data.prepare import PreparedData
 from ladder_cli.generate.decoding import ModelLimits, read_limits
 from ladder_cli.generate.engine import Engine
 from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
+from ladder_cli.plan.preflight import memory_of
 from ladder_cli.run.directory import RunDir
 from ladder_cli.serve.live import Policy, check_vllm, vllm_following
 from ladder_cli.train.monitor import Spent
@@ -81,12 +82,19 @@ def _vllm(sampling: Sampling) -> Engine:
             sampling.device,
             config.hardware.device,
             longest_prompt(data) + config.objective.max_new_tokens,
-            config.objective.engine_memory,
+            _share_of(config, sampling.device),
             partial(sampling.spent.part, SENDING),
         )
     )
     sampling.until_done.callback(engine.close)
     return engine
+
+
+def _share_of(config: TrainConfig, device: torch.device) -> float:
+    """Of the device as it is, which is what vLLM counts from; the plan's may be smaller (`hardware.memory_gb`)."""
+    planned, real = (memory_of(each, device) for each in (config.hardware, replace(config.hardware, memory_gb=None)))
+    share = config.objective.engine_memory
+    return min(1.0, share * planned / real) if planned and real else share
 
 
 def longest_prompt(data: PreparedData) -> int:
