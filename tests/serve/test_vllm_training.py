@@ -1,0 +1,128 @@
+"""vLLM as what samples for a training: LADDER_VLLM_PYTHON=PYTHON python -m pytest tests/serve/test_vllm_training.py
+
+What is held is the one thing that counts: that vLLM answers by the weights as they are, after every step.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.serve.test_vllm import PYTHON, needs_vllm
+
+HERE = Path(__file__).parents[2]
+WORKER = Path(__file__).parent / "vllm_training_worker.py"
+METHODS = {
+    "ladder": ("method=ladder",),
+    "branch": ("method=branch", "objective.iterations=2", "objective.temperature=0.8"),
+    "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=3"),
+    "suffix": ("method=suffix", "method.layers=2"),
+    "qlora": ("method=qlora", "method.rank=4"),
+}
+SHORT = (
+    *("objective=grpo", "objective.engine=vllm", "objective.group=4", "objective.max_new_tokens=12", "hardware=cpu"),
+    *("data.train_samples=12", "data.validation_samples=6", "train.micro_batch_size=4", "train.global_batch_size=12"),
+    *("train.max_steps=3", "train.evaluations=3", "train.logging_steps=1", "train.learning_rate=0.02"),
+    *("model.dtype=float32", "data.cache=false", "objective.reward=tests.train.rewarding:mixed"),
+    *("train.scheduler=constant", "train.warmup_ratio=0"),
+)
+PATIENCE_SECONDS = 600
+pytestmark = [needs_vllm, pytest.mark.slow]
+
+
+def environment(temporary):
+    temporary.mkdir(exist_ok=True)
+    return os.environ | {
+        "PYTHONPATH": str(HERE), "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary),
+        "VLLM_RPC_BASE_PATH": "/tmp",  # the names of sockets may not be long
+    }  # fmt: skip
+
+
+def words(folder, *options):
+    return list({word.partition("=")[0]: word for word in (*SHORT, f"output_dir={folder}", *options)}.values())
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_after_every_step_vllm_says_what_the_model_that_learns_says(name, tmp_path):
+    command = [str(PYTHON), str(WORKER), str(tmp_path / "records"), *words(tmp_path / "run", *METHODS[name])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(tmp_path / "temporary"), cwd=HERE
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    records = json.loads((tmp_path / "records").read_text())
+    assert len(records) == 3
+    for record in records:
+        assert record["theirs"] == record["ours"]
+    # A vLLM that had stayed behind would have been found out: the steps change what is said.
+    for before, after in pairwise(records):
+        assert before["ours"] != after["ours"]
+        assert after["sent"] == before["sent"] + 1, "validation and the sampling after it share one sending"
+    told = [line for line in lines(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
+    assert [line["step"] for line in told] == [1, 2, 3]
+    for line in told:
+        assert 0 <= line["sampler_gap"] < 1e-4
+        assert 0 < line["send_seconds"] <= line["generate_seconds"]
+    assert told[-1]["kl"] > 1e-3, "the policy has moved"
+    samples = lines(tmp_path / "run" / "completions.jsonl")
+    assert len(samples) == 3 * 12
+    assert len({each["completion"] for each in samples}) > 6
+    assert list((tmp_path / "temporary").glob("ladder-vllm-*")) == []
+
+
+def running(folder):
+    """The processes of a run, by what stands in their environment: a session has all of them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+            if f"TMPDIR={folder}".encode() in (path / "environ").read_bytes().split(b"\0") and state != "Z":
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def until(true):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize(("end", "to_all", "status"), [("SIGKILL", False, -9), ("SIGINT", True, 130)])
+def test_ended_anywhere_nothing_of_vllm_is_left_and_it_goes_on_from_its_checkpoint(end, to_all, status, tmp_path):
+    """Killed, vLLM cannot be told; by Ctrl-C, which reaches all processes, it has to answer until the step is over."""
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    options = words(run, "method=ladder", "train.max_steps=200", "train.evaluations=100")
+    command = [str(PYTHON), "-m", "ladder_cli.train"]
+    with subprocess.Popen(
+        [*command, *options], env=environment(temporary), cwd=HERE, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        until(lambda: len(lines(run / "metrics.jsonl")) > 4 or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        if to_all:
+            os.killpg(process.pid, getattr(signal, end))
+        else:
+            process.send_signal(getattr(signal, end))
+        assert process.wait(PATIENCE_SECONDS) == status
+        until(lambda: running(temporary) == [])
+    until(lambda: list(temporary.glob("ladder-vllm-*")) == [])
+    reached = max(int(path.name.rpartition("-")[2]) for path in (run / "checkpoints").glob("checkpoint-*"))
+    shorter = [word for word in options if not word.startswith(("train.max_steps", "train.evaluations"))]
+    del shorter
+    done = subprocess.run(
+        [*command, *options, "train.early_stopping=1"], env=environment(temporary), cwd=HERE, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 2)
+    assert reached >= 2
