@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -239,7 +240,9 @@ class _LowRank(_Following):
         return ServedModel(f"{home.path}/model", dtype, home)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: weight for name, weight in self._policy.model.named_parameters() if weight.requires_grad}
+        # What is written to the adapter's folder, whether it takes gradients at the moment or not.
+        found: dict[str, Tensor] = get_peft_model_state_dict(self._policy.model, save_embedding_layers=False)
+        return found
 
     def _send(self, llm: Any, weights: dict[str, Tensor], digest: str) -> Any:
         from vllm.lora.request import LoRARequest

@@ -108,6 +108,8 @@ def test_an_engine_is_started_with_its_share_and_without_a_launcher(launched, mo
     started = {}
 
     class LLM:
+        llm_engine = SimpleNamespace(engine_core=None)
+
         def __init__(self, folder, **options):
             started.update(options, folder=folder, environment=dict(os.environ))
 
@@ -118,6 +120,7 @@ def test_an_engine_is_started_with_its_share_and_without_a_launcher(launched, mo
     VllmEngine(lambda: pytest.fail("made twice"), None, ModelLimits((), None))._start(64, 8)
     assert (started["folder"], started["dtype"], started["max_model_len"]) == ("/tmp/served", "float32", 64)
     assert (started["gpu_memory_utilization"], started["max_num_seqs"]) == (0.45, 8)
+    assert (started["logprobs_mode"], started["enable_chunked_prefill"]) == ("raw_logits", False)
     assert not LAUNCHED.keys() & started["environment"].keys()
 
 

@@ -151,7 +151,10 @@ def test_what_vllm_does_not_show_that_it_has_it_is_not_asked_by(fault, tiny_conf
 
 
 def test_low_rank_adapters_travel_as_they_are_each_by_a_number_of_its_own(tiny_config, policy_of):
-    model = moved(attach(load_backbone(tiny_config, CPU), 4, 8, 0.0, gradient_checkpointing=False, last_layers=2))
+    model = attach(load_backbone(tiny_config, CPU), 4, 8, 0.0, gradient_checkpointing=False, last_layers=2)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_" in name)  # as in training
+    moved(model)
     following, workers = live._LowRank(policy_of(model)), Workers()
     assert (following.options["enable_lora"], following.options["max_lora_rank"]) == (True, 8)
     assert following.served().folder.endswith("tiny")

