@@ -40,6 +40,8 @@ from ladder_cli.ranks import process_index, processes
 
 # What is handed over, and saved, together; vLLM fills its batches from these.
 _TOGETHER = 256
+# For vLLM's processes to end by themselves; those that it kills after 5 seconds leave shared memory behind.
+_PATIENCE_SECONDS = 30.0
 _ROOM = 16  # positions more than the longest prompt and completion
 
 
@@ -290,7 +292,7 @@ class _Running:
         if owner is not None and self._key[0] is not owner:
             return
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            self._llm.llm_engine.engine_core.shutdown(timeout=_PATIENCE_SECONDS)
         self._llm, self._key = None, (None, 0, None)
 
 
