@@ -278,7 +278,7 @@ class Rollouts:
             tensors = self._collate([_as_row(completions[place]) for place in places])
             gained = torch.tensor([[advantages[place]] for place in places])
             row_ids = tuple(rows[place] * group + place % group for place in places)
-            sampled = _as_sampled([completions[place] for place in places], tensors["input_ids"].shape[1])
+            sampled = as_sampled([completions[place] for place in places], tensors["input_ids"].shape[1])
             batches.append(Batch(**tensors, row_ids=row_ids, advantages=gained, sampled=sampled))
         return batches
 
@@ -293,7 +293,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def _as_sampled(completions: Sequence[Completion], width: int) -> torch.Tensor | None:
+def as_sampled(completions: Sequence[Completion], width: int) -> torch.Tensor | None:
     """What the engine told of each token, as `Batch.sampled`; None where it tells nothing."""
     if not any(completion.log_probabilities for completion in completions):
         return None

@@ -133,3 +133,23 @@ def test_ended_anywhere_nothing_of_vllm_is_left_and_it_goes_on_from_its_checkpoi
     told = [line for line in lines(run / "metrics.jsonl") if "loss" in line]
     assert [line["step"] for line in told] == list(range(1, 21))
     assert max(line["sampler_gap"] for line in told) < 1e-4
+
+
+def test_the_end_of_vllm_is_told_in_a_line_and_nobody_waits_for_its_answer(tmp_path):
+    run, temporary = tmp_path / "run", tmp_path / "temporary"
+    command = [str(PYTHON), "-m", "ladder_cli.train", *words(run, "method=ladder", "train.max_steps=200")]
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        subprocess.Popen(
+            command, env=environment(temporary), cwd=HERE, start_new_session=True, stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ) as process,
+    ):  # fmt: skip
+        until(lambda: steps_logged(run) >= 2 or process.poll() is not None)
+        engines = [number for number in running(process.pid) if "EngineC" in Path(f"/proc/{number}/comm").read_text()]
+        assert len(engines) == 1
+        os.kill(engines[0], signal.SIGKILL)
+        assert process.wait(PATIENCE_SECONDS) == 1
+    assert "vLLM's process, which answers for tiny, has ended" in " ".join((tmp_path / "errors").read_text().split())
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    until(lambda: list(temporary.glob("ladder-vllm-*")) == [])
