@@ -19,7 +19,7 @@ HERE = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "vllm_training_worker.py"
 METHODS = {
     "ladder": ("method=ladder",),
-    "branch": ("method=branch", "objective.iterations=2", "objective.temperature=0.8"),
+    "branch": ("method=branch", "objective.temperature=0.8"),
     "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=3"),
     "suffix": ("method=suffix", "method.layers=2"),
     "qlora": ("method=qlora", "method.rank=4"),
