@@ -222,7 +222,7 @@ class Pattern(StrEnum):
 
 
 class EngineKind(StrEnum):
-    """What answers the prompts of an evaluation."""
+    """What answers the prompts of an evaluation, or of a training that samples."""
 
     TRANSFORMERS = "transformers"
     VLLM = "vllm"  # in this environment (docs/serving.md)

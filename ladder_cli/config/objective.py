@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ladder_cli.config.choices import ObjectiveKind, PreferenceLoss, RowFormat
+from ladder_cli.config.choices import EngineKind, ObjectiveKind, PreferenceLoss, RowFormat
 from ladder_cli.config.methods import MethodConfig
-from ladder_cli.config.options import option, settle
+from ladder_cli.config.options import incidental, option, settle
 from ladder_cli.errors import UserError
 
 # What the rows have to be, for each objective.
@@ -70,10 +70,30 @@ class ObjectiveConfig:
         1.0, "of sampling, and of the policy that is trained", at_least=0.01, at_most=10.0,
         needs=("name", ObjectiveKind.GRPO),
     )  # fmt: skip
-    sample_batch: int | None = option(
-        None, "generated at a time; null: all of a step", unit="completions", at_least=1,
+    engine: EngineKind = option(
+        EngineKind.TRANSFORMERS,
+        "what samples completions: the model itself (transformers), or vllm beside it, which is sent the trained "
+        "weights before each sampling",
         needs=("name", ObjectiveKind.GRPO),
+    )
+    engine_memory: float = incidental(
+        0.4, "of the device's memory that vLLM takes", unit="share", at_least=0.02, at_most=0.95,
+        needs=("engine", EngineKind.VLLM),
     )  # fmt: skip
+    sampler_cap: float = option(
+        2.0,
+        "of the weight of a token for what vLLM's probability of it differs from that of what learns",
+        at_least=1.0,
+        at_most=1000.0,
+        needs=("engine", EngineKind.VLLM),
+    )
+    sample_batch: int | None = option(
+        None,
+        "generated at a time; null: all of a step, of vllm as many as its memory holds",
+        unit="completions",
+        at_least=1,
+        needs=("name", ObjectiveKind.GRPO),
+    )
     iterations: int = option(
         1, "of the weights for each sampling", unit="updates", at_least=1, needs=("name", ObjectiveKind.GRPO)
     )

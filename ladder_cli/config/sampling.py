@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from ladder_cli.config.choices import CacheMode, Residency, Together
+from ladder_cli.config.choices import CacheMode, EngineKind, Quantization, Residency, Together
 from ladder_cli.config.objective import GRADER
-from ladder_cli.config.schema import TrainConfig
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 
@@ -57,5 +57,23 @@ def _apart(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield f"a launcher of {processes()} processes", "completions are sampled in one process; start it without"
     if config.train.compile:
         yield "train.compile=true", "sampling passes tokens one by one, in shapes that are compiled anew; leave it out"
+    if config.objective.engine is EngineKind.VLLM:
+        yield from _apart_from_vllm(config.model)
     if config.train.together is Together.TRUE:
         yield "train.together=true", "each run samples completions of its own, so that none share a pass; leave it out"
+
+
+def _apart_from_vllm(model: ModelConfig) -> Iterator[tuple[str, str]]:
+    """What vLLM would answer otherwise than the model that learns, or cannot read."""
+    for option in ("quantization", "head_quantization"):
+        if getattr(model, option) is Quantization.INT8:
+            yield (
+                f"model.{option}=int8 with objective.engine=vllm",
+                "int8 products round what goes into a layer, which no matrix repeats, so that another model would "
+                "sample; give nf4 or none, or leave objective.engine out",
+            )
+    if model.trust_remote_code:
+        yield (
+            "model.trust_remote_code=true with objective.engine=vllm",
+            "vLLM computes by code of its own; leave one out",
+        )

@@ -69,6 +69,8 @@ ADDED: Mapping[str, Any] = MappingProxyType(
         "objective.max_new_tokens": 256,
         "objective.temperature": 1.0,
         "objective.sample_batch": None,
+        "objective.engine": "transformers",
+        "objective.sampler_cap": 2.0,
         "objective.iterations": 1,
         "objective.clip": 0.2,
         "objective.clip_high": 0.28,

@@ -37,6 +37,8 @@ class Completion:
         stop_reason: `stop` at an end token or a stop string, `length` at the limit of new tokens; None: not known.
         ids: the tokens themselves, as they were generated; empty where the engine does not know, or cut a stop string
             off.
+        log_probabilities: of `ids`, under the distribution that they were drawn from; empty where nobody asked for
+            them.
     """
 
     prompt: Prompt
@@ -44,6 +46,7 @@ class Completion:
     tokens: int | None
     stop_reason: str | None
     ids: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

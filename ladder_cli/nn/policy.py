@@ -9,9 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ladder_cli.config.choices import EngineKind
 from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.nn.loss import DEFAULT_CHUNK, counted_positions, token_log_probabilities
 from ladder_cli.trunk.base import Batch, Hidden, Summed
+
+SAMPLER_GAP = "sampler_gap"
 
 
 class GroupRelative:
@@ -28,7 +31,12 @@ class GroupRelative:
 
     q is p as of the first pass over a row. `count` begins a step, whose rows are then passed once or several times.
 
-    What it counts are tokens. It tells the means over them of the divergence, and of which the clamp took the gradient.
+    Where another engine has sampled, by the same weights but with roundings of its own, it tells its log-probability v
+    of each token (`Batch.sampled`). The first term then has the weight min(exp(q - v), sampler_cap): truncated
+    importance sampling (Yao et al., 2025).
+
+    What it counts are tokens. It tells the means over them of the divergence, of which the clamp took the gradient,
+    and, of another engine, of |q - v|.
     """
 
     columns: tuple[str, ...] = ("labels", "advantages")
@@ -38,6 +46,8 @@ class GroupRelative:
     def __init__(self, config: ObjectiveConfig, chunk: int = DEFAULT_CHUNK) -> None:
         """`chunk`: counted positions whose logits exist at the same time."""
         self._config, self._chunk = config, chunk
+        if config.engine is not EngineKind.TRANSFORMERS:
+            self.measures = (*self.measures, SAMPLER_GAP)
         self._sampled: dict[tuple[int, ...], Tensor] = {}
 
     def count(self, batches: Iterable[Batch]) -> int:
@@ -64,10 +74,15 @@ class GroupRelative:
             backbone = token_log_probabilities(hidden.reference[:, :-1][counted], targets, readout, self._chunk)
         learned = token_log_probabilities(hidden.state[:, :-1][counted], targets, readout, self._chunk)
         advantages = batch.advantages.to(learned).expand(counted.shape)[counted]
-        costs, clipped = clipped_costs(learned, self._as_sampled(batch, learned), advantages, self._config)
+        before = self._as_sampled(batch, learned)
+        costs, clipped = clipped_costs(learned, before, advantages, self._config)
         divergences = divergence(backbone, learned)
+        told = [divergences.detach().sum(), clipped.sum().to(learned)]
+        if SAMPLER_GAP in self.measures:
+            weights, gap = sampler_weights(before, _told_by_sampler(batch, counted), self._config.sampler_cap)
+            costs, told = weights * costs, [*told, gap.sum()]
         total = (costs + self._config.beta * divergences).sum()
-        measured = torch.stack([divergences.detach().sum(), clipped.sum().to(learned)])
+        measured = torch.stack(told)
         if divisor is not None:
             total, measured = total / divisor, measured / divisor
         return Summed(total, counted.sum(), measured)
@@ -99,6 +114,21 @@ def clipped_costs(
     return -torch.minimum(free, bound), (bound < free).detach()
 
 
+def sampler_weights(before: Tensor, sampler: Tensor, cap: float) -> tuple[Tensor, Tensor]:
+    """What a token counts for, that another engine has drawn.
+
+    Args:
+        before: log-probabilities under the policy that sampled, as it computes itself, `[n]`.
+        sampler: the same as the engine computed them.
+        cap: of the weights.
+
+    Returns:
+        The weights, and how far the two are apart; `[n]` each, without gradient.
+    """
+    apart = (before - sampler.to(before)).detach()
+    return apart.exp().clamp(max=cap), apart.abs()
+
+
 def divergence(backbone: Tensor, learned: Tensor) -> Tensor:
     """k3: an estimate of the divergence of `learned` from `backbone` for each token, `[n]`, of log-probabilities."""
     difference = backbone - learned
@@ -119,6 +149,12 @@ def advantages_of(rewards: Sequence[float], divide_by_std: bool) -> list[float]:
     values = torch.tensor(rewards, dtype=torch.float64)
     centred = values - values.mean()
     return (centred / values.std() if divide_by_std else centred).tolist()
+
+
+def _told_by_sampler(batch: Batch, counted: Tensor) -> Tensor:
+    if batch.sampled is None:
+        raise ValueError("completions of another engine need its log-probabilities")
+    return batch.sampled[:, 1:][counted]
 
 
 def _counted(batch: Batch) -> Tensor:

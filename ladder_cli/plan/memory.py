@@ -94,8 +94,9 @@ class MemoryPrediction:
         parts: `weights` (the frozen backbone), `trained`, `gradients`, `optimizer`, `taps`, `activations`, `loss`
             (logits of a chunk, gradient of the hidden states), `backward` (what computing gradients takes for a
             moment), `backbone` (what its forward pass takes for a moment), `gathered` (of several processes' layers
-            the one that runs), `window` (of streamed layers those that are there), `cache` (taps that are kept) and
-            `sampling` (keys, values and logits of completions); those that are there at the peak.
+            the one that runs), `window` (of streamed layers those that are there), `cache` (taps that are kept),
+            `sampling` (keys, values and logits of completions) and `vllm` (all that it takes, in a process of its
+            own); those that are there at the peak.
         host: bytes that were left in the host's memory.
         stays: what lasts from step to step beside the weights: `trained`, `gradients` (all of them), `optimizer`.
         passes: what is there for a moment at most beside that and the taps, by part.

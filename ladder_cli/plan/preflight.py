@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ladder_cli.config.choices import Init, Optimizer, Quantization, Residency
+from ladder_cli.config.choices import EngineKind, Init, Optimizer, Quantization, Residency
 from ladder_cli.config.methods import MethodConfig
 from ladder_cli.config.schema import HardwareConfig, ModelConfig, TrainConfig
 from ladder_cli.data.formats import rows_each
@@ -16,6 +16,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.plan.memory import MemoryPrediction, Step, predict_memory
 from ladder_cli.plan.reading import settled_passes
+from ladder_cli.plan.sampling import ENGINE, engine_bytes
 from ladder_cli.ranks import processes
 from ladder_cli.trunk.loading import planned_dtype
 
@@ -138,13 +139,14 @@ def preflight(
     residency = Residency.RESIDENT if absent else residency
     step = replace(_step(config, device, longest, residency), cached=cached, absent=absent)
     model, method, dtype = config.model, config.method, planned_dtype(config.model, device)
-    prediction = predict_memory(model, method_for(method), dtype, step)
     capacity = memory_of(config.hardware, device)
+    engine = engine_bytes(config, device, capacity, dtype)
+    prediction = _beside(predict_memory(model, method_for(method), dtype, step), engine)
     allowance = CUDA_ALLOWANCE if device.type == "cuda" else 0
     tried = []
     if remedies and not _fits(prediction.total, capacity, allowance):
         for setting, smaller, leaner, changed in _remedies(model, method, step):
-            total = predict_memory(smaller, method_for(leaner), dtype, changed).total
+            total = predict_memory(smaller, method_for(leaner), dtype, changed).total + engine
             tried.append((setting, total))
             if _fits(total, capacity, allowance):
                 break
@@ -178,8 +180,14 @@ def _step(
     )
 
 
+def _beside(prediction: MemoryPrediction, engine: int) -> MemoryPrediction:
+    """With what another process takes on the device all the while."""
+    return replace(prediction, parts=prediction.parts | {ENGINE: engine}) if engine else prediction
+
+
 def _sampled_at_a_time(config: TrainConfig) -> int:
-    if not config.objective.samples:
+    """Completions that the model itself generates at a time."""
+    if not config.objective.samples or config.objective.engine is not EngineKind.TRANSFORMERS:
         return 0
     step = config.train.micro_batch_size * config.train.accumulation(processes())
     return min(step, config.objective.sample_batch or step)

@@ -75,13 +75,8 @@ def densify(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     dequantise(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
-            if len(module.lora_embedding_A) or len(module.active_adapters) != 1:
-                raise UserError(f"layer {name} holds more than one plain LoRA: it cannot be merged.")
             layer: Any = module
-            base = layer.get_base_layer()
-            delta = layer.get_delta_weight(module.active_adapters[0]).float()
-            merged = dense_weight(base).float() + delta.to(base.weight.device)
-            model.set_submodule(name, _rebuilt(base, merged.to(dtype)))
+            model.set_submodule(name, _rebuilt(layer.get_base_layer(), merged_weight(name, module).to(dtype)))
         elif isinstance(module, QuantizedHead):
             rows = torch.cat([dense_weight(block) for block in module.blocks])
             model.set_submodule(name, _linear(rows, None))
@@ -93,6 +88,25 @@ def densify(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
     return model
+
+
+@torch.no_grad()
+def merged_weight(name: str, layer: Any) -> Tensor:
+    """The matrix of a layer with LoRA, its product added in float32; as the layer beneath stores its own.
+
+    Args:
+        name: of the layer, for messages.
+        layer: peft's.
+
+    Raises:
+        UserError: if it was changed by anything else than one plain LoRA.
+    """
+    if len(layer.lora_embedding_A) or len(layer.active_adapters) != 1:
+        raise UserError(f"layer {name} holds more than one plain LoRA: it cannot be merged.")
+    base = layer.get_base_layer()
+    delta = layer.get_delta_weight(layer.active_adapters[0]).float()
+    merged: Tensor = dense_weight(base).float() + delta.to(base.weight.device)
+    return merged
 
 
 def _hold_against_kernel(name: str, layer: Any, weight: Tensor) -> None:

@@ -125,6 +125,23 @@ def write_export(
     return Exported(Path(output), _SAID[key], difference, warning)
 
 
+def write_served(trained: TrainedRun, output: str | Path, device: torch.device) -> Difference:
+    """What vLLM reads of a ladder that is still being trained, held against it: without record and card.
+
+    Args:
+        trained: the run; its adapter is as the training has it.
+        output: a folder that is new or empty.
+        device: where to compute.
+
+    Raises:
+        UserError: if the plugin does not know such a backbone.
+        RunFailed: if what was written gives other logits; the folder is not there then.
+    """
+    refuse_unserved(read_ladder_config(trained.adapter))
+    with new_folder(Path(output)) as staged:
+        return _for_vllm(_Export(trained, device, Dtype.AUTO, staged, None, None))
+
+
 def _refuse_other_values(trained: TrainedRun) -> None:
     """What is written has the values of the backbone that was trained on, and is held against them."""
     before = parse(trained.run.read_config(), TrainConfig).model

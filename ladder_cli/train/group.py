@@ -18,8 +18,6 @@ from ladder_cli.data.passes import ValidationBatches
 from ladder_cli.data.preview import print_example
 from ladder_cli.distributed import main_first
 from ladder_cli.errors import Interrupted
-from ladder_cli.generate.decoding import read_limits
-from ladder_cli.generate.registry import ENGINES, TRANSFORMERS
 from ladder_cli.plan.together import print_together
 from ladder_cli.train.learner import Learner
 from ladder_cli.train.loop import Loop, Steps
@@ -28,6 +26,7 @@ from ladder_cli.train.monitor import Measures, Spent
 from ladder_cli.train.resume import local_weights
 from ladder_cli.train.rewards import reward_of
 from ladder_cli.train.rollouts import Asking, CompletionsLog, Rollouts
+from ladder_cli.train.sampler import Sampling, sampler
 from ladder_cli.train.sharing import Sharing
 from ladder_cli.train.signals import StopOnSignal
 from ladder_cli.trunk.base import Trunk
@@ -174,11 +173,10 @@ class Group:
         if not objective.samples or not members:
             return *job.batches(data, order), None
         ((learner, member),) = members.items()
-        limits, spent = read_limits(config.model), Spent()
-        engine = ENGINES[TRANSFORMERS](lambda: learner.model, data.renderer, limits, config.model.name)
+        spent = Spent()
+        engine = sampler(Sampling(config, member.run, data, learner.model, job.device, spent, until_done))
         reward = until_done.enter_context(reward_of(objective))
-        at_a_time = objective.sample_batch or job.effective_batch * objective.group
-        asking = Asking(config, data, learner.model, engine, reward, spent, at_a_time)
+        asking = Asking(config, data, learner.model, engine, reward, spent, job.sampled_at_a_time)
         log = CompletionsLog(member.run.completions)
         rollouts = Rollouts(config, asking, job.effective_batch, order, log, learner.note)
         return rollouts, asking.validate, spent

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ladder_cli.config.choices import CacheMode, Optimizer, Passes, Residency
+from ladder_cli.config.choices import CacheMode, EngineKind, Optimizer, Passes, Residency
 from ladder_cli.config.objective import check_objective
 from ladder_cli.config.sampling import check_sampling
 from ladder_cli.config.schema import TrainConfig
@@ -22,6 +22,7 @@ from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
 from ladder_cli.train.rewards import reward_of
+from ladder_cli.train.sampler import check_sampler
 from ladder_cli.train.trackers import check_tracking
 from ladder_cli.trunk.base import WHOLE, TrainableModule, Trunk, TrunkCost
 from ladder_cli.trunk.live import LiveTrunk
@@ -71,6 +72,7 @@ class Job:
         check_sampling(config)
         if config.objective.samples:
             reward_of(config.objective)  # a function that is not there is told before anything is loaded
+            check_sampler(config)
         check_tracking(config.tracking)
         residency = _residency(config, device)
         sharded = config.hardware.shard_backbone
@@ -88,6 +90,13 @@ class Job:
             residency,
             settled_passes(config.trunk, device.type, sharded),
         )
+
+    @property
+    def sampled_at_a_time(self) -> int | None:
+        """Completions that are generated together; None: as many as the engine's memory holds."""
+        objective = self.config.objective
+        own = objective.engine is EngineKind.TRANSFORMERS
+        return objective.sample_batch or (self.effective_batch * objective.group if own else None)
 
     def steps(self, rows: int) -> int:
         """Optimizer steps over so many training rows."""

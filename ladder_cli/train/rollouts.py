@@ -102,7 +102,7 @@ class Asking:
         engine: Engine,
         reward: Reward,
         spent: Spent,
-        at_a_time: int,
+        at_a_time: int | None,
     ) -> None:
         """Put together.
 
@@ -110,7 +110,7 @@ class Asking:
             model: is in training mode outside of this.
             engine: answers with it.
             spent: is told the seconds.
-            at_a_time: completions that are generated together.
+            at_a_time: completions that are generated together; None: the engine's own choice.
         """
         self.data, self._model, self._engine, self._reward, self._spent = data, model, engine, reward, spent
         self._max_new_tokens, self._seed, self._at_a_time = config.objective.max_new_tokens, config.seed, at_a_time
@@ -278,7 +278,8 @@ class Rollouts:
             tensors = self._collate([_as_row(completions[place]) for place in places])
             gained = torch.tensor([[advantages[place]] for place in places])
             row_ids = tuple(rows[place] * group + place % group for place in places)
-            batches.append(Batch(**tensors, row_ids=row_ids, advantages=gained))
+            sampled = as_sampled([completions[place] for place in places], tensors["input_ids"].shape[1])
+            batches.append(Batch(**tensors, row_ids=row_ids, advantages=gained, sampled=sampled))
         return batches
 
 
@@ -290,6 +291,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train()
+
+
+def as_sampled(completions: Sequence[Completion], width: int) -> torch.Tensor | None:
+    """What the engine told of each token, as `Batch.sampled`; None where it tells nothing."""
+    if not any(completion.log_probabilities for completion in completions):
+        return None
+    told = torch.zeros(len(completions), width)
+    for row, completion in zip(told, completions, strict=True):
+        start = len(completion.prompt.ids)
+        row[start : start + len(completion.ids)] = torch.tensor(completion.log_probabilities)
+    return told
 
 
 def _as_row(completion: Completion) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Batch:
         row_ids: the number of each row within its split, not unique over splits; `BLANK` for one that only fills up;
             empty outside of training and validation.
         advantages: `[batch, 1]`, of rows that are rewarded: how much better each is than others; else None.
+        sampled: `[batch, tokens]`, of completions whose engine tells it: the log-probability with which each counted
+            token was drawn, 0 elsewhere; else None.
     """
 
     input_ids: Tensor
@@ -32,6 +34,7 @@ class Batch:
     position_ids: Tensor | None = None
     row_ids: tuple[int, ...] = ()
     advantages: Tensor | None = None
+    sampled: Tensor | None = None
 
     @property
     def inputs(self) -> dict[str, Tensor]:

@@ -4,6 +4,8 @@ processes answer as one is in tests/serve/test_vllm.py.
 
 import importlib.metadata
 import os
+import select
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -14,7 +16,13 @@ from ladder_cli.errors import UserError
 from ladder_cli.generate import vllm_processes
 from ladder_cli.generate.decoding import ModelLimits
 from ladder_cli.generate.vllm_engine import VllmEngine
-from ladder_cli.generate.vllm_processes import ServedModel, as_if_alone, options_of_one, served_by_first
+from ladder_cli.generate.vllm_processes import (
+    ServedModel,
+    as_if_alone,
+    deaf_to_interrupts,
+    options_of_one,
+    served_by_first,
+)
 
 LAUNCHED = {
     "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1",
@@ -100,6 +108,8 @@ def test_an_engine_is_started_with_its_share_and_without_a_launcher(launched, mo
     started = {}
 
     class LLM:
+        llm_engine = SimpleNamespace(engine_core=None)
+
         def __init__(self, folder, **options):
             started.update(options, folder=folder, environment=dict(os.environ))
 
@@ -110,6 +120,7 @@ def test_an_engine_is_started_with_its_share_and_without_a_launcher(launched, mo
     VllmEngine(lambda: pytest.fail("made twice"), None, ModelLimits((), None))._start(64, 8)
     assert (started["folder"], started["dtype"], started["max_model_len"]) == ("/tmp/served", "float32", 64)
     assert (started["gpu_memory_utilization"], started["max_num_seqs"]) == (0.45, 8)
+    assert (started["logprobs_mode"], started["enable_chunked_prefill"]) == ("raw_logits", False)
     assert not LAUNCHED.keys() & started["environment"].keys()
 
 
@@ -118,3 +129,45 @@ def test_vllm_inside_of_one_of_several_processes_is_refused(launched, monkeypatc
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     with pytest.raises(UserError, match="does not go with torchrun"):
         VllmEngine(lambda: None, None, ModelLimits((), None))
+
+
+def test_what_is_started_for_a_training_never_hears_an_interrupt():
+    """Nor what that starts; here it is heard again afterwards."""
+    code = (
+        "import signal, subprocess, sys\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: heard.append(1))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "print(len(heard), signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+    )
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+
+    def said(program):
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert said(code) == "1 False\n"
+    with deaf_to_interrupts():
+        assert said(code) == said(nested) == "0 True\n"
+    assert said(code) == "1 False\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="Linux alone holds processes")
+@pytest.mark.parametrize("ending", ["pass", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_vllm_has_started_ends_with_its_training_however_that_ends(ending):
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "from ladder_cli.generate.vllm_processes import end_with_this_process\n"
+        "started = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        "end_with_this_process([started.pid])\n"
+        "print(started.pid, flush=True)\n"
+        "sys.stdin.read()\n" + ending
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        held = os.pidfd_open(int(process.stdout.readline()))
+        process.stdin.close()
+        process.wait()
+    ended, *_ = select.select([held], [], [], 120)
+    os.close(held)
+    assert ended

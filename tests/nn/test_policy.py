@@ -1,6 +1,7 @@
 """Learning from rewards: the loss and its gradients against a plain reference, advantages, the start."""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -276,3 +277,64 @@ def test_the_loss_is_trls_on_the_same_rows(grpo_trainer):
     assert len(gradients[0]) == len(gradients[1]) > 0
     for mine, other in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
+
+
+def sampled_otherwise(batch, before, head, spread, temperature=1.0):
+    """The batch with log-probabilities of another engine: ours, each off by up to `spread`; and by how much."""
+    told = torch.zeros(batch.labels.shape, dtype=torch.float64)
+    logits = log_softmax((before @ head).double() / temperature, -1)
+    for row, at in (batch.labels != -100).nonzero().tolist():
+        told[row, at] = logits[row, at - 1, batch.labels[row, at]]
+    counted = batch.labels != -100
+    off = spread * (2 * torch.rand(told.shape, dtype=torch.float64) - 1) * counted
+    return replace(batch, sampled=told - off), off
+
+
+@pytest.mark.parametrize(("cap", "temperature"), [(2.0, 1.0), (1.1, 0.7)])
+def test_a_token_of_another_engine_weighs_as_much_as_it_is_likelier_here_up_to_the_cap(cap, temperature):
+    config = grpo(beta=0.2, engine="vllm", sampler_cap=cap, iterations=2, temperature=temperature)
+    batch = completions()
+    before, moved, reference = states(batch, 3)
+    state = (before + 0.3 * moved).requires_grad_()
+    head = torch.randn(16, 97, dtype=torch.float64)
+    batch, off = sampled_otherwise(batch, before, head, 1.5, temperature)
+
+    def readout(rows):
+        return rows @ head
+
+    objective = objective_for(config, loss_chunk=5)
+    objective.count([batch])
+    objective(Hidden(before, readout, reference), batch)
+    found = objective(Hidden(state, readout, reference), batch, divisor=7)
+    (gradient,) = torch.autograd.grad(found.total, state)
+    # Token by token: each as a row of its own, whose advantage is multiplied by its weight.
+    weights = off.exp().clamp(max=cap)
+    assert (weights[off > 0] == cap).any()
+    assert (weights < 1).any()
+    expected, gap, tokens = torch.zeros((), dtype=torch.float64), 0.0, 0
+    for row, at in (batch.labels != -100).nonzero().tolist():
+        labels = torch.full_like(batch.labels, -100)
+        labels[row, at] = batch.labels[row, at]
+        gained = batch.advantages.double() * weights[row, at]
+        alone = replace(batch, labels=labels, advantages=gained)
+        total, *_ = plain(state @ head, before @ head, reference @ head, alone, config)
+        expected, gap, tokens = expected + total, gap + abs(off[row, at].item()), tokens + 1
+    (expected_gradient,) = torch.autograd.grad(expected, state)
+    torch.testing.assert_close(found.total, expected / 7, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient / 7, rtol=1e-9, atol=1e-12)
+    told = dict(zip(objective.measures, found.measured.tolist(), strict=True))
+    assert told["sampler_gap"] == pytest.approx(gap / 7)
+    assert tokens > 10
+
+
+def test_an_engine_that_rounds_alike_changes_nothing_and_one_that_tells_nothing_is_refused():
+    batch, head = completions(), torch.randn(16, 97, dtype=torch.float64)
+    before, reference = states(batch, 2)
+    hidden = Hidden(before, lambda rows: rows @ head, reference)
+    alike, _ = sampled_otherwise(batch, before, head, 0.0)
+    itself, other = objective_for(grpo()), objective_for(grpo(engine="vllm"))
+    torch.testing.assert_close(other(hidden, alike).total, itself(hidden, batch).total)
+    assert other(hidden, alike).measured[-1] == pytest.approx(0.0, abs=1e-12)
+    assert "sampler_gap" not in itself.measures
+    with pytest.raises(ValueError, match="log-probabilities"):
+        other(hidden, batch)

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from ladder_cli.bench.counts import saved_activation_bytes
 from ladder_cli.config.choices import Optimizer
+from ladder_cli.config.compose import composed
 from ladder_cli.config.evaluation import DecodeConfig
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig, SuffixMethodConfig
 from ladder_cli.config.objective import ObjectiveConfig
-from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.schema import ModelConfig, TrainConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.generate.decoding import limits_of
 from ladder_cli.generate.engine import Prompt
@@ -26,9 +27,10 @@ from ladder_cli.plan import memory
 from ladder_cli.plan.allocation import ACTIVATIONS, BACKWARD, AllocationCount
 from ladder_cli.plan.fake_backbone import stored_bytes
 from ladder_cli.plan.memory import Step, optimizer_bytes, predict_memory
+from ladder_cli.plan.preflight import preflight
 from ladder_cli.trunk.base import Batch
 from ladder_cli.trunk.live import LiveTrunk
-from ladder_cli.trunk.loading import architecture, load_backbone
+from ladder_cli.trunk.loading import architecture, backbone_shape, load_backbone
 from tests.conftest import model_preset
 
 LADDER = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=16)
@@ -282,3 +284,37 @@ def test_what_sampling_takes_is_what_the_allocator_sees_of_a_real_one(method, ti
             live += event.nbytes()
             highest = max(highest, live)
     assert predicted.parts["sampling"] == pytest.approx(highest, rel=0.15)
+
+
+def planned(**hardware):
+    words = ["objective=grpo", "objective.engine=vllm", "objective.engine_memory=0.25", "model=tiny"]
+    config = composed("train", TrainConfig, words)
+    return replace(config, hardware=replace(config.hardware, **hardware))
+
+
+def test_what_vllm_takes_beside_a_training_is_counted(monkeypatch):
+    """Its share of the device; on a CPU its weights and the cache that the environment gives it, where it does."""
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    config, cpu = planned(memory_gb=4.0), torch.device("cpu")
+    memory = preflight(config, cpu)
+    assert memory.prediction.parts["vllm"] == 1_000_000_000
+    assert "sampling" not in memory.prediction.parts, "the model itself samples nothing"
+    assert memory.fits
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "2")
+    shape = backbone_shape(config.model, torch.float32)
+    weights = 4 * sum(weight.numel() for weight in shape.parameters())
+    assert preflight(config, cpu).prediction.parts["vllm"] == 2 * 2**30 + weights
+    assert preflight(config, torch.device("cuda")).prediction.parts["vllm"] == 1_000_000_000
+    alone = preflight(composed("train", TrainConfig, ["objective=grpo", "model=tiny"]), cpu)
+    assert "vllm" not in alone.prediction.parts
+
+
+def test_a_run_that_does_not_fit_beside_vllm_is_refused(monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    cpu = torch.device("cpu")
+    step = preflight(planned(memory_gb=64.0), cpu).prediction.total - 16_000_000_000
+    capacity = step / 0.75 / 1e9
+    assert preflight(planned(memory_gb=capacity * 1.01), cpu).fits
+    tight = preflight(planned(memory_gb=capacity * 0.99), cpu)
+    assert not tight.fits
+    assert tight.remedies

