@@ -37,8 +37,9 @@ RUNS_OF = {
     "dropout": ("method=suffix", "method.layers=4", "method.dropout=0.1", "train.weight_decay=0.1"),
     "suffixed": ("method=ladder-suffix", "method.layers=2", "method.suffix_layers=3", "method.dropout=0.2"),
     "stops": (
-        *("method=xladder", "method.layers=2", "train.learning_rate=1.0", "train.scheduler=constant"),
-        *("train.early_stopping=1", "train.evaluations=6"),
+        *("method=xladder", "method.layers=2", "train.early_stopping=1", "train.evaluations=6"),
+        # Worse with every step, whatever its rows.
+        *("train.learning_rate=0.3", "train.scheduler=constant_with_warmup", "train.warmup_ratio=1.0"),
     ),
 }
 
