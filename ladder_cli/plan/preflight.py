@@ -231,7 +231,7 @@ def _remedies(
     if model.quantization is not Quantization.NF4:
         model = replace(model, quantization=Quantization.NF4)
         yield "model.quantization=nf4", model, method, step
-    if step.residency is Residency.RESIDENT and streamable(method):
+    if step.residency is Residency.RESIDENT and streamable(method) and not step.objective.samples:
         whole = " hardware.shard_backbone=false" if step.shards > 1 else ""
         step = replace(step, residency=Residency.DISK, shards=1)
         yield f"trunk.residency=disk{whole}", model, method, step

@@ -92,3 +92,9 @@ def test_what_takes_less_memory_is_named_in_the_order_of_its_cost():
     lean += ["model.embeddings_on_cpu=true"]
     assert leaner_settings(config(*lean), CPU) == ["trunk.residency=disk", "data.max_length=128"]
     assert leaner_settings(config(*lean), CPU, Residency.DISK) == ["data.max_length=128"]
+
+
+def test_what_sampling_refuses_is_not_proposed_for_it():
+    settings = leaner_settings(config("objective=grpo", "method=ladder", "model.quantization=nf4"), CPU)
+    assert not [setting for setting in settings if setting.startswith("trunk.residency")]
+    assert "objective.max_new_tokens=128" in settings
