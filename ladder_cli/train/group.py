@@ -69,6 +69,11 @@ class Group:
                 member.stop(interrupted)
             raise interrupted
         # Too late for these, but of a sweep the others have not begun.
+        failed = [member for member in self._members if member.failure is not None]
+        for member in failed:
+            self._console.print(f"failed: {member.run.path}: {member.failure}", markup=False, soft_wrap=True)
+        if failed:
+            raise Interrupted(f"of {len(self._members)} run(s) {len(failed)} had failed by then, and are not done.")
         if self._several:
             raise Interrupted("these runs were at their last steps and are done.")
         raise Interrupted("this run was at its last step and is done.")

@@ -205,6 +205,19 @@ def test_one_that_fails_leaves_the_others_as_they_were(separate, tmp_path, monke
         assert_same(tmp_path / name, separate / name)
 
 
+def test_a_run_that_fails_as_a_signal_comes_is_not_called_done(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space is left")
+
+    stop_after(3, monkeypatch)
+    monkeypatch.setattr(Checkpoints, "commit", full)
+    out = io.StringIO()
+    with pytest.raises(Interrupted, match=r"of 1 run\(s\) 1 had failed by then"):
+        run_together(asked(tmp_path, ["ladder"]), Console(file=out, width=200))
+    assert "no space is left" in out.getvalue()
+    assert record(tmp_path / "ladder")["status"] == "failed"
+
+
 def test_what_ends_the_pass_itself_ends_all_and_says_so(tmp_path, monkeypatch):
     from ladder_cli.trunk.live import LiveTrunk
 
