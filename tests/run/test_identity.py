@@ -14,7 +14,7 @@ from ladder_cli.run.identity import RunIdentity
 
 INCIDENTAL = {
     "output_dir", "resume", "dry_run", "preflight", "tracking", "train.logging_steps", "data.cache", "hardware.name",
-    "hardware.workers", "hardware.memory_gb", "hardware.shard_backbone",
+    "hardware.workers", "hardware.memory_gb", "objective.engine_memory", "hardware.shard_backbone",
     "hardware.tflops", "hardware.host_gb_s", "hardware.disk_gb_s", "prepare", "cache", "train.together",
     "trunk.passes", "trunk.cache", "trunk.cache_dir", "trunk.cache_limit_gb",
     "trunk.residency", "trunk.window", "trunk.layer_files",
