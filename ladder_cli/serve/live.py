@@ -204,6 +204,8 @@ class _Ladder(_Following):
             file.unlink()
         if not answers or any(taken != digest for taken, _ in answers):
             raise RunFailed(_not_taken(self._policy, "a worker has read other weights than were sent"))
+        if left := sorted({name for _, names in answers for name in names}):
+            raise RunFailed(_not_taken(self._policy, f"a worker has loaded nothing into {', '.join(left[:3])}"))
         # Keys and values of prompts, by the weights of before.
         if not llm.reset_prefix_cache():
             raise RunFailed(_not_taken(self._policy, "its cache of prompts cannot be emptied"))

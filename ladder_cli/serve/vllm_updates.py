@@ -37,7 +37,7 @@ class FollowsTraining:
             file: of safetensors, under the names of an exported folder.
 
         Returns:
-            The digest of what was read, and the names that were loaded of it, as the model has them.
+            The digest of what was read, and the side network's parameters that nothing was loaded into.
         """
         from vllm.config import set_current_vllm_config
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
@@ -48,12 +48,13 @@ class FollowsTraining:
         with set_current_vllm_config(config), torch.no_grad():
             # A CPU's kernels keep weights packed, and a GPU's graphs hold their addresses: so as vLLM reloads a layer.
             parts = [_part(model, name) for name in _owners(weights)]
+            wanted = {f"{SIDE_PREFIX}{name}" for name, _ in model.side.named_parameters()}
             for part in parts:
                 initialize_layerwise_reload(part)
             loaded = model.load_weights(iter(weights.items()))
             for part in parts:
                 finalize_layerwise_reload(part, config.model_config)
-        return digest_of(weights), sorted(loaded)
+        return digest_of(weights), sorted(wanted - loaded)
 
 
 def _owners(weights: Iterable[str]) -> list[str]:

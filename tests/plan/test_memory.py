@@ -164,6 +164,17 @@ def test_a_7b_ladder_fits_five_gib_with_the_settings_of_a_small_card():
     assert prediction.host == 152064 * 3584 * 2
 
 
+@pytest.mark.parametrize(("method", "machine", "most"), [
+    ("suffix", (), 6.0), ("ladder-suffix", (), 6.0), ("ladder", (), 6.0), ("suffix", ("hardware=rtx-6gb",), 5.0),
+])  # fmt: skip
+def test_a_7b_fits_a_small_card_as_the_presets_are(method, machine, most):
+    words = [f"method={method}", "model=qwen2.5-7b", *machine]
+    config = composed("train", TrainConfig, words)
+    step = Step(1, 2048, 2, config.train.optimizer.on("cuda"), config.train.loss_chunk)
+    predicted = predict_memory(config.model, method_for(config.method), torch.bfloat16, step)
+    assert predicted.total < most * 2**30
+
+
 def test_every_lean_setting_lowers_what_is_kept_or_at_rest():
     small = shallow("qwen2.5-0.5b")
     plain = LadderMethodConfig(name="ladder", kind="ladder", learning_rate=1e-3, reduction=8, recompute=False)

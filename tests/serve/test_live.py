@@ -35,6 +35,7 @@ class Workers:
         self.count, self.taken, self.emptied, self.adapters = count, [], 0, []
         self.llm_engine = SimpleNamespace(add_lora=self.add_lora)
         self.misread = self.full = self.forgets = False
+        self.left = []
 
     def collective_rpc(self, method, args=()):
         if method == "list_loras":
@@ -43,7 +44,7 @@ class Workers:
         assert method == "take_weights"
         weights = load_file(args[0])
         self.taken.append(weights)
-        answers = [(digest_of(weights), sorted(weights))] * self.count
+        answers = [(digest_of(weights), self.left)] * self.count
         return [*answers[1:], ("another", [])] if self.misread else answers
 
     def reset_prefix_cache(self):
@@ -137,15 +138,15 @@ def test_weights_travel_when_they_have_changed_or_vllm_is_another_and_not_else(t
     assert list(Path(following._home.path).iterdir()) == []
 
 
-@pytest.mark.parametrize("fault", ["misread", "full"])
+@pytest.mark.parametrize("fault", ["misread", "full", "left"])
 def test_what_vllm_does_not_show_that_it_has_it_is_not_asked_by(fault, tiny_config, policy_of):
     following, workers = live._Ladder(policy_of(ladder(tiny_config))), Workers()
-    setattr(workers, fault, True)
+    setattr(workers, fault, ["side.gate"] if fault == "left" else True)
     for _ in range(2):  # nor is it taken for sent the next time
         with pytest.raises(RunFailed, match="vLLM does not have the weights"):
             following.bring(workers)
     assert len(workers.taken) == 2
-    setattr(workers, fault, False)
+    setattr(workers, fault, [] if fault == "left" else False)
     following.bring(workers)
     assert len(workers.taken) == 3
 
