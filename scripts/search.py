@@ -171,7 +171,7 @@ def families(layers: int) -> list[Family]:
         Family(
             "suffix",
             ("method=suffix",),
-            {"method.layers": one_of(third, half, 2 * layers // 3), "method.rank": one_of(16, 64)},
+            {"method.layers": one_of(third, half, 2 * layers // 3, 5 * layers // 6), "method.rank": one_of(16, 64)},
             rate | schedule,
         ),
         Family(

@@ -1,4 +1,4 @@
-"""What makes a run the run it is: its weights, rows, rendered prompt and settings, by content. Imports no torch.
+"""What makes a run the run it is: weights, rows, rendered prompt, reward and settings, by content. Imports no torch.
 
 Two runs are the same if and only if all of these agree. Where the weights or rows lie, and under what name, does not
 enter: a moved folder is the same, and another file under the same name is not.
@@ -18,6 +18,7 @@ _PARTS = {
     "rows": "rows of the data",
     "tokenizer": "tokenizer",
     "prompt": "rendered prompt",
+    "reward": "code of the reward function",
 }
 
 
@@ -31,6 +32,7 @@ class RunIdentity:
         rows: fingerprint of the training and validation rows, in order.
         rows_follow_seed: another seed draws other rows, so that runs of one experiment need not share them.
         tokenizer, prompt: fingerprints of the tokenizer, and of what it renders.
+        reward: digest of the code that judges what is sampled; None where none of the user's does.
         places: where content lies, flat; compared only where the content itself is not known.
     """
 
@@ -40,6 +42,7 @@ class RunIdentity:
     rows_follow_seed: bool = False
     tokenizer: str | None = None
     prompt: str | None = None
+    reward: str | None = None
     places: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

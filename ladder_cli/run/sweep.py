@@ -31,10 +31,11 @@ from ladder_cli.run.files import write_text
 SUMMARY_FILE = "summary.csv"
 RUNNING, DONE, FAILED, MISTAKE, INTERRUPTED = "running", "done", "failed", "mistake", "interrupted"
 _METRICS = (
-    *("train_loss", "eval_loss", "best_step", "trainable_parameters", "backbone_parameters", "tokens_seen"),
-    *("tokens_per_second", "wall_seconds"),
+    *("train_loss", "eval_loss", "eval_reward", "best_step", "trainable_parameters", "backbone_parameters"),
+    *("tokens_seen", "tokens_per_second", "wall_seconds"),
 )
-_COLUMNS = ("run", "status", "options", *_METRICS, "peak_memory_bytes", "error")
+_NAMED = ("run", "status", "options")
+_COLUMNS = (*_NAMED, *_METRICS, "peak_memory_bytes", "error")
 
 
 Task = Callable[[Any, list[str]], object]  # does the work of a config and the options that made it
@@ -288,7 +289,8 @@ def read_summary(path: Path) -> list[dict[str, Any]]:
         return []
     with path.open(newline="") as file:
         rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != _COLUMNS:
+        # An earlier version may have known fewer.
+        if not set(_NAMED) <= set(rows.fieldnames or ()) <= set(_COLUMNS):
             raise UserError(f"{path} is not the summary of a sweep: move it away.")
         return list(rows)
 

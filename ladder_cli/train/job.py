@@ -21,6 +21,7 @@ from ladder_cli.plan.reading import Reading, Shape, settle_reading, settled_pass
 from ladder_cli.plan.streaming import Transfer, settled_residency, speeds_of
 from ladder_cli.ranks import process_index, processes
 from ladder_cli.run.directory import RunDir
+from ladder_cli.train.learner import Pace
 from ladder_cli.train.rewards import reward_of
 from ladder_cli.train.sampler import check_sampler
 from ladder_cli.train.trackers import check_tracking
@@ -101,6 +102,14 @@ class Job:
     def steps(self, rows: int) -> int:
         """Optimizer steps over so many training rows."""
         return steps_for(rows, self.effective_batch, self.config.train.epochs, self.config.train.max_steps)
+
+    def check_patience(self, rows: int) -> None:
+        """Refuse early stopping that could not act over so many training rows.
+
+        Raises:
+            UserError: if it is that.
+        """
+        Pace.of(self.config.train, self.steps(rows)).check_patience()
 
     def shape(self) -> Shape:
         """What it reads of the backbone, found on shapes alone.

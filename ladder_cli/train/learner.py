@@ -51,6 +51,20 @@ class Pace:
         patience = math.inf if train.early_stopping is None else train.early_stopping
         return cls(steps, every, train.logging_steps, patience, train.max_grad_norm)
 
+    def check_patience(self) -> None:
+        """Refuse patience that outlasts the run.
+
+        Raises:
+            UserError: if it could stop the run at the last step or never.
+        """
+        validations = math.ceil(self.steps / self.validate_every)
+        # The first validation is always the best so far.
+        if validations - 1 <= self.patience < math.inf:
+            raise UserError(
+                f"train.early_stopping={self.patience} never ends a run of {validations} validations early, of which "
+                "the first cannot be a miss: raise train.evaluations, or leave it out."
+            )
+
     def logs(self, step: int) -> bool:
         """Whether a step has a log line."""
         return step == 1 or step % self.log_every == 0

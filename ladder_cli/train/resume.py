@@ -9,6 +9,7 @@ from ladder_cli.errors import UserError
 from ladder_cli.run.directory import RunDir
 from ladder_cli.run.identity import RunIdentity
 from ladder_cli.train.checkpoints import Checkpoints
+from ladder_cli.train.rewards import code_of
 from ladder_cli.trunk.weights_identity import local_weights_identity
 
 DONE = "done"
@@ -31,6 +32,7 @@ def identify(config: TrainConfig, data: Source | PreparedData, weights: str | No
         "rows_follow_seed": data.splits.drawn,
         "tokenizer": data.renderer.tokenizer_fingerprint,
         "prompt": data.renderer.fingerprint,
+        "reward": code_of(config.objective) if config.objective.samples else None,
     }
     return RunIdentity.of_config(as_dict(config), content)
 

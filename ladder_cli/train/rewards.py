@@ -4,6 +4,7 @@ A function comes from the config and never from data. It runs in this process, w
 """
 
 import contextlib
+import hashlib
 import importlib
 import inspect
 import math
@@ -11,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -18,6 +20,7 @@ from ladder_cli.config.objective import GRADER, ObjectiveConfig
 from ladder_cli.errors import UserError
 from ladder_cli.evaluate.answers.verdict import CORRECT
 from ladder_cli.evaluate.grading import Grader, Task
+from ladder_cli.run.files import sha256
 
 # As TRL's trainer calls reward functions, with the columns of the rows by name.
 _ARGUMENTS = ("prompts", "completions", "golds")
@@ -150,6 +153,24 @@ def reward_of(config: ObjectiveConfig) -> Reward:
         UserError: if it names a function that is not there, or that cannot be called.
     """
     return RightAnswer(config) if config.reward == GRADER else ByFunction(config)
+
+
+def code_of(config: ObjectiveConfig) -> str | None:
+    """Digest of the files that a function of the user's is in: its module's, and the one that defines it.
+
+    None of the grader, which is this package's, and of what no file holds. What the function imports is not in it.
+
+    Raises:
+        UserError: as `reward_of`.
+    """
+    if config.reward == GRADER:
+        return None
+    function = _imported(config.reward, f"objective.reward={config.reward}")
+    files = {sys.modules[config.reward.partition(":")[0]].__file__}
+    with contextlib.suppress(TypeError):  # an object that can be called has a class, which is in its module
+        files.add(inspect.getsourcefile(inspect.unwrap(function)))
+    digests = sorted(sha256(Path(file)) for file in files if file is not None)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else None
 
 
 def _imported(path: str, name: str) -> Callable[..., Any]:

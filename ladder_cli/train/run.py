@@ -36,6 +36,8 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
         run.refuse_other(settings_of(config))
     data, missing = _data_if_reachable(config)
     job = Job.settle(config, run, planned_device(config.hardware.device))
+    if data is not None:
+        job.check_patience(data.passed)
     dtype = planned_dtype(config.model, job.device)
     with torch.device("meta"):
         trunk = LiveTrunk(backbone_shape(config.model, dtype))

@@ -161,6 +161,10 @@ def _prepared(alike: _Alike, console: Console) -> PreparedData | None:
             with member.alone(), main_first():
                 data = prepared(member.config, member.source)
                 tell_fewer_rows(member.config.data.train_samples, data, console)
+        # One that was begun by an earlier version goes on.
+        if data is not None and member.continued_at is None:
+            with member.alone():
+                member.job.check_patience(data.passed)
     return data
 
 

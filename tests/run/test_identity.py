@@ -24,7 +24,7 @@ PLACES = {
     "model.name", "model.hub_id", "model.path", "model.revision", "model.shape", "data.hub_id", "data.hub_config",
     "data.split", "data.path", "data_dir",
 }  # fmt: skip
-CONTENT = {"weights": "w", "rows": "r", "tokenizer": "t", "prompt": "p", "rows_follow_seed": False}
+CONTENT = {"weights": "w", "rows": "r", "tokenizer": "t", "prompt": "p", "reward": "c", "rows_follow_seed": False}
 
 
 def config(*overrides):
@@ -116,7 +116,7 @@ def test_runs_of_other_weights_or_rows_are_other_experiments_and_other_seeds_are
         return run.experiment()
 
     assert experiment() == experiment("seed=1") == experiment("model.path=/moved", "train.logging_steps=3")
-    for part in ("weights", "rows", "tokenizer", "prompt"):
+    for part in ("weights", "rows", "tokenizer", "prompt", "reward"):
         assert experiment() != experiment("seed=1", **{part: "other"})
     # Rows that the seed draws differ with it.
     assert experiment(rows_follow_seed=True) == experiment("seed=1", rows="other", rows_follow_seed=True)

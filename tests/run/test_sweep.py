@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ladder_cli.cli.train import main
 from ladder_cli.errors import UserError
+from ladder_cli.run.directory import RunDir
 from ladder_cli.run.sweep import DONE, FAILED, RUNNING, Outcome, Sweep, claim_card, read_summary, write_summary
 
 SHORT = (
@@ -125,12 +126,26 @@ def test_a_run_whose_process_died_is_not_done(tmp_path, monkeypatch):
     ]
 
 
+def test_the_summary_has_what_a_run_was_judged_by(tmp_path):
+    judged = {"supervised": {"eval_loss": 0.25}, "rewarded": {"eval_reward": 0.75}}
+    for name, validation in judged.items():
+        metrics = RunDir(tmp_path / name).metrics
+        metrics.parent.mkdir()
+        metrics.write_text(json.dumps({**validation, "peak_memory_bytes": {"measured": 1}}))
+    path = tmp_path / "summary.csv"
+    write_summary(path, [Outcome(0, str(tmp_path), str(tmp_path / name), [], DONE) for name in judged])
+    assert [(row["eval_loss"], row["eval_reward"]) for row in read_summary(path)] == [("0.25", ""), ("", "0.75")]
+
+
 def test_the_summary_keeps_the_rows_of_other_sweeps(tmp_path):
     path = tmp_path / "summary.csv"
     write_summary(path, [Outcome(0, str(tmp_path), "first", ["seed=0"], FAILED, "it broke")])
     write_summary(path, [Outcome(0, str(tmp_path), "second", ["seed=1"], FAILED)])
     write_summary(path, [Outcome(0, str(tmp_path), "first", ["seed=0"], DONE)])
     assert [(row["run"], row["status"]) for row in read_summary(path)] == [("first", DONE), ("second", FAILED)]
+    path.write_text("run,status,options,train_loss\nearlier,done,seed=9,0.5\n")
+    write_summary(path, [Outcome(0, str(tmp_path), "first", ["seed=0"], DONE)])
+    assert [(row["run"], row["train_loss"]) for row in read_summary(path)] == [("earlier", "0.5"), ("first", "")]
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not the summary of a sweep"):
         write_summary(path, [])

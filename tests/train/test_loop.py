@@ -1,5 +1,6 @@
 """The loop by itself, on the embedded model: what must hold whatever it trains."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -205,6 +206,24 @@ def test_the_last_step_is_validated_wherever_it_falls(make_learner, tmp_path):
     make_loop(learner).run()
     assert [line["step"] for line in learner.history if "eval_loss" in line] == [3, 4]
     assert learner.checkpoints.steps()[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "patience", "allowed"),
+    [
+        (12, 4, None, True),
+        (12, 4, 2, True),  # the best of 3, missed at 6 and 9
+        (12, 4, 3, False),  # missed at 12 too, when it is over anyway
+        (12, 4, 9, False),
+        (7, 5, 5, True),  # at every step: seven validations
+        (7, 5, 6, False),
+        (1, 5, 1, False),
+    ],
+)
+def test_early_stopping_is_refused_where_it_could_not_act(steps, evaluations, patience, allowed):
+    pace = Pace.of(OptimizationConfig(evaluations=evaluations, early_stopping=patience), steps)
+    with contextlib.nullcontext() if allowed else pytest.raises(UserError, match="never ends a run of"):
+        pace.check_patience()
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path):

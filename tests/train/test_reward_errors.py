@@ -185,6 +185,22 @@ def test_a_function_of_the_folder_that_the_command_is_started_in_is_found(tmp_pa
     assert (line["reward"], line["reward_std"], line["alike"], line["grad_norm"]) == (1.0, 0.0, 1.0, 0.0)
 
 
+def test_a_run_is_not_continued_with_a_reward_that_was_edited(tmp_path, monkeypatch):
+    judge, module = (
+        "def f(completions, **rest):\n    return [{}] * len(completions)\n",
+        tmp_path / "my_edited_rewards.py",
+    )
+    (tmp_path / "my_imported_rewards.py").write_text("from my_edited_rewards import f\n")
+    module.write_text(judge.format(1.0))
+    monkeypatch.chdir(tmp_path)
+    options = (tmp_path / "run", "objective.reward=my_imported_rewards:f")
+    assert train(*options)[0] == 0
+    status, told, errors = train(*options)
+    assert (status, "is already done" in told) == (0, True), errors
+    module.write_text(judge.format(0.0))
+    assert "code of the reward function: " in refused(train(*options))
+
+
 GOLDS = {
     "boxed": ("3+4=7\nThe answer is \\boxed{7}.", "7"),
     "gsm8k": ("Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n#### 72", "72"),

@@ -227,6 +227,18 @@ def test_training_stops_early_where_the_validation_loss_no_longer_falls(tmp_path
     assert max(steps) < 12, "the run went to its end"
 
 
+@pytest.mark.parametrize("dry", ["true", "false"])
+def test_patience_that_outlasts_the_run_is_refused_before_anything_is_written(dry, tmp_path):
+    run = tmp_path / "run"
+    result = ladder_train(
+        f"output_dir={run}", "train.early_stopping=3", "train.evaluations=4", "train.max_steps=12", f"dry_run={dry}"
+    )
+    assert result.returncode == 2, result.stderr
+    assert "train.early_stopping=3 never ends a run of 4 validations early" in result.stderr
+    assert not (run / "adapter").exists()
+    assert not (run / "plan.json").exists()
+
+
 def test_a_run_is_not_continued_on_other_rows(tmp_path):
     rows = [{"q": f"Compute {n}+1.", "a": f"{n}+1={n + 1}"} for n in range(40)]
     file = tmp_path / "own.jsonl"
