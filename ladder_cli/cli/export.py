@@ -25,7 +25,8 @@ HELP = """ladder-export: write what a run has trained in a form that others read
   ladder-export run=outputs/qlora-tiny-arithmetic format=gguf output=gguf converter=llama.cpp/convert_hf_to_gguf.py
   ladder-export run=outputs/ladder-tiny-arithmetic format=vllm output=served push=OWNER/NAME    and to the hub
 
-A ladder is a second network beside its backbone: it cannot be merged, and is served whole (format=vllm).
+A ladder is a second network beside its backbone: it cannot be merged, and is served whole (format=vllm). A branch takes
+the place of the backbone's last layers, so that it can (format=merged).
 What is written is read back and compared with the trained model; nothing is written over.
 `ladder-export --cfg job` prints every option with its value; docs/options.md says what each is. See docs/serving.md.
 

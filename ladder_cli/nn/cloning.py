@@ -33,6 +33,17 @@ def initialise_cloned(side: SideNetwork, anatomy: Anatomy) -> None:
         _copy(source, layer)
 
 
+@torch.no_grad()
+def put_in_place(side: SideNetwork, layers: list[nn.Module]) -> None:
+    """Copy whole side layers into the backbone layers whose place they take; these must not be quantised.
+
+    Args:
+        layers: one for each side layer, as it was copied from.
+    """
+    for source, target in zip(side.layers, layers, strict=True):
+        _copy(source, target)
+
+
 def _copy(source: nn.Module, target: nn.Module) -> None:
     own, copies = linear_maps(source), linear_maps(target)
     if own.keys() != copies.keys():

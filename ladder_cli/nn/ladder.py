@@ -44,7 +44,8 @@ class LadderModel(NamedSides, TrainableModule, PreTrainedModel, GenerationMixin)
     alone. An untrained ladder gives the backbone's logits bit for bit (unless `combine="side"`). Several named side
     networks can stand beside one backbone, one of them active (`load_adapter`, `set_adapter`, `disable_adapter`).
 
-    A ladder cannot be merged into its backbone: it is a second network beside it, not a change of its weights.
+    A ladder cannot be merged into its backbone: it is a second network beside it, not a change of its weights. But one
+    whose layers take the place of the backbone's last (`LadderConfig.takes_place_of`) is exported as a model like it.
     """
 
     config_class = LadderConfig

@@ -118,6 +118,20 @@ class LadderConfig(PreTrainedConfig):
             built_like.append(source)
         return built_like
 
+    def takes_place_of(self) -> list[int]:
+        """The backbone's last layers, counted from 1, whose place whole side layers take; none where the side is
+        a second network. With the layers below they are a model like the backbone (docs/decisions/0007-branch.md).
+        """
+        backbone, connections = self.backbone_config(), self.connections()
+        layers = backbone.num_hidden_layers
+        whole = attention_shape(backbone, 1, SideAttention.NARROW).as_dict() == self.side_shape
+        shape = self.gate, self.projection, self.tap_norm, self.block, self.init, self.combine, self.reduction
+        as_copied = Gate.TAP, Projection.NONE, TapNorm.NONE, Block.FULL, Init.CLONED, Combination.REPLACE, 1
+        runs_to_the_end = connections.pairs == ((layers - self.side_layers, 1),)
+        if not whole or shape != as_copied or not runs_to_the_end or self.suffix_layers:
+            return []
+        return copied_layers(connections)
+
     def _layer_types(self, backbone: PreTrainedConfig) -> list[str]:
         """The backbone's attention types, then the side layers'."""
         own = getattr(backbone, "layer_types", None)

@@ -148,8 +148,13 @@ class NamedSides:
         """Where users of peft look for merging.
 
         Raises:
-            UserError: always; a ladder changes no weight of the backbone, so there is nothing to merge into.
+            UserError: always; a ladder changes no weight of the backbone, so there is nothing to merge into, and a
+                branch is merged as it is written.
         """
+        if self.config.takes_place_of():
+            raise UserError(
+                "a branch becomes an ordinary model where it is written: ladder-export run=DIR format=merged output=DIR"
+            )
         raise UserError(
             "a ladder cannot be merged: it is a second network beside the backbone, not a change of its weights. "
             "Keep the adapter folder and serve both together."

@@ -50,8 +50,10 @@ _GGUF = "    llama-cli -hf {where}\n"
 _LOADED = {
     (ExportFormat.VLLM, True): _LADDER,
     (ExportFormat.VLLM, False): _MODEL,
+    (ExportFormat.MERGED, True): _MODEL,
     (ExportFormat.MERGED, False): _MODEL,
     (ExportFormat.PEFT, False): _PEFT,
+    (ExportFormat.GGUF, True): _GGUF,
     (ExportFormat.GGUF, False): _GGUF,
 }
 _LIBRARY = {ExportFormat.PEFT: "peft", ExportFormat.GGUF: "gguf"}

@@ -27,6 +27,7 @@ from ladder_cli.generate.backbones import Backbones
 from ladder_cli.generate.trained import Permission, TrainedRun
 from ladder_cli.methods.registry import load_adapter
 from ladder_cli.nn.adapter import CONFIG_FILE, LADDER, PEFT, WEIGHTS_FILE
+from ladder_cli.nn.cloning import put_in_place
 from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.ladder_config import has_suffix, read_ladder_config
 from ladder_cli.plan.out_of_memory import free_memory
@@ -38,7 +39,7 @@ from ladder_cli.serve.dense import densify
 from ladder_cli.serve.gguf import convert, find_converter
 from ladder_cli.serve.ladder_folder import read_ladder_folder, refuse_unserved, write_ladder_folder
 from ladder_cli.trunk.loading import load_backbone
-from ladder_cli.trunk.parts import keep_differentiable
+from ladder_cli.trunk.parts import anatomy_of, keep_differentiable
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def write_export(
         RunFailed: if what was written gives other logits; the folder is not there then.
     """
     _refuse_other_forms(trained, form)
-    key = form, trained.adapter.loader
+    key = form, _kind(trained)
     with new_folder(Path(output)) as staged:
         export = _Export(trained, device, dtype, staged, converter, repository)
         difference = _FORMS[key](export)
@@ -162,11 +163,21 @@ def _refuse_private_backbone(trained: TrainedRun, form: ExportFormat, repository
         )
 
 
+def _kind(trained: TrainedRun) -> str | None:
+    """What is exported: the loader's name of the adapter, or of a ladder whose layers take the backbone's place
+    `_BRANCH`.
+    """
+    adapter = trained.adapter
+    if adapter.loader == LADDER and read_ladder_config(adapter).takes_place_of():
+        return _BRANCH
+    return adapter.loader
+
+
 def _refuse_other_forms(trained: TrainedRun, form: ExportFormat) -> None:
-    loader = trained.adapter.loader
-    if (form, loader) not in _FORMS:
-        raise UserError(_refusal(form, loader, trained))
-    if loader == LADDER:
+    kind = _kind(trained)
+    if (form, kind) not in _FORMS:
+        raise UserError(_refusal(form, kind, trained))
+    if _FORMS[form, kind] is _for_vllm:
         refuse_unserved(read_ladder_config(trained.adapter))
 
 
@@ -231,7 +242,7 @@ _DTYPES = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16, Dtype.F
 
 
 def _merged(export: _Export) -> Difference:
-    """LoRA added to the weights: an ordinary model folder with its tokenizer."""
+    """What was learned as weights of the backbone: an ordinary model folder with its tokenizer."""
     return _merge_into(export, export.folder)
 
 
@@ -239,6 +250,9 @@ def _merge_into(export: _Export, folder: Path) -> Difference:
     model = export.model()
     said = export.check.dequantised(model)
     backbone = densify(model.bare_backbone, export.dtype(model))
+    if isinstance(model, LadderModel):
+        layers = anatomy_of(backbone).layers
+        put_in_place(model.side, [layers[number - 1] for number in model.config.takes_place_of()])
     _save(export, backbone, folder)
     del model, backbone
     free_memory()
@@ -341,20 +355,29 @@ def _write_card(export: _Export, form: ExportFormat, warning: str | None) -> Non
     write_text(export.folder / CARD, card.text())
 
 
+_BRANCH = "branch"
 _FORMS: dict[tuple[ExportFormat, str | None], Callable[[_Export], Difference]] = {
     (ExportFormat.VLLM, LADDER): _for_vllm,
+    (ExportFormat.VLLM, _BRANCH): _for_vllm,
+    (ExportFormat.MERGED, _BRANCH): _merged,
+    (ExportFormat.GGUF, _BRANCH): _for_llama_cpp,
     (ExportFormat.VLLM, PEFT): _merged,
     (ExportFormat.MERGED, PEFT): _merged,
     (ExportFormat.PEFT, PEFT): _for_peft,
     (ExportFormat.GGUF, PEFT): _for_llama_cpp,
 }
 _MODEL = "an ordinary model, for Transformers, `vllm serve` and every other engine"
+_GGUF = "a model for llama.cpp"
+_WITH_PLUGIN = "a ladder with its backbone, for `vllm serve` with this package's plugin"
 _SAID: dict[tuple[ExportFormat, str | None], str] = {
-    (ExportFormat.VLLM, LADDER): "a ladder with its backbone, for `vllm serve` with this package's plugin",
+    (ExportFormat.VLLM, LADDER): _WITH_PLUGIN,
+    (ExportFormat.VLLM, _BRANCH): _WITH_PLUGIN,
+    (ExportFormat.MERGED, _BRANCH): _MODEL,
+    (ExportFormat.GGUF, _BRANCH): _GGUF,
     (ExportFormat.VLLM, PEFT): _MODEL,
     (ExportFormat.MERGED, PEFT): _MODEL,
     (ExportFormat.PEFT, PEFT): "an adapter for peft, and for `vllm serve --enable-lora`",
-    (ExportFormat.GGUF, PEFT): "a model for llama.cpp",
+    (ExportFormat.GGUF, PEFT): _GGUF,
 }
 _NO_MATRIX = (
     "is a second network beside its backbone and not a change of its weights, so that there is nothing to merge and no "
@@ -367,14 +390,17 @@ _NO_MATRIX_BELOW = (
 )
 
 
-def _refusal(format: ExportFormat, loader: str | None, trained: TrainedRun) -> str:
-    forms = [form for form, reads in _FORMS if reads == loader]
+_WHOLE_LAYERS = "trains whole layers, which are no LoRA"
+
+
+def _refusal(format: ExportFormat, kind: str | None, trained: TrainedRun) -> str:
+    forms = [form for form, reads in _FORMS if reads == kind]
     if not forms:
-        return f"{trained.run.path} holds an adapter of type {loader}, which cannot be exported."
-    why = {LADDER: _NO_MATRIX}.get(str(loader), "has no such form")
+        return f"{trained.run.path} holds an adapter of type {kind}, which cannot be exported."
+    why = {LADDER: _NO_MATRIX, _BRANCH: _WHOLE_LAYERS}.get(str(kind), "has no such form")
     if has_suffix(trained.adapter):
         why = f"with a suffix {_NO_MATRIX_BELOW}"
     return (
-        f"format={format} is not for {trained.run.path}: a {loader} {why}; it can be exported as "
+        f"format={format} is not for {trained.run.path}: a {kind} {why}; it can be exported as "
         f"{' or '.join(f'format={form}' for form in forms)}, and asked by ladder-chat and ladder-eval as it is."
     )

@@ -42,6 +42,8 @@ TRAINED = {
     "qlora-int8": ["method=qlora", "model.quantization=int8"],
     "ladder-suffix": ["method=ladder-suffix", "method.suffix_layers=3", "method.layers=3"],
     "ladder-suffix-nf4": ["method=ladder-suffix", "method.suffix_layers=2", "model.quantization=nf4"],
+    "branch": ["method=branch"],
+    "branch-nf4": ["method=branch", "model.quantization=nf4"],
     "ladder-nf4": ["method=xladder", "model.quantization=nf4"],
 }
 IDS = torch.arange(3, 99).view(2, 48)
@@ -82,6 +84,8 @@ QUANTISED = {
     "qlora": {},
     "suffix-nf4": {"quantization": "nf4", "head_quantization": "nf4"},
     "qlora-int8": {"quantization": "int8"},
+    "branch": {},
+    "branch-nf4": {"quantization": "nf4"},
 }
 
 
@@ -197,6 +201,8 @@ def test_a_ladder_asked_for_what_it_cannot_be_says_what_it_can(runs, form, tmp_p
         export(runs("ladder"), form, tmp_path / "out")
     with pytest.raises(UserError, match=r"a ladder with a suffix has a second network .* format=vllm, and asked by"):
         export(runs("ladder-suffix"), form, tmp_path / "out")
+    with pytest.raises(UserError, match=r"branch trains whole layers, .* format=vllm or format=merged or format=gguf"):
+        export(runs("branch"), "peft", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -299,6 +305,8 @@ def test_gguf_is_left_to_an_installed_converter(runs, tmp_path, monkeypatch):
     export(runs("qlora"), "gguf", tmp_path / "out")
     assert (tmp_path / "out" / "qlora.gguf").read_text() == "qwen2"
     assert not (tmp_path / "out" / "merged").exists()
+    export(runs("branch"), "gguf", tmp_path / "branch")
+    assert (tmp_path / "branch" / "branch.gguf").read_text() == "qwen2"
     converter.write_text("import sys; sys.exit('unknown architecture')")
     with pytest.raises(RunFailed, match=r"exit status 1\): unknown architecture"):
         export(runs("qlora"), "gguf", tmp_path / "again", f"converter={converter}")
