@@ -22,9 +22,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 _HEAD = """# Options
 
 Every option of the commands, made by `python scripts/options.py` out of the fields that declare them
-(`schema.py`, `evaluation.py`, `methods.py` and `using.py` in `ladder_cli/config/`). A default
-is that of the field: files in `conf/` set others for their model, method, data or machine (`--cfg job` prints what a
-command line comes to).
+(in `ladder_cli/config/`). A default is that of the field: files in `conf/` set others for their model, method, data or
+machine (`--cfg job` prints what a command line comes to).
 """
 
 

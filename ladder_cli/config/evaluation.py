@@ -7,8 +7,9 @@ from typing import Any
 from omegaconf import MISSING
 
 from ladder_cli.config.choices import BenchmarkKind, EngineKind, GoldReading, Residency
-from ladder_cli.config.options import option, settle
-from ladder_cli.config.schema import HardwareConfig, ModelConfig, StreamingConfig, expanded, refuse_untried
+from ladder_cli.config.options import expanded, option, settle
+from ladder_cli.config.schema import HardwareConfig, ModelConfig, refuse_untried
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.errors import UserError
 
 

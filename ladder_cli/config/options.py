@@ -4,6 +4,7 @@ A field carries its help, unit and bounds; its annotation carries its type, and 
 enumeration (choices.py). Imports no torch.
 """
 
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -155,3 +156,8 @@ def options_of(schema: type, role: Role, prefix: str = "") -> list[str]:
 def covers(options: list[str], key: str) -> bool:
     """Whether a dotted key is one of the options, or lies inside one; names that merely begin alike do not count."""
     return any(key == option or key.startswith(f"{option}.") for option in options)
+
+
+def expanded(path: str | None) -> str | None:
+    """A path with `~` and `~name` replaced; one whose owner is unknown stays as it is, and is then not found."""
+    return path if path is None else os.path.expanduser(path)

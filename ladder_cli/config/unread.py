@@ -11,7 +11,8 @@ from typing import Any
 from ladder_cli.config.choices import CacheMode, ObjectiveKind, Quantization, Residency, Scheduler, Tracker
 from ladder_cli.config.methods import SUGGESTED
 from ladder_cli.config.options import told_of
-from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
+from ladder_cli.config.schema import ModelConfig, TrainConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import processes
 

@@ -8,8 +8,8 @@ from omegaconf import MISSING
 
 from ladder_cli.config.choices import Dtype, ExportFormat
 from ladder_cli.config.evaluation import DecodeConfig
-from ladder_cli.config.options import option, settle, told_of
-from ladder_cli.config.schema import HardwareConfig, ModelConfig, expanded, refuse_untried
+from ladder_cli.config.options import expanded, option, settle, told_of
+from ladder_cli.config.schema import HardwareConfig, ModelConfig, refuse_untried
 from ladder_cli.errors import UserError
 
 # Options of a backbone that say where it lies and how it is loaded, which are read beside `run`.

@@ -11,7 +11,8 @@ import torch
 from ladder_cli.config.choices import BenchmarkKind, Dtype, EngineKind, Quantization, Residency
 from ladder_cli.config.compose import given_options
 from ladder_cli.config.evaluation import BenchmarkConfig, EvaluateConfig
-from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.data.chat import PromptRenderer
 from ladder_cli.evaluate.summary import INITIALISATIONS, RUNS
 from ladder_cli.generate.backbones import Backbones, SharedBackbone

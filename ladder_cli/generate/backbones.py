@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ladder_cli.config.choices import Residency
-from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.errors import UserError
 from ladder_cli.generate.decoding import ModelLimits, read_limits
 from ladder_cli.methods.peft_adapter import LoRAHost

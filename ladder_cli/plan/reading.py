@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from ladder_cli.config.choices import CacheFormat, CacheMode, Passes
-from ladder_cli.config.schema import TrainConfig, TrunkConfig
+from ladder_cli.config.schema import TrainConfig
+from ladder_cli.config.trunk import TrunkConfig
 from ladder_cli.data.passes import Rows, rows_after
 from ladder_cli.data.prepare import PreparedData
 from ladder_cli.errors import UserError

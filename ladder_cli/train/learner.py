@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ladder_cli.config.schema import OptimizationConfig
+from ladder_cli.config.optimization import OptimizationConfig
 from ladder_cli.distributed import add_gradients, from_each, start_alike, summed, wait_for_everyone
 from ladder_cli.errors import UserError
 from ladder_cli.ranks import is_main_process, process_index, processes

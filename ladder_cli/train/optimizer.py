@@ -16,7 +16,7 @@ from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from ladder_cli.config import choices
-from ladder_cli.config.schema import OptimizationConfig
+from ladder_cli.config.optimization import OptimizationConfig
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 # Normalisations and biases are not pulled towards zero.

@@ -34,8 +34,8 @@ def plan_only(config: TrainConfig, run: RunDir, console: Console) -> dict[str, A
     """
     if run.status() is not None:
         run.refuse_other(settings_of(config))
-    data, missing = _data_if_reachable(config)
     job = Job.settle(config, run, planned_device(config.hardware.device))
+    data, missing = _data_if_reachable(config)
     if data is not None:
         job.check_patience(data.passed)
     dtype = planned_dtype(config.model, job.device)

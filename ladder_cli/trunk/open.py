@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ladder_cli.config.choices import Quantization, Residency
-from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.trunk.base import Trunk
 from ladder_cli.trunk.compact import make_lean
 from ladder_cli.trunk.live import LiveTrunk

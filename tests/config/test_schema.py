@@ -9,8 +9,9 @@ from ladder_cli.config.compose import as_dict, parse
 from ladder_cli.config.evaluation import EvaluateConfig
 from ladder_cli.config.explaining import explain
 from ladder_cli.config.methods import METHOD_KINDS
+from ladder_cli.config.optimization import OptimizationConfig
 from ladder_cli.config.options import option_names
-from ladder_cli.config.schema import OptimizationConfig, TrainConfig
+from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.benchmarks import benchmark_config
 from ladder_cli.data.formats import refuse_unread
 from ladder_cli.errors import UserError

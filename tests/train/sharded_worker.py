@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from ladder_cli.config.methods import QLoRAMethodConfig
-from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.distributed import join
 from ladder_cli.methods.registry import method_for
 from ladder_cli.ranks import process_index

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ladder_cli.config.methods import LadderMethodConfig, QLoRAMethodConfig
 from ladder_cli.config.objective import ObjectiveConfig
-from ladder_cli.config.schema import OptimizationConfig
+from ladder_cli.config.optimization import OptimizationConfig
 from ladder_cli.data.batching import PaddingCollator
 from ladder_cli.data.passes import Loading, TrainingBatches, ValidationBatches
 from ladder_cli.errors import RunFailed, UserError

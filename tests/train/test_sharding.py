@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from ladder_cli.config.compose import composed
-from ladder_cli.config.schema import ModelConfig, StreamingConfig, TrainConfig
+from ladder_cli.config.schema import ModelConfig, TrainConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.errors import UserError
 from ladder_cli.plan.preflight import preflight
 from ladder_cli.run.directory import RunDir

@@ -10,7 +10,8 @@ import torch
 from torch import distributed
 
 from ladder_cli.config.choices import Residency
-from ladder_cli.config.schema import ModelConfig, StreamingConfig
+from ladder_cli.config.schema import ModelConfig
+from ladder_cli.config.trunk import StreamingConfig
 from ladder_cli.errors import UserError
 from ladder_cli.methods.registry import method_for
 from ladder_cli.nn.connections import connect
