@@ -190,7 +190,7 @@ def families(layers: int) -> list[Family]:
         Family(
             "branch",
             ("method=branch",),
-            {"method.layers": one_of(max(1, layers // 6), third)},
+            {"method.layers": one_of(max(1, layers // 6), third, half)},
             {"train.learning_rate": log(1e-4, 3e-3)} | schedule,
         ),
     ]
