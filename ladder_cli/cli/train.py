@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
     from ladder_cli.train.member import Member
 
-HELP = """ladder-train: fine-tune a frozen language model with a ladder (or QLoRA) at low memory.
+HELP = """ladder-train: fine-tune a frozen language model at low memory: LoRA on its upper layers, ladders, QLoRA.
 
   ladder-train [group=choice] [key=value] [-m]
 
   ladder-train                                                    the embedded model and task, a few minutes on a CPU
+  ladder-train method=suffix                                      the same: LoRA on the upper half, the rest is read
   ladder-train method=xladder model=qwen2.5-math-1.5b             a real model on a GPU, on its own data set (s1k)
   ladder-train -m method=ladder,qlora data.train_samples=1000,2000,4000     a sweep, one run directory each
   ladder-train -m experiment=scaling hydra.sweep.dir=outputs/scaling ...    a sweep in a folder of its own

@@ -27,7 +27,7 @@ MISTAKES = [
     (["model.quantization=nf5"], "Did you mean 'nf4'?"),
     (["train.micro_batch_size=5"], "is not a multiple of micro_batch_size 5"),
     (["data=s1k", "data_dir=/nowhere"], "data_dir=/nowhere is not a folder"),
-    (["method.connections=[[1,2],[1]]"], "is neither a pattern"),
+    (["method=ladder", "method.connections=[[1,2],[1]]"], "is neither a pattern"),
     (["method=ladder,qlora"], "-m"),
     (["--nonsense"], "unknown flag '--nonsense'"),
     (["-m", "--cfg", "job"], "-m and --cfg do not go together"),

@@ -49,8 +49,8 @@ def test_every_run_of_a_sweep_has_the_data_of_its_model_in_its_name(tmp_path):
     options = ["train.micro_batch_size=5", "hardware=cpu"]
     result = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr
-    assert "run 0: outputs/ladder-tiny-arithmetic," in result.stdout
-    assert "run 1: outputs/ladder-qwen2.5-math-1.5b-s1k," in result.stdout
+    assert "run 0: outputs/suffix-tiny-arithmetic," in result.stdout
+    assert "run 1: outputs/suffix-qwen2.5-math-1.5b-s1k," in result.stdout
 
 
 def test_help_says_what_is_trained_on():

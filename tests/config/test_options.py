@@ -87,7 +87,7 @@ def test_the_command_line_refuses_a_misspelt_choice_with_a_suggestion():
         ("method.connections=frist", "Did you mean 'first'?"),
     ):
         with pytest.raises(UserError) as refused:
-            train(words)
+            train("method=ladder", words)
         assert f"{words} is not a choice. {suggestion}" in str(refused.value)
 
 
@@ -154,12 +154,12 @@ def test_the_page_of_options_is_current():
 
 
 def test_a_machine_sets_what_it_asks_of_model_method_and_training():
-    config = train("hardware=rtx-6gb")
+    config = train("hardware=rtx-6gb", "method=ladder")
     assert (config.train.micro_batch_size, config.train.loss_chunk) == (1, 128)
     assert config.model.head_quantization is Quantization.NF4
     assert config.model.embeddings_on_cpu
     assert config.method.int8_taps
-    assert not train("hardware=rtx-8gb").method.int8_taps
+    assert not train("hardware=rtx-8gb", "method=ladder").method.int8_taps
     assert train("hardware=rtx-8gb").train.loss_chunk == 256
 
 
@@ -170,7 +170,7 @@ def test_the_command_line_wins_over_the_experiment_and_that_over_the_machine():
     assert train(*experiment, "train.micro_batch_size=2").train.micro_batch_size == 2
     # What the experiment does not say stays the machine's.
     assert train(*experiment).train.loss_chunk == 128
-    assert not train(*machine, "method.int8_taps=false").method.int8_taps
+    assert not train(*machine, "method=ladder", "method.int8_taps=false").method.int8_taps
     assert train(*machine, "model.head_quantization=none").model.head_quantization is Quantization.NONE
 
 
@@ -220,13 +220,13 @@ def test_a_run_of_before_is_the_run_that_the_same_command_line_gives_now(tmp_pat
     before = RunDir(tmp_path)
     before.config.write_text((Path(__file__).parent / "config_before_options_moved.yaml").read_text())
     assert "loss_chunk: 128" in before.config.read_text().partition("hardware:")[2].partition("train:")[0]
-    # At the rate of that time.
-    rate = ("method.learning_rate=1e-3", "model.learning_rate_scale=4")
-    now = RunIdentity.of_config(as_dict(train("hardware=rtx-6gb", *rate)))
+    # With the method and at the rate of that time.
+    then = ("hardware=rtx-6gb", "method=ladder", "method.learning_rate=1e-3", "model.learning_rate_scale=4")
+    now = RunIdentity.of_config(as_dict(train(*then)))
     assert before.identity().settings == now.settings
     assert before.identity().differences(now) == []
-    assert as_dict(parse(before.read_config(), TrainConfig)) == as_dict(train("hardware=rtx-6gb", *rate))
-    other = RunIdentity.of_config(as_dict(train("hardware=rtx-6gb", "train.loss_chunk=64", *rate)))
+    assert as_dict(parse(before.read_config(), TrainConfig)) == as_dict(train(*then))
+    other = RunIdentity.of_config(as_dict(train(*then, "train.loss_chunk=64")))
     assert before.identity().differences(other) == ["train.loss_chunk: 128 -> 64"]
 
 

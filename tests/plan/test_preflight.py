@@ -17,7 +17,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def config(*overrides: str) -> TrainConfig:
-    return composed("train", TrainConfig, ["train.micro_batch_size=4", *overrides])
+    return composed("train", TrainConfig, ["method=ladder", "train.micro_batch_size=4", *overrides])
 
 
 def test_a_step_that_fits_needs_no_advice():

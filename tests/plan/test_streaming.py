@@ -75,7 +75,7 @@ def test_a_window_of_layers_is_counted_in_place_of_all(method, moved, there):
 
 
 def test_auto_streams_where_a_step_fits_no_other_way():
-    small = ("data.max_length=32", "train.micro_batch_size=1", "trunk.residency=auto")
+    small = ("method=ladder", "data.max_length=32", "train.micro_batch_size=1", "trunk.residency=auto")
     tight = preflight(config(*small), CPU, residency=Residency.DISK).prediction.total + 2 * 10**6
     assert settled_residency(config(*small), CPU) is Residency.RESIDENT
     assert settled_residency(config(*small, f"hardware.memory_gb={tight / 1e9}"), CPU) is Residency.DISK

@@ -87,11 +87,11 @@ def test_eight_bits_are_another_run_and_change_it_little(tmp_path):
     rounded = trained(tmp_path / "rounded", "method=ladder", "trunk.cache=memory", "trunk.cache_format=int8")
     assert rounded[1]["eval_loss"] != live[1]["eval_loss"]
     assert rounded[1]["eval_loss"] == pytest.approx(live[1]["eval_loss"], rel=5e-3)
-    status, _, errors = train(tmp_path / "run", "trunk.cache=memory", "trunk.cache_format=int8")
+    status, _, errors = train(tmp_path / "run", "method=ladder", "trunk.cache=memory", "trunk.cache_format=int8")
     assert status == 2
     assert "trunk.cache_format: exact -> int8" in errors
     # Where the exact ones are kept makes no difference.
-    status, _, errors = train(tmp_path / "run", "trunk.cache=memory")
+    status, _, errors = train(tmp_path / "run", "method=ladder", "trunk.cache=memory")
     assert status == 0, errors
 
 

@@ -165,7 +165,7 @@ def test_runs_of_several_betas_share_one_pass_and_end_as_alone(rows, tmp_path, m
     from tests.train.test_together import together
 
     configs = [
-        composed("train", TrainConfig, [*SHORT, f"data.path={rows}", f"objective.beta={beta}", *more])
+        composed("train", TrainConfig, [*SHORT, "method=ladder", f"data.path={rows}", f"objective.beta={beta}", *more])
         for beta, more in alone.items()
     ]
     members, _ = together([(config, RunDir(tmp_path / beta)) for config, beta in zip(configs, alone, strict=True)])

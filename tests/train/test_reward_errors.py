@@ -103,8 +103,10 @@ def test_what_cannot_be_is_refused_in_one_line_before_work_begins(name, tmp_path
 
 
 UNSERVED = {
-    "another version": ("0.34.0", (), "objective.engine=vllm: ladders were served with vLLM 0.32, and this is 0.34.0"),
-    "backbone": ("0.32.1", ("model.path=FOLDER",), "objective.engine=vllm knows ladders on llama, mistral, qwen2, "
+    "another version": ("0.34.0", ("method=ladder",),
+        "objective.engine=vllm: ladders were served with vLLM 0.32, and this is 0.34.0"),
+    "backbone": ("0.32.1", ("method=ladder", "model.path=FOLDER"),
+        "objective.engine=vllm knows ladders on llama, mistral, qwen2, "
                  "qwen3, and model=neox is gpt_neox: leave objective.engine out."),
     "rank": ("0.34.0", ("method=qlora", "method.rank=600"), "objective.engine=vllm takes LoRA of rank 512 at most, and "
              "method.rank is 600"),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ladder_cli.run.directory import RunDir, default_path
 
 QUICK = [
+    "method=ladder",
     "data.train_samples=64",
     "data.validation_samples=8",
     "train.global_batch_size=8",
