@@ -49,7 +49,7 @@ def test_a_plan_reads_no_weight(tmp_path):
 
 def test_mistakes_are_user_errors(tmp_path):
     with pytest.raises(UserError, match=r"method\.gate=some"):
-        finetune("method.gate=some")
+        finetune("method=ladder", "method.gate=some")
     with pytest.raises(UserError, match="takes run= or model="):
         evaluate_model(f"completions={tmp_path / 'rows.jsonl'}")
     with pytest.raises(UserError, match="names no run directory"):

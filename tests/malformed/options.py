@@ -48,6 +48,8 @@ _EVALUATE = [
 def _case(command: str, words: str) -> Case:
     def arguments(folder: Path, runs: Path) -> list[str]:
         options = words.split(" ") if words.startswith("benchmarks=[math500]") else [words]
+        if words.startswith("method."):
+            options = ["method=ladder", *options]
         quick = ["dry_run=true", "data.train_samples=16"] if command == "train" else []
         quick = [word for word in quick if word.partition("=")[0] != words.partition("=")[0]]
         where = [] if words.startswith("output") else [f"output_dir={folder / 'out'}"]
