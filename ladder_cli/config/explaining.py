@@ -69,7 +69,8 @@ def explain(error: Exception, schema: type, prefix: str = "") -> str:
             return _moved(key, schema)
         owners = [kind for kind, options in METHOD_KINDS.items() if key in option_names(options, "method.")]
         if owners:
-            return f"option '{key}' does not belong to the chosen method: it is one of {' and '.join(owners)}."
+            which = f"it is one of {' and '.join(owners)}, to be chosen with method=NAME"
+            return f"option '{key}' does not belong to the chosen method: {which}."
         parent = key.rpartition(".")[0]
         siblings = sorted({name for name in names if name.rpartition(".")[0] == parent})
         listed = f" Options here: {', '.join(siblings)}." if siblings else ""

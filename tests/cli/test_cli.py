@@ -17,7 +17,7 @@ MISTAKES = [
     (["method=qlora", "method.rank=three"], "option 'method.rank': Value 'three' of type 'str'"),
     (
         ["method=suffix", "method.reduction=4"],
-        "'method.reduction' does not belong to the chosen method: it is one of ladder.",
+        "'method.reduction' does not belong to the chosen method: it is one of ladder, to be chosen with method=NAME.",
     ),
     (["+foo=1"], "unknown option 'foo'."),
     (["trian.max_steps=3"], "Did you mean 'train.max_steps'?"),
