@@ -49,7 +49,7 @@ frontier: $(READY) ## loss against time and memory, every method at its best rat
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/frontier.py
 
 search: $(READY) ## every method's settings, with the same number of trials and the same processor time (hours)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/search.py
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/search.py --timed 60
 
 rewards: $(READY) ## learn from preferences and rewards on the embedded task, before and after (about 40 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/rewards.py

@@ -1,6 +1,6 @@
 """A search that can be trusted: every method with the same number of trials, and the same processor time in each.
 
-    python scripts/search.py                                       the embedded model on its own task
+    python scripts/search.py --timed 60                            the embedded model on its own task
     python scripts/search.py --model smollm2-135m --path DIR --rows FILE.jsonl --prompt question --completion answer
 
 The time is that of so many steps of plain LoRA, or of LoRA with recomputed layers (`--time`). A trial draws its
@@ -34,8 +34,8 @@ PLAIN, RECOMPUTED = "plain", "recomputed"
 ALONE, CACHED = "alone", "cached"
 REFERENCE = ("method=qlora", "method.rank=16")
 TIMES = {PLAIN: REFERENCE, RECOMPUTED: (*REFERENCE, "method.gradient_checkpointing=true")}
-# Steps of the two runs whose difference says what a step costs.
-TIMED_STEPS = (2, 10)
+# Steps of the shorter of two runs whose difference says what a step costs.
+FEW_STEPS = 2
 
 Draw = Callable[[float], str]
 
@@ -97,11 +97,13 @@ class Search:
     Attributes:
         budget: processor seconds of each trial.
         cost: which cost of a step is counted.
+        timed: steps of the longer run that says what a step costs.
     """
 
     study: Study
     budget: float
     cost: str
+    timed: int
     trials: list[Trial] = field(default_factory=list)
 
     def best(self, family: Family, count: int) -> Trial:
@@ -128,8 +130,8 @@ class Search:
         try:
             options = [*family.options, *shape]
             # The cost of a shape is that of a run alone, unless taps that are there already are counted.
-            alone = self._cost(family, options, cached=False)
-            counted = self._cost(family, options, cached=True) if family.cached and self.cost == CACHED else alone
+            alone = cost_of(self.study, options, False, self.timed)
+            counted = cost_of(self.study, options, True, self.timed) if family.cached and self.cost == CACHED else alone
             trial.step_seconds = counted.step
             trial.steps = max(1, round(self.budget / trial.step_seconds))
             words = [*options, *rest, f"train.max_steps={trial.steps}", f"seed={seed}"]
@@ -142,8 +144,10 @@ class Search:
         print(f"{family.name:<10} seed {seed}, {trial.steps:>4} steps: {told}   {' '.join(trial.settings)}", flush=True)
         return trial
 
-    def _cost(self, family: Family, options: list[str], cached: bool) -> RunCost:
-        return self.study.cost(f"{family.name}-cost", options, cached, TIMED_STEPS)
+
+def cost_of(study: Study, options: list[str], cached: bool, timed: int) -> RunCost:
+    """What a run costs; of the same options measured once, whatever they are measured for."""
+    return study.cost("cost", options, cached, (FEW_STEPS, timed))
 
 
 def log(low: float, high: float) -> Draw:
@@ -235,6 +239,12 @@ def main() -> None:
     parser.add_argument("--steps", type=count, default=60, help="of LoRA, whose time everything gets")
     parser.add_argument("--time", choices=list(TIMES), default=PLAIN, help="whose steps they are")
     parser.add_argument("--cost", choices=[ALONE, CACHED], default=ALONE, help="how a step is counted")
+    parser.add_argument(
+        "--timed",
+        type=count,
+        default=10,
+        help="steps of the run that says what a step costs: more where they are short",
+    )
     parser.add_argument("--families", nargs="+", help="by default all")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(FINAL_SEEDS), help=f"not {SEARCH_SEED}")
     parser.add_argument("--options", nargs="*", default=[], help="further options of every run")
@@ -242,6 +252,8 @@ def main() -> None:
     args = parser.parse_args()
     if SEARCH_SEED in args.seeds:
         parser.error(f"--seeds: {SEARCH_SEED} is the seed that settings are chosen on.")
+    if args.timed <= FEW_STEPS:
+        parser.error(f"--timed: more than {FEW_STEPS}, whose run it is compared with.")
     refuse_repeats(parser, args, ("seeds",))
     own = ("method.", "train.learning_rate", "train.scheduler", "train.warmup_ratio", "train.weight_decay")
     common = [*studied(parser, args), "train.evaluations=1", *further(parser, args, (*own, "train.evaluations"))]
@@ -252,8 +264,8 @@ def main() -> None:
     quiet_libraries(downloads=False)
     folder = (args.folder or OUTPUTS / f"search-{args.model}").absolute()
     study = Study(folder, common)
-    budget = args.steps * study.cost(f"time-{args.time}", list(TIMES[args.time]), False, TIMED_STEPS).step
-    search, finals = Search(study, budget, args.cost), {}
+    budget = args.steps * cost_of(study, list(TIMES[args.time]), False, args.timed).step
+    search, finals = Search(study, budget, args.cost, args.timed), {}
     for name in args.families or all_families:
         family = all_families[name]
         finals[name] = search.again(family, search.best(family, args.trials), args.seeds)

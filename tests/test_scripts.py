@@ -44,6 +44,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
         ("search.py --seeds 1 1", "--seeds: one of them stands there twice"),
         ("search.py --trials 0", "--trials: invalid count value: '0'"),
         ("search.py --prompt problem", "--prompt names a column of --rows, which is not given"),
+        ("search.py --timed 2", "--timed: more than 2, whose run it is compared with"),
         ("search.py --seeds 0", "0 is the seed that settings are chosen on"),
         ("search.py --families lora", "no lora; there are qlora"),
     ],

@@ -100,6 +100,7 @@ class Study:
 
         Raises:
             UserError, RunFailed: as `run`.
+            RunFailed: if the longer run took no longer.
         """
         few, many = steps
         bare = ["train.evaluations=1", "data.validation_samples=1"]
@@ -110,6 +111,8 @@ class Study:
             self.run(f"{name}-{count}", [*options, *bare, f"train.max_steps={count}"], cached) for count in steps
         )
         step = (long.seconds - short.seconds) / (many - few)
+        if step <= 0:
+            raise RunFailed(f"{many} steps took no longer than {few} ({' '.join(options)}): time more of them.")
         return RunCost(step, short.seconds - few * step)
 
 
