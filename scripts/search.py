@@ -34,8 +34,8 @@ PLAIN, RECOMPUTED = "plain", "recomputed"
 ALONE, CACHED = "alone", "cached"
 REFERENCE = ("method=qlora", "method.rank=16")
 TIMES = {PLAIN: REFERENCE, RECOMPUTED: (*REFERENCE, "method.gradient_checkpointing=true")}
-# Steps of the shorter of two runs whose difference says what a step costs.
-FEW_STEPS = 2
+# Steps of the two runs whose difference says what a step costs, the longer one where nothing is said.
+FEW_STEPS, MANY_STEPS = 2, 10
 
 Draw = Callable[[float], str]
 
@@ -103,7 +103,7 @@ class Search:
     study: Study
     budget: float
     cost: str
-    timed: int
+    timed: int = MANY_STEPS
     trials: list[Trial] = field(default_factory=list)
 
     def best(self, family: Family, count: int) -> Trial:
