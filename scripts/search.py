@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument(
         "--timed",
         type=count,
-        default=10,
+        default=MANY_STEPS,
         help="steps of the run that says what a step costs: more where they are short",
     )
     parser.add_argument("--families", nargs="+", help="by default all")

@@ -43,6 +43,18 @@ def test_a_run_is_known_by_its_options(tmp_path):
         study.run("one", ["method=suffix", "method.layers=99"], cached=True)
 
 
+class Constant(Study):
+    """A study whose runs all take the same time."""
+
+    def run(self, name, options, cached):
+        return Trained(name, 1.0, {}, 8.0, 0)
+
+
+def test_a_step_that_seems_to_cost_nothing_is_not_believed(tmp_path):
+    with pytest.raises(RunFailed, match=r"10 steps took no longer than 2 \(method=suffix\): time more of them"):
+        Constant(tmp_path, SMALL).cost("cost", ["method=suffix"], False, (2, 10))
+
+
 class Priced(Study):
     """A study whose runs are worked out: the loss is the distance of the rate from 2e-3."""
 
