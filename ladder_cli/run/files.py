@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ladder_cli.errors import UserError
@@ -131,6 +132,34 @@ def refuse_full_folder(path: Path) -> None:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"output={path} exists and is not an empty folder: nothing is written over; name another.")
+
+
+@contextlib.contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output` to fill, which gets its name when nothing was raised, and is deleted otherwise."""
+    staged = output.with_name(f".{output.name}.partial")
+    remove_folder(staged)
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        for path in staged.rglob("*"):
+            if path.is_file():
+                # safetensors writes for the owner alone; a served model is read by others.
+                path.chmod(0o666 & ~_umask())
+            sync(path)
+        refuse_full_folder(output)
+        # Onto an empty folder this is allowed, and onto a full one it fails.
+        os.rename(staged, output)
+        sync(output.parent)
+    except BaseException:
+        remove_folder(staged)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def remove_folder(folder: Path) -> None:

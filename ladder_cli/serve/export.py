@@ -5,10 +5,8 @@ name. So a folder that is there is whole, and says what the adapter says.
 """
 
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from ladder_cli.nn.ladder import LadderModel
 from ladder_cli.nn.ladder_config import has_suffix, read_ladder_config
 from ladder_cli.plan.out_of_memory import free_memory
 from ladder_cli.run.directory import PROMPT, RunDir
-from ladder_cli.run.files import refuse_full_folder, remove_folder, sync, write_text
+from ladder_cli.run.files import new_folder, refuse_full_folder, remove_folder, write_text
 from ladder_cli.serve.card import CARD, Card
 from ladder_cli.serve.check import Check, Difference, Said
 from ladder_cli.serve.dense import densify
@@ -179,34 +177,6 @@ def _refuse_other_forms(trained: TrainedRun, form: ExportFormat) -> None:
         raise UserError(_refusal(form, kind, trained))
     if _FORMS[form, kind] is _for_vllm:
         refuse_unserved(read_ladder_config(trained.adapter))
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to fill, which gets its name when nothing was raised, and is deleted otherwise."""
-    staged = output.with_name(f".{output.name}.partial")
-    remove_folder(staged)
-    staged.mkdir(parents=True)
-    try:
-        yield staged
-        for path in staged.rglob("*"):
-            if path.is_file():
-                # safetensors writes for the owner alone; a served model is read by others.
-                path.chmod(0o666 & ~_umask())
-            sync(path)
-        refuse_full_folder(output)
-        # Onto an empty folder this is allowed, and onto a full one it fails.
-        os.rename(staged, output)
-        sync(output.parent)
-    except BaseException:
-        remove_folder(staged)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def code_of(config: ObjectiveConfig) -> str | None:
     if config.reward == GRADER:
         return None
     function = _imported(config.reward, f"objective.reward={config.reward}")
-    files = {sys.modules[config.reward.partition(":")[0]].__file__}
+    files = {getattr(sys.modules[config.reward.partition(":")[0]], "__file__", None)}
     with contextlib.suppress(TypeError):  # an object that can be called has a class, which is in its module
         files.add(inspect.getsourcefile(inspect.unwrap(function)))
     digests = sorted(sha256(Path(file)) for file in files if file is not None)

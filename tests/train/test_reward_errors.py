@@ -8,6 +8,7 @@ import torch
 from transformers import GPTNeoXConfig
 
 from ladder_cli.config.compose import composed
+from ladder_cli.config.objective import ObjectiveConfig
 from ladder_cli.config.schema import TrainConfig
 from ladder_cli.data.examples import Example
 from ladder_cli.errors import UserError
@@ -17,6 +18,7 @@ from ladder_cli.run.together import candidates
 from ladder_cli.train.job import Job
 from ladder_cli.train.learner import Learner
 from ladder_cli.train.problems import gold_of
+from ladder_cli.train.rewards import code_of
 from ladder_cli.trunk import loading
 from ladder_cli.trunk import open as open_module
 from tests.malformed import run_command
@@ -185,6 +187,11 @@ def test_a_function_of_the_folder_that_the_command_is_started_in_is_found(tmp_pa
     assert status == 0, errors
     (line, _) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert (line["reward"], line["reward_std"], line["alike"], line["grad_norm"]) == (1.0, 0.0, 1.0, 0.0)
+
+
+def test_of_a_function_that_no_file_holds_no_code_is_known():
+    assert code_of(ObjectiveConfig(reward="builtins:dict")) is None
+    assert code_of(ObjectiveConfig(reward="tests.train.rewarding:ones")) is not None
 
 
 def test_a_run_is_not_continued_with_a_reward_that_was_edited(tmp_path, monkeypatch):
