@@ -31,6 +31,8 @@ from ladder_cli.run.directory import SUMMARY, RunDir, read_json
 BOX = re.compile(r"\\boxed\{(-?\d+)\}")
 WORKED = 0.4  # share of the rows
 ASKED = "data.instruction='Please reason step by step, and put your final answer within \\boxed{}.'"
+# The schedule of the figures in docs/rewards.md.
+SCHEDULE = ("train.scheduler=cosine", "train.warmup_ratio=0.1")
 DECODE = ("limit=200", "decode.max_new_tokens=64", "decode.batch_size=50")
 OBJECTIVES = {
     "dpo": ("data=jsonl", "data.path={pairs}", "data.format=preference", "data.validation_samples=40", ASKED),
@@ -65,7 +67,7 @@ def start(folder: Path) -> Path:
     data = written(folder / "rows.jsonl", rows)
     words = ["data=jsonl", f"data.path={data}", "data.prompt=question", "data.completion=completion", ASKED]
     words += ["data.validation_samples=100", "train.micro_batch_size=16", f"output_dir={folder / 'sft'}"]
-    command("train", "model=tiny", "method=qlora", *words)
+    command("train", "model=tiny", "method=qlora", *SCHEDULE, *words)
     merged = folder / "start"
     if not merged.exists():
         command("export", f"run={folder / 'sft'}", "format=merged", f"output={merged}")
@@ -145,7 +147,7 @@ def main() -> None:
             for seed in args.seeds:
                 run = args.output / f"{objective}-{method}-{seed}"
                 chosen = (f"objective={objective}", f"method={method}", "model=tiny", f"model.path={model}")
-                command("train", *chosen, *words, f"seed={seed}", f"output_dir={run}")
+                command("train", *chosen, *SCHEDULE, *words, f"seed={seed}", f"output_dir={run}")
                 command("evaluate", f"run={run}", "benchmarks=[arithmetic]", *DECODE)
                 found[f"{objective}, {method}, seed {seed}"] = RunDir(run).evaluation
                 if objective == "grpo":

@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from _studied import add_studied, count, further, layers_of, refuse_repeats, studied
@@ -128,7 +129,7 @@ class Search:
         trial = Trial(family.name, [*shape, *rest], seed)
         self.trials.append(trial)
         try:
-            options = [*family.options, *shape]
+            options = (*family.options, *shape)
             # The cost of a shape is that of a run alone, unless taps that are there already are counted.
             alone = cost_of(self.study, options, False, self.timed)
             counted = cost_of(self.study, options, True, self.timed) if family.cached and self.cost == CACHED else alone
@@ -145,9 +146,13 @@ class Search:
         return trial
 
 
-def cost_of(study: Study, options: list[str], cached: bool, timed: int) -> RunCost:
+@cache
+def cost_of(study: Study, options: tuple[str, ...], cached: bool, timed: int) -> RunCost:
     """What a run costs; of the same options measured once, whatever they are measured for."""
-    return study.cost("cost", options, cached, (FEW_STEPS, timed))
+    cost = study.cost("cost", list(options), cached, (FEW_STEPS, timed))
+    where = "on cached taps" if cached else "alone"
+    print(f"a step takes {cost.step:.2f} processor seconds {where}: {' '.join(options)}", flush=True)
+    return cost
 
 
 def log(low: float, high: float) -> Draw:
@@ -255,16 +260,16 @@ def main() -> None:
     if args.timed <= FEW_STEPS:
         parser.error(f"--timed: more than {FEW_STEPS}, whose run it is compared with.")
     refuse_repeats(parser, args, ("seeds",))
+    quiet_libraries(downloads=False)
     own = ("method.", "train.learning_rate", "train.scheduler", "train.warmup_ratio", "train.weight_decay")
     common = [*studied(parser, args), "train.evaluations=1", *further(parser, args, (*own, "train.evaluations"))]
     all_families = {family.name: family for family in families(layers_of(common))}
     unknown = set(args.families or ()) - all_families.keys()
     if unknown:
         parser.error(f"--families: no {', '.join(sorted(unknown))}; there are {', '.join(all_families)}.")
-    quiet_libraries(downloads=False)
     folder = (args.folder or OUTPUTS / f"search-{args.model}").absolute()
     study = Study(folder, common)
-    budget = args.steps * cost_of(study, list(TIMES[args.time]), False, args.timed).step
+    budget = args.steps * cost_of(study, TIMES[args.time], False, args.timed).step
     search, finals = Search(study, budget, args.cost, args.timed), {}
     for name in args.families or all_families:
         family = all_families[name]

@@ -26,9 +26,9 @@ class OptimizationConfig:
         at_least=0.0,
         at_most=1.0,
     )
-    scheduler: Scheduler = option(Scheduler.COSINE, "course of the learning rate")
+    scheduler: Scheduler = option(Scheduler.LINEAR, "course of the learning rate")
     warmup_ratio: float = option(
-        0.1, "while the learning rate rises", unit="share of all steps", at_least=0.0, at_most=1.0
+        0.03, "while the learning rate rises", unit="share of all steps", at_least=0.0, at_most=1.0
     )
     optimizer: Optimizer = option(Optimizer.AUTO, "auto: 8-bit AdamW on a GPU, AdamW elsewhere")
     weight_decay: float = option(0.01, "of AdamW", at_least=0.0, at_most=1.0)
