@@ -220,8 +220,9 @@ def test_a_run_of_before_is_the_run_that_the_same_command_line_gives_now(tmp_pat
     before = RunDir(tmp_path)
     before.config.write_text((Path(__file__).parent / "config_before_options_moved.yaml").read_text())
     assert "loss_chunk: 128" in before.config.read_text().partition("hardware:")[2].partition("train:")[0]
-    # With the method and at the rate of that time.
+    # With the method, the rate and the schedule of that time.
     then = ("hardware=rtx-6gb", "method=ladder", "method.learning_rate=1e-3", "model.learning_rate_scale=4")
+    then += ("train.scheduler=cosine", "train.warmup_ratio=0.1")
     now = RunIdentity.of_config(as_dict(train(*then)))
     assert before.identity().settings == now.settings
     assert before.identity().differences(now) == []
