@@ -63,7 +63,8 @@ def make_learner(tiny_config):
             lambda path: method.load_weights(model, path),
             objective_for(ObjectiveConfig()),
             made,
-            make_schedule(made, OptimizationConfig(), steps),
+            # Warmed up: the first step of Adam divides a gradient by its own size, so that rounding shows.
+            make_schedule(made, OptimizationConfig(warmup_ratio=0.2), steps),
             Pace(steps, validate_every=3, log_every=1, patience=float("inf"), max_norm=1.0),
             Checkpoints(folder / "checkpoints"),
             BadBatch(folder / "bad_batch.json", lambda row: [f"example {row}"]),
