@@ -43,7 +43,7 @@ def main() -> None:
         command("train", f"method={method}", *options, rows, batch, f"output_dir={output / method}")
     decode = ("decode.max_new_tokens=256", "decode.batch_size=100")
     command("evaluate", "model=tiny", f"output_dir={output / 'backbone'}", *decode)
-    command("evaluate", "run=" + ",".join(str(output / method) for method in METHODS), *decode)
+    command("evaluate", f"run={output}/*", *decode)
     folders = ",".join(str(output / name) for name in ("backbone", *METHODS))
     command("evaluate", f"report={folders}", f"output={output / 'report.html'}")
     print()
