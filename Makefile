@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
-demo: $(READY) ## set up, train ladder, suffix and QLoRA on the embedded task, evaluate them and the backbone
+demo: $(READY) ## set up, train ladder, branch and QLoRA on the embedded task, evaluate them and the backbone
 	$(BIN)/python scripts/demo.py
 
 test: $(READY) ## run all tests (about 20 minutes on two cores)

@@ -6,6 +6,7 @@ prints one table from the files that those commands wrote.
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ METHODS = {
 
 def command(module: str, *arguments: str) -> None:
     """Run one of the two commands and show it."""
-    print(f"\n$ ladder-{'train' if module == 'train' else 'eval'} {' '.join(arguments)}", flush=True)
+    print(f"\n$ ladder-{'train' if module == 'train' else 'eval'} {shlex.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", f"ladder_cli.{module}", *arguments], check=True)
 
 
