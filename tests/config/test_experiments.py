@@ -129,6 +129,12 @@ def test_experiments_take_base_checkpoints():
         assert "instruct" not in f"{model.name} {model.hub_id}".lower()
 
 
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_keeps_the_papers_schedule_whatever_the_default_is(name):
+    train = composed(f"experiment={name}").train
+    assert (train.scheduler, train.warmup_ratio) == ("cosine", 0.1)
+
+
 def test_the_command_line_overrules_an_experiment():
     config = composed("experiment=cola-lst", "model=opt-6.7b", "train.learning_rate=1e-3")
     assert (config.model.name, config.peak_learning_rate) == ("opt-6.7b", 1e-3)
