@@ -130,7 +130,7 @@ def test_experiments_take_base_checkpoints():
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
-def test_an_experiment_keeps_the_papers_schedule_whatever_the_default_is(name):
+def test_an_experiment_keeps_its_schedule_whatever_the_default_is(name):
     train = composed(f"experiment={name}").train
     assert (train.scheduler, train.warmup_ratio) == ("cosine", 0.1)
 
