@@ -117,6 +117,7 @@ class Optimizer(StrEnum):
     ADAMW = "adamw"
     ADAMW_8BIT = "adamw_8bit"
     PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    MUON = "muon"  # of matrices; AdamW of the rest
 
     def on(self, device_type: str) -> "Optimizer":
         """What this is on a device of torch's type (`cuda`, `cpu`, ...): `auto` depends on it."""

@@ -30,8 +30,10 @@ class OptimizationConfig:
     warmup_ratio: float = option(
         0.03, "while the learning rate rises", unit="share of all steps", at_least=0.0, at_most=1.0
     )
-    optimizer: Optimizer = option(Optimizer.AUTO, "auto: 8-bit AdamW on a GPU, AdamW elsewhere")
-    weight_decay: float = option(0.01, "of AdamW", at_least=0.0, at_most=1.0)
+    optimizer: Optimizer = option(
+        Optimizer.AUTO, "auto: 8-bit AdamW on a GPU, AdamW elsewhere; muon: of matrices, AdamW of the rest"
+    )
+    weight_decay: float = option(0.01, "of AdamW and Muon", at_least=0.0, at_most=1.0)
     max_grad_norm: float = option(1.0, "longer gradients are clipped to it; 0: no clipping", at_least=0.0)
     evaluations: int = option(5, "validation losses and checkpoints over the run, at least", at_least=1)
     early_stopping: int | None = option(

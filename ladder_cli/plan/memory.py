@@ -6,7 +6,7 @@ Storages are counted as they live and die (`plan.allocation`), quantised weights
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -175,15 +175,14 @@ def _predicted(model: ModelConfig, method: Method, dtype: torch.dtype, step: Ste
         mark_passes(trained, count, StoredTaps if step.absent else _READ[step.passes])
         with refused_by_name(trunk.whole(), "a step cannot be planned"), one_document_a_row():
             _micro_batch(trained, parameters, step, count)
-    optimizer = sum(optimizer_bytes(parameter.numel(), step.optimizer) for parameter in parameters)
+    optimizer = sum(optimizer_bytes(parameter.shape, step.optimizer) for parameter in parameters)
     backward = Counter(count.peak) + Counter({OPTIMIZER: optimizer})
     size = 4 * sum(parameter.numel() for parameter in parameters)
     at_rest = Counter({part: count.live[part] for part in (WEIGHTS, TRAINED)})
-    # PyTorch's AdamW takes the square roots of all second moments at once.
-    roots = Counter({BACKWARD: size * (step.optimizer is Optimizer.ADAMW)})
-    update = at_rest + roots + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
+    updating = Counter({BACKWARD: updating_bytes([parameter.shape for parameter in parameters], step.optimizer)})
+    update = at_rest + updating + Counter({GRADIENTS: size, OPTIMIZER: optimizer})
     passes = Counter({part: count.peak[part] for part in count.peak.keys() - {WEIGHTS, TRAINED, GRADIENTS, TAPS}})
-    moment = max((passes, roots), key=Counter.total)
+    moment = max((passes, updating), key=Counter.total)
     # No gradient is kept from one step to the next.
     generating = at_rest + Counter({OPTIMIZER: optimizer, SAMPLING: sampling})
     peak = max((backward, update, generating), key=Counter.total) + Counter({CACHE: step.cached if step.on_host else 0})
@@ -235,19 +234,57 @@ def _micro_batch(trained: TrainableModule, parameters: list[nn.Parameter], step:
     count.in_backward = False
 
 
-def optimizer_bytes(parameters: int, optimizer: Optimizer) -> int:
-    """State that an optimizer keeps on the device for one tensor of so many parameters."""
+def optimizer_bytes(shape: Sequence[int], optimizer: Optimizer) -> int:
+    """State that an optimizer keeps on the device for one trained tensor of this shape."""
+    return _STATE_BYTES[optimizer](shape)
+
+
+def _adamw_bytes(shape: Sequence[int]) -> int:
+    return 8 * math.prod(shape)
+
+
+def _eight_bit_bytes(shape: Sequence[int]) -> int:
+    parameters = math.prod(shape)
     if parameters < _EIGHT_BIT_SMALLEST:
-        optimizer = Optimizer.ADAMW  # bitsandbytes leaves small tensors in float32
-    return _STATE_BYTES[optimizer](parameters)
-
-
-def _eight_bit_bytes(parameters: int) -> int:
+        return _adamw_bytes(shape)  # bitsandbytes leaves small tensors in float32
     return 2 * parameters + 2 * 4 * math.ceil(parameters / _EIGHT_BIT_BLOCK)
 
 
-_STATE_BYTES: dict[Optimizer, Callable[[int], int]] = {
-    Optimizer.ADAMW: lambda parameters: 8 * parameters,
+def _paged_bytes(shape: Sequence[int]) -> int:
+    return 0 if math.prod(shape) >= _EIGHT_BIT_SMALLEST else _adamw_bytes(shape)
+
+
+def _muon_bytes(shape: Sequence[int]) -> int:
+    return 4 * math.prod(shape) if len(shape) == 2 else _adamw_bytes(shape)
+
+
+_STATE_BYTES: dict[Optimizer, Callable[[Sequence[int]], int]] = {
+    Optimizer.ADAMW: _adamw_bytes,
     Optimizer.ADAMW_8BIT: _eight_bit_bytes,
-    Optimizer.PAGED_ADAMW_8BIT: lambda parameters: 0,
+    Optimizer.PAGED_ADAMW_8BIT: _paged_bytes,
+    Optimizer.MUON: _muon_bytes,
+}
+
+
+def updating_bytes(shapes: Sequence[Sequence[int]], optimizer: Optimizer) -> int:
+    """What a step of an optimizer takes for a moment beside its state, over trained tensors of these shapes."""
+    return _UPDATING_BYTES[optimizer](shapes)
+
+
+def _adamw_updating(shapes: Sequence[Sequence[int]]) -> int:
+    return sum(4 * math.prod(shape) for shape in shapes)  # square roots of all second moments at once
+
+
+def _muon_updating(shapes: Sequence[Sequence[int]]) -> int:
+    # One matrix after the other: its update in float32, twice in bfloat16 (once more as a CPU's product packs it), and
+    # two squares of its short side.
+    matrices = [10 * math.prod(shape) + 4 * min(shape) ** 2 for shape in shapes if len(shape) == 2]
+    return max([*matrices, _adamw_updating([shape for shape in shapes if len(shape) != 2])])
+
+
+_UPDATING_BYTES: dict[Optimizer, Callable[[Sequence[Sequence[int]]], int]] = {
+    Optimizer.ADAMW: _adamw_updating,
+    Optimizer.ADAMW_8BIT: lambda shapes: 0,
+    Optimizer.PAGED_ADAMW_8BIT: lambda shapes: 0,
+    Optimizer.MUON: _muon_updating,
 }

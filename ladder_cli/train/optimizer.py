@@ -32,10 +32,43 @@ def _paged_adamw_8bit(groups: list[dict[str, Any]], **options: Any) -> Optimizer
     return bitsandbytes.optim.AdamW(groups, optim_bits=8, is_paged=True, **options)
 
 
+class MuonOfMatrices(Optimizer):
+    """Muon for every matrix that is trained, AdamW for the rest (norms, biases, gates, stacked experts).
+
+    A matrix moves along its orthogonalised momentum (Jordan et al., 2024), at AdamW's rates and decay: its update is
+    scaled to the root mean square that AdamW's has (Liu et al., 2025, arXiv 2502.16982). Of a matrix it keeps one
+    moment where AdamW keeps two.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float, momentum: float = 0.95
+    ) -> None:
+        matrices, rest = (
+            [
+                group | {"params": [weight for weight in group["params"] if (weight.ndim == 2) is wanted]}
+                for group in groups
+            ]
+            for wanted in (True, False)
+        )
+        self._muon = torch.optim.Muon(matrices, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+        self._adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, eps=eps)
+        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        first = len(self._muon.param_groups)
+        # The groups and the state are this optimizer's: loading them makes new ones.
+        for part, groups in ((self._muon, self.param_groups[:first]), (self._adamw, self.param_groups[first:])):
+            part.param_groups, part.state = groups, self.state
+            part.step()
+
+
 _OPTIMIZERS: dict[choices.Optimizer, Callable[..., Optimizer]] = {
     choices.Optimizer.ADAMW: torch.optim.AdamW,
     choices.Optimizer.ADAMW_8BIT: _adamw_8bit,
     choices.Optimizer.PAGED_ADAMW_8BIT: _paged_adamw_8bit,
+    choices.Optimizer.MUON: MuonOfMatrices,
 }
 
 
