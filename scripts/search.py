@@ -174,32 +174,37 @@ def families(layers: int) -> list[Family]:
         "train.weight_decay": one_of(0.0, 0.01, 0.1),
     }
     rate: dict[str, Draw] = {"train.learning_rate": log(3e-4, 8e-3)}
+    # Muon's step costs more than AdamW's.
+    optimizer: dict[str, Draw] = {"train.optimizer": one_of("auto", "muon")}
     ladder: dict[str, Draw] = {"method.gate": one_of("sum", "learned"), "method.tap_norm": one_of("none", "rms")}
     return [
-        Family("qlora", ("method=qlora",), {"method.rank": one_of(8, 16, 64)}, rate | schedule, cached=False),
+        Family(
+            "qlora", ("method=qlora",), {"method.rank": one_of(8, 16, 64)} | optimizer, rate | schedule, cached=False
+        ),
         Family(
             "suffix",
             ("method=suffix",),
-            {"method.layers": one_of(third, half, 2 * layers // 3, 5 * layers // 6), "method.rank": one_of(16, 64)},
+            {"method.layers": one_of(third, half, 2 * layers // 3, 5 * layers // 6), "method.rank": one_of(16, 64)}
+            | optimizer,
             rate | schedule,
         ),
         Family(
             "ladder",
             ("method=ladder",),
-            {"method.layers": one_of(layers, third), "method.connections": one_of("even")},
+            {"method.layers": one_of(layers, third), "method.connections": one_of("even")} | optimizer,
             rate | ladder | schedule,
         ),
         Family(
             "ladder-suffix",
             ("method=ladder-suffix",),
-            {"method.suffix_layers": one_of(third, half), "method.layers": one_of(4, max(1, layers // 6))},
+            {"method.suffix_layers": one_of(third, half), "method.layers": one_of(4, max(1, layers // 6))} | optimizer,
             rate | schedule,
         ),
-        Family("xladder", ("method=xladder",), {}, rate | ladder | schedule),
+        Family("xladder", ("method=xladder",), optimizer, rate | ladder | schedule),
         Family(
             "branch",
             ("method=branch",),
-            {"method.layers": one_of(max(1, layers // 6), third, half)},
+            {"method.layers": one_of(max(1, layers // 6), third, half)} | optimizer,
             {"train.learning_rate": log(1e-4, 3e-3)} | schedule,
         ),
     ]
@@ -261,7 +266,10 @@ def main() -> None:
         parser.error(f"--timed: more than {FEW_STEPS}, whose run it is compared with.")
     refuse_repeats(parser, args, ("seeds",))
     quiet_libraries(downloads=False)
-    own = ("method.", "train.learning_rate", "train.scheduler", "train.warmup_ratio", "train.weight_decay")
+    own = (
+        *("method.", "train.optimizer", "train.learning_rate"),
+        *("train.scheduler", "train.warmup_ratio", "train.weight_decay"),
+    )
     common = [*studied(parser, args), "train.evaluations=1", *further(parser, args, (*own, "train.evaluations"))]
     all_families = {family.name: family for family in families(layers_of(common))}
     unknown = set(args.families or ()) - all_families.keys()

@@ -216,7 +216,7 @@ def _remedies(
     if step.loss_chunk > _SMALL_CHUNK:
         step = replace(step, loss_chunk=_SMALL_CHUNK)
         yield f"train.loss_chunk={_SMALL_CHUNK}", model, method, step
-    if step.optimizer == Optimizer.ADAMW:
+    if step.optimizer in (Optimizer.ADAMW, Optimizer.MUON):
         step = replace(step, optimizer=Optimizer.ADAMW_8BIT)
         yield "train.optimizer=adamw_8bit", model, method, step
     for setting, cheaper in method_for(method).cheaper():

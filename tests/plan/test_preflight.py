@@ -92,6 +92,7 @@ def test_what_takes_less_memory_is_named_in_the_order_of_its_cost():
     lean += ["model.embeddings_on_cpu=true"]
     assert leaner_settings(config(*lean), CPU) == ["trunk.residency=disk", "data.max_length=128"]
     assert leaner_settings(config(*lean), CPU, Residency.DISK) == ["data.max_length=128"]
+    assert leaner_settings(config(*lean, "train.optimizer=muon"), CPU)[0] == "train.optimizer=adamw_8bit"
 
 
 def test_what_sampling_refuses_is_not_proposed_for_it():
