@@ -212,6 +212,7 @@ def test_every_lean_setting_lowers_what_is_kept_or_at_rest():
     assert int8.get("activations", 0) + int8.get("taps", 0) < before["activations"] + before["taps"]
     assert parts(step=Step(1, 1024, 1, Optimizer.ADAMW, 64))["loss"] < before["loss"]
     assert parts(step=Step(1, 1024, 1, Optimizer.ADAMW_8BIT, 256))["optimizer"] < 0.3 * before["optimizer"]
+    assert 0.5 <= parts(step=Step(1, 1024, 1, Optimizer.MUON, 256))["optimizer"] / before["optimizer"] < 0.51
     assert parts(model=ModelConfig(**{**vars(small), "quantization": "nf4"}))["weights"] < before["weights"]
 
 
