@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"))
     output = parser.parse_args().output
-    # Each step sees new rows. With Muon every method learns several times as much here (docs/decisions/0030-muon.md).
+    # Each step sees new rows. With Muon every method learns more here (docs/decisions/0030-muon.md).
     shared = (f"data.train_samples={STEPS * BATCH}", f"train.micro_batch_size={BATCH}", "train.optimizer=muon")
     for method, options in METHODS.items():
         command("train", f"method={method}", *options, *shared, f"output_dir={output / method}")
