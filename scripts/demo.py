@@ -15,7 +15,7 @@ from ladder_cli.console import make_console
 from ladder_cli.evaluate.report import demo_table
 
 BATCH = 16
-STEPS = 800
+STEPS = 600
 # Rows are short here, so that a micro-batch together takes less time than its rows one by one.
 _READ = ("trunk.passes=batch",)
 METHODS = {
