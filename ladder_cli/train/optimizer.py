@@ -33,7 +33,9 @@ def _paged_adamw_8bit(groups: list[dict[str, Any]], **options: Any) -> Optimizer
 
 
 class MuonOfMatrices(Optimizer):
-    """Muon for every matrix that is trained, AdamW for the rest (norms, biases, gates, stacked experts).
+    """Muon for every matrix that is trained, AdamW for the rest (norms, biases, gates).
+
+    Of what the methods train, the tensors of two dimensions are the weights of linear layers.
 
     A matrix moves along its orthogonalised momentum (Jordan et al., 2024), at AdamW's rates and decay: its update is
     scaled to the root mean square that AdamW's has (Liu et al., 2025, arXiv 2502.16982). Of a matrix it keeps one

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from ladder_cli.config.methods import LadderMethodConfig
 from ladder_cli.errors import UserError
@@ -71,7 +72,11 @@ def attached(kind: str) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", SUPPORTED)
 def test_what_is_said_to_be_supported_is_proven(kind):
-    attached(kind)
+    # Muon takes what has two dimensions for a linear map.
+    for module in attached(kind).modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            linear = isinstance(module, (torch.nn.Linear, Conv1D)) and name == "weight"
+            assert not parameter.requires_grad or (parameter.ndim == 2) is linear
 
 
 @pytest.mark.parametrize("kind", REFUSED)
